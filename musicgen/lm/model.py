@@ -1,0 +1,147 @@
+"""The language model over K parallel codebooks, and the state of one run of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import LMConfig
+from .linear import Linear
+from .transformer import Block, LayerCache, sin_positions
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What one row of a run is conditioned on: rows never see each other's."""
+
+    prefix: Tensor  # [P, D] put in front of the codes; P = 0 for cross-attention models
+    cross: Tensor  # [N, D] attended to; N = 0 for prefix models and for the null row
+
+
+@dataclass
+class State:
+    """One run: caches and masks of R rows, apart from the weights. Dropped when the run ends."""
+
+    layers: list[LayerCache]
+    positions: Tensor  # [max_len, D], or [R, max_len, D] where rows start at different columns
+    padding: Tensor | None  # [R] columns of left padding, None where no row has any
+    cross_mask: Tensor | None  # [R, 1, 1, N] boolean
+    prefix: Tensor | None  # [R, P, D] until the first step has taken it in
+    length: int = 0  # columns in the cache
+
+    @property
+    def max_len(self) -> int:
+        return self.layers[0].keys.shape[2]
+
+
+class LM(nn.Module):
+    """Codes [R, K, S] and a stream a row -> logits [R, K, cardinality]. Source: audiocraft `LMModel`."""
+
+    def __init__(self, config: LMConfig):
+        super().__init__()
+        self.config = config
+        self.embeddings = nn.Parameter(torch.empty(config.n_codebooks, config.cardinality + 1, config.dim))
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(config.dim)
+        self.heads = Linear(config.dim, config.n_codebooks * config.cardinality)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embeddings.device
+
+    def start(self, streams: Sequence[Stream], n_columns: int) -> State:
+        """A fresh run of len(streams) rows with room for their prefixes and `n_columns` of codes."""
+        prefix, padding = _left_padded([s.prefix for s in streams], self.device)
+        max_len = prefix.shape[1] + n_columns
+        positions = sin_positions(max_len, self.config.dim, self.device)
+        if padding is not None:
+            columns = torch.arange(max_len, device=self.device) - padding[:, None]
+            positions = positions[columns.clamp(min=0)]
+        cross, cross_mask = (None, None)
+        if self.config.cross_attention:
+            cross, cross_mask = _right_padded([s.cross for s in streams], self.device)
+        layers = [self._layer_cache(block, len(streams), max_len, cross) for block in self.layers]
+        return State(layers, positions, padding, cross_mask, prefix if prefix.shape[1] else None)
+
+    def step(self, state: State, codes: Tensor, all_columns: bool = False) -> Tensor:
+        """Take in codes [R, K, S] -> logits of the last column [R, K, cardinality].
+
+        all_columns: logits of every column of `codes`, [R, K, S, cardinality].
+        """
+        x = self._embed(codes)
+        n_codes = x.shape[1]
+        if state.prefix is not None:
+            x = torch.cat([state.prefix, x], dim=1)
+            state.prefix = None
+        start, end = state.length, state.length + x.shape[1]
+        assert end <= state.max_len, "the cache has no room for these columns"
+        x = x + state.positions[..., start:end, :]
+        mask = self._mask(state, start, end)
+        for block, cache in zip(self.layers, state.layers, strict=True):
+            x = block(x, cache, start, mask, state.cross_mask)
+        state.length = end
+        x = self.norm(x[:, -n_codes:] if all_columns else x[:, -1:])
+        logits = self.heads(x.to(self.heads.input_dtype)).float()
+        logits = logits.unflatten(-1, (self.config.n_codebooks, -1)).transpose(1, 2)
+        return logits if all_columns else logits[:, :, 0]
+
+    def forward(self, codes: Tensor, streams: Sequence[Stream]) -> Tensor:
+        """Logits of every column in one pass: [R, K, S] -> [R, K, S, cardinality]."""
+        return self.step(self.start(streams, codes.shape[-1]), codes, all_columns=True)
+
+    def state_bytes(self, n_rows: int, n_columns: int, n_cross: int) -> int:
+        """Memory that a State takes, weights not counted."""
+        config = self.config
+        itemsize = self.layers[0].qkv.input_dtype.itemsize
+        cached = n_columns + (n_cross if config.cross_attention else 0)
+        return 2 * config.n_layers * n_rows * config.dim * cached * itemsize + 4 * n_columns * config.dim
+
+    def _embed(self, codes: Tensor) -> Tensor:
+        """Sum of the K embeddings: [R, K, S] -> [R, S, D] float32, added in the reference's order."""
+        total = F.embedding(codes[:, 0], self.embeddings[0])
+        for k in range(1, self.config.n_codebooks):
+            total = total + F.embedding(codes[:, k], self.embeddings[k])
+        return total.float()
+
+    def _layer_cache(self, block: Block, n_rows: int, max_len: int, cross: Tensor | None) -> LayerCache:
+        shape = (n_rows, self.config.n_heads, max_len, self.config.head_dim)
+        options = {"device": self.device, "dtype": block.qkv.input_dtype}
+        keys, values = block.cross_cache(cross) if cross is not None else (None, None)
+        return LayerCache(torch.empty(shape, **options), torch.empty(shape, **options), keys, values)
+
+    def _mask(self, state: State, start: int, end: int) -> Tensor | None:
+        """[R or 1, 1, S, end] boolean, or None where plain causality from 0, or one last query, says it all."""
+        if state.padding is None and (start == 0 or end - start == 1):
+            return None
+        keys = torch.arange(end, device=self.device)
+        queries = torch.arange(start, end, device=self.device)[:, None]
+        mask = (keys <= queries)[None]
+        if state.padding is not None:
+            # A padded column may see itself: a row that may see nothing would be NaN.
+            mask = mask & ((keys >= state.padding[:, None, None]) | (keys == queries))
+        return mask[:, None]
+
+
+def _left_padded(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Rows [P_r, D] -> [R, P, D] float32 ending together, and each row's padding [R] (None if all are zero)."""
+    longest = max(len(row) for row in rows)
+    padding = [longest - len(row) for row in rows]
+    padded = torch.stack([F.pad(row.float(), (0, 0, n, 0)) for row, n in zip(rows, padding, strict=True)]).to(device)
+    return padded, torch.tensor(padding, device=device) if any(padding) else None
+
+
+def _right_padded(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Rows [N_r, D] -> [R, N, D] float32 starting together, and the mask [R, 1, 1, N] (None if nothing is hidden).
+
+    An empty row becomes zeros that may all be attended to: keys and values without bias are zero there, so
+    its cross-attention adds exactly nothing, as in the reference.
+    """
+    longest = max(1, *(len(row) for row in rows))
+    padded = torch.stack([F.pad(row.float(), (0, 0, 0, longest - len(row))) for row in rows]).to(device)
+    lengths = [len(row) or longest for row in rows]
+    if all(n == longest for n in lengths):
+        return padded, None
+    mask = torch.arange(longest, device=device) < torch.tensor(lengths, device=device)[:, None]
+    return padded, mask[:, None, None]

@@ -1,0 +1,59 @@
+"""The arithmetic of durations: frames to make, and the windows that a long piece is made in."""
+
+from dataclasses import dataclass
+
+from .config import GenerationParams, ModelConfig
+from .errors import InputError
+
+_ROUNDING = 1e-6  # 0.58 s * 50 Hz is 28.999... in floating point, and is meant to be 29 frames
+
+
+@dataclass(frozen=True)
+class Window:
+    """One run of the language model within a piece, in frames."""
+
+    start: int  # of the window within the piece
+    n_known: int  # frames at its start that are continued
+    n_frames: int  # of the whole window, the known ones included
+
+
+def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -> list[Window]:
+    """The windows that make `params.duration_s` of music after a prompt of `n_prompt` frames.
+
+    One window if the piece fits into the model's; else windows that start `extend_stride_s` apart, each
+    continuing what the ones before left in its range. Source: audiocraft `BaseGenModel._generate_tokens`
+    (which can lose one frame to rounding where a duration over 30 s is no whole number of seconds; here the
+    piece is always whole).
+
+    InputError: a prompt as long as the piece or the window, or a stride not shorter than the window.
+    """
+    rate = config.codec.frame_rate_hz
+    total = int(params.duration_s * rate + _ROUNDING)
+    longest = int(config.segment_s * rate + _ROUNDING)
+    if total < 1:
+        raise InputError(f"'duration_s' of {params.duration_s:g} s is shorter than one frame ({1 / rate:g} s). Ask for more.")
+    if n_prompt >= total:
+        raise InputError(
+            f"'prompt' is {n_prompt / rate:g} s long, but 'duration_s' (which includes it) is {params.duration_s:g} s: "
+            "nothing is left to generate. Raise 'duration_s', or trim the prompt."
+        )
+    if n_prompt >= longest:
+        raise InputError(
+            f"'prompt' is {n_prompt / rate:g} s long, but {config.name} sees at most {config.segment_s:g} s at a time. "
+            f"Trim the prompt to less than that, for instance to its last {config.segment_s / 3:g} s."
+        )
+    if total <= longest:
+        return [Window(0, n_prompt, total)]
+    stride = int(params.extend_stride_s * rate + _ROUNDING)
+    if not 1 <= stride < longest:
+        raise InputError(
+            f"'extend_stride_s' of {params.extend_stride_s:g} s must be at least one frame and shorter than the "
+            f"{config.segment_s:g} s that {config.name} sees at a time."
+        )
+    windows, start, known = [], 0, n_prompt
+    while start + known < total:
+        n_frames = min(total - start, longest)
+        windows.append(Window(start, known, n_frames))
+        known = n_frames - stride
+        start += stride
+    return windows

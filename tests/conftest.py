@@ -1,0 +1,62 @@
+"""Registers the pack under an importable name, and shared fixtures.
+
+ComfyUI imports a pack by file location under a name of its own choosing; so do the tests. The pack's root is
+never on sys.path, where its `nodes` would be mistaken for ComfyUI's.
+"""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+PACK = "comfyui_musicgen"
+
+
+def _register_pack() -> None:
+    if PACK in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[PACK] = module
+    spec.loader.exec_module(module)
+
+
+_register_pack()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_threads():
+    """Toy sizes gain nothing from more threads, which on a busy machine wait for one another."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def audiocraft():
+    """Meta's audiocraft 1.3.0, with stand-ins for the libraries it imports but does not need here."""
+    reference = importlib.import_module(f"{PACK}.reference.audiocraft")
+    try:
+        return reference.import_audiocraft()
+    except ImportError as error:
+        pytest.skip(f"audiocraft cannot be imported, so nothing is compared with it: {error}")
+
+
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory):
+    """Factory of toy checkpoints, each written once a session: toys(stereo=True, format="huggingface") -> folder."""
+    from comfyui_musicgen.musicgen.toy import write_toy
+
+    made: dict[tuple, Path] = {}
+
+    def toy(**options) -> Path:
+        key = tuple(sorted(options.items()))
+        if key not in made:
+            name = "-".join(f"{k}={v}" for k, v in key) or "toy"
+            made[key] = tmp_path_factory.mktemp("toys") / name.replace("/", "_")
+            write_toy(made[key], **options)
+        return made[key]
+
+    return toy

@@ -1,0 +1,162 @@
+"""The language model by itself: cached equals uncached, a row of a batch equals the row alone."""
+
+import pytest
+import torch
+from comfyui_musicgen.musicgen.config import LMConfig, delays_for
+from comfyui_musicgen.musicgen.lm import LM, RowNoise, Sampling, Stream, generate_codes, quantize_linears
+
+CARD = 96
+
+
+def make_lm(cross=True, n_codebooks=4, seed=0, scale=0.08):
+    config = LMConfig(48, 3, 3, 192, n_codebooks, CARD, delays_for(n_codebooks, n_codebooks // 4), cross)
+    lm = LM(config).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in lm.named_parameters():
+        if "norm" in name and name.endswith("weight"):
+            parameter.copy_(1 + 0.1 * torch.randn(parameter.shape, generator=generator))
+        else:
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator) * (3 if "embed" in name else 1))
+    return lm
+
+
+def make_streams(lm, lengths, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randn(n, lm.config.dim, generator=generator) for n in lengths]
+    nothing = torch.zeros(0, lm.config.dim)
+    cross = lm.config.cross_attention
+    return [Stream(nothing, row) if cross else Stream(row, nothing) for row in rows]
+
+
+def codes_for(lm, n_rows, n_columns):
+    return torch.randint(0, CARD + 1, (n_rows, lm.config.n_codebooks, n_columns), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("cross", [True, False])
+@pytest.mark.parametrize("lengths", [[5], [7, 2, 4]])
+@pytest.mark.parametrize("chunks", [[1] * 20, [6] + [1] * 14, [3, 5, 1, 11]], ids=["single", "prefill", "mixed"])
+@torch.inference_mode()
+def test_cached_decoding_equals_the_uncached_forward(cross, lengths, chunks):
+    lm = make_lm(cross)
+    streams, codes = make_streams(lm, lengths), codes_for(lm, len(lengths), 20)
+    whole = lm(codes, streams)
+    state, done = lm.start(streams, 20), 0
+    for size in chunks:
+        logits = lm.step(state, codes[..., done : done + size])
+        done += size
+        torch.testing.assert_close(logits, whole[:, :, done - 1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("cross", [True, False])
+@torch.inference_mode()
+def test_logits_of_a_row_do_not_depend_on_its_neighbours(cross):
+    lm = make_lm(cross)
+    streams, codes = make_streams(lm, [7, 1, 4]), codes_for(lm, 3, 20)
+    batch = lm(codes, streams)
+    for row in range(3):
+        alone = lm(codes[row : row + 1], streams[row : row + 1])
+        torch.testing.assert_close(batch[row], alone[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("cross", [True, False])
+def test_codes_of_a_row_do_not_depend_on_its_neighbours(cross):
+    lm = make_lm(cross)
+    streams = make_streams(lm, [7, 1, 4])
+    null = make_streams(lm, [7, 1, 4], seed=9)
+
+    class OneRow(RowNoise):
+        """The noise of row `row` alone."""
+
+        def __init__(self, row):
+            super().__init__(5, 3, 4, CARD)
+            self.row = row
+
+        def draw(self):
+            return super().draw()[self.row : self.row + 1]
+
+    batch = generate_codes(lm, streams, null, 40, Sampling(50), RowNoise(5, 3, 4, CARD), 3.0)
+    for row in range(3):
+        alone = generate_codes(lm, [streams[row]], [null[row]], 40, Sampling(50), OneRow(row), 3.0)
+        assert torch.equal(batch[row], alone[0])
+
+
+@torch.inference_mode()
+def test_an_empty_row_of_cross_attention_adds_exactly_nothing():
+    lm = make_lm()
+    codes, nothing = codes_for(lm, 1, 6), torch.zeros(0, 48)
+    empty = lm(codes, [Stream(nothing, nothing)])
+    assert torch.equal(empty, lm(codes, [Stream(nothing, torch.zeros(9, 48))]))
+    for block in lm.layers:
+        block.cross_out.weight.zero_()
+    assert torch.equal(empty, lm(codes, [Stream(nothing, nothing)]))
+
+
+def test_a_prompt_comes_first_and_is_kept():
+    lm = make_lm(n_codebooks=8)
+    prompt = torch.randint(0, CARD, (2, 8, 13))
+    streams = make_streams(lm, [3, 3])
+    made = generate_codes(lm, streams, None, 30, Sampling(), RowNoise(0, 2, 8, CARD), prompt=prompt)
+    assert made.shape == (2, 8, 30) and torch.equal(made[..., :13], prompt)
+    assert 0 <= made.min() and made.max() < CARD
+
+
+def test_continuing_ones_own_greedy_music_changes_nothing():
+    lm = make_lm()
+    streams = make_streams(lm, [4])
+    whole = generate_codes(lm, streams, None, 25, Sampling(temperature=0), None)
+    # The last max(delays) frames of a prompt are not yet complete columns when generation starts.
+    again = generate_codes(lm, streams, None, 25, Sampling(temperature=0), None, prompt=whole[..., :10])
+    assert torch.equal(whole, again)
+
+
+def test_steps_are_reported_and_may_stop_the_run():
+    lm, seen = make_lm(), []
+    streams = make_streams(lm, [4])
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_five(done, total):
+        seen.append((done, total))
+        if done == 5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        generate_codes(lm, streams, None, 20, Sampling(), RowNoise(0, 1, 4, CARD), on_step=stop_at_five)
+    assert seen == [(i, 23) for i in range(1, 6)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.inference_mode()
+def test_half_precision_stays_near_float32(dtype):
+    lm = make_lm()
+    streams, codes = make_streams(lm, [5]), codes_for(lm, 1, 20)
+    exact = lm(codes, streams)
+    for block in lm.layers:
+        for child in block.children():
+            if not isinstance(child, torch.nn.LayerNorm):
+                child.to(dtype)
+    near = lm(codes, streams)
+    assert torch.nn.functional.cosine_similarity(exact.flatten(), near.flatten(), dim=0) > 0.9995
+
+
+@torch.inference_mode()
+def test_int8_stays_near_float32_and_rows_stay_independent():
+    lm = make_lm()
+    streams, codes = make_streams(lm, [7, 1, 4]), codes_for(lm, 3, 20)
+    exact = lm(codes, streams)
+    for block in lm.layers:
+        quantize_linears(block)
+    near = lm(codes, streams)
+    assert torch.nn.functional.cosine_similarity(exact.flatten(), near.flatten(), dim=0) > 0.995
+    alone = lm(codes[1:2], streams[1:2])
+    assert torch.nn.functional.cosine_similarity(near[1].flatten(), alone.flatten(), dim=0) > 0.99999
+
+
+@torch.inference_mode()
+def test_state_bytes_counts_the_caches():
+    lm = make_lm()
+    streams = make_streams(lm, [6, 6])
+    state = lm.start(streams, 30)
+    tensors = [t for cache in state.layers for t in (cache.keys, cache.values, cache.cross_keys, cache.cross_values)]
+    assert lm.state_bytes(2, 30, 6) == sum(t.nbytes for t in [*tensors, state.positions])
