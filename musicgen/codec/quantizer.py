@@ -1,0 +1,57 @@
+"""Residual vector quantization: each codebook describes what the ones before it left over.
+
+Source: audiocraft `ResidualVectorQuantization`. Not transformers' own, whose number of codebooks is
+worked out from bandwidths, by arithmetic that differs between its versions.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Codebook(nn.Module):
+    """`size` vectors; a code is the index of one."""
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("embed", torch.empty(size, dim))
+
+    def nearest(self, vectors: Tensor) -> Tensor:
+        """Index of the nearest entry: [N, D] -> [N]."""
+        # The terms and their order are audiocraft's: without |v|^2 it is equal on paper, but near ties fall otherwise.
+        entries = self.embed.t()
+        length = vectors.pow(2).sum(1, keepdim=True)
+        distance = length - 2 * vectors @ entries + entries.pow(2).sum(0, keepdim=True)
+        return (-distance).max(dim=-1).indices
+
+
+class _Layer(nn.Module):
+    """Only gives the codebook the name that it has in checkpoints: layers.{q}.codebook."""
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.codebook = Codebook(size, dim)
+
+
+class ResidualQuantizer(nn.Module):
+    """`n_codebooks` codebooks, each for the residual of the last."""
+
+    def __init__(self, n_codebooks: int, size: int, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(size, dim) for _ in range(n_codebooks))
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """[B, D, T] -> codes [B, K, T]."""
+        residual = latents.transpose(1, 2)
+        codes = []
+        for layer in self.layers:
+            index = layer.codebook.nearest(residual.reshape(-1, residual.shape[-1])).view(residual.shape[:-1])
+            residual = residual - nn.functional.embedding(index, layer.codebook.embed)
+            codes.append(index)
+        return torch.stack(codes, dim=1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [B, K, T] -> latents [B, D, T]."""
+        total = torch.zeros((), device=codes.device)
+        for k, layer in enumerate(self.layers):
+            total = total + nn.functional.embedding(codes[:, k], layer.codebook.embed)
+        return total.transpose(1, 2)

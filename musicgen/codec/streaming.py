@@ -1,0 +1,92 @@
+"""Run the codec's networks a stretch at a time, with the result of running them whole.
+
+Both networks are convolutions, then an LSTM, then convolutions. The LSTM carries its state from one
+stretch to the next. The convolutions get their stretch widened by all that its result depends on, and
+what the padding at an inner edge has spoilt is cut off again; at the true ends the padding is the
+network's own:
+
+    frames      0 . . . . . . . . . . . . . . . . n
+    hidden      |--------[ widened ------ ]          LSTM has run up to here
+    result               left[ chunk ]right
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+def split_at_lstm(layers: nn.ModuleList) -> tuple[list[nn.Module], nn.LSTM, list[nn.Module]]:
+    """The layers before the LSTM, the LSTM, those after it."""
+    (index,) = (i for i, layer in enumerate(layers) if hasattr(layer, "lstm"))
+    return list(layers[:index]), layers[index].lstm, list(layers[index + 1 :])
+
+
+@dataclass(frozen=True)
+class Section:
+    """Convolutions in a row, that take `n_in` samples for each `n_out` that they give: one of the two is 1."""
+
+    layers: list[nn.Module]
+    n_in: int
+    n_out: int
+    left: int = field(init=False)  # frames before and after a frame that its result depends on
+    right: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        low, high = _inputs_of(self.layers, 0, self.n_out - 1)
+        object.__setattr__(self, "left", -(low // self.n_in))
+        object.__setattr__(self, "right", high // self.n_in)
+
+    def widened(self, first: int, last: int, n_frames: int) -> tuple[int, int]:
+        """The frames needed for the frames first..last-1, as far as there are any."""
+        return max(0, first - self.left), min(n_frames, last + self.right)
+
+    def run(self, x: Tensor, begin: int, first: int, last: int) -> Tensor:
+        """Result of the frames first..last-1, from the widened input x, which starts at the frame `begin`."""
+        for layer in self.layers:
+            x = layer(x)
+        return x[..., (first - begin) * self.n_out : (last - begin) * self.n_out]
+
+
+def stream(
+    front: Section, lstm: nn.LSTM, back: Section, read: Callable[[int, int], Tensor], n_frames: int, chunk: int
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield (first, last, result of these frames) for `chunk` frames at a time.
+
+    `read(first, last)` gives the input of these frames; the last frame of all may be incomplete.
+    """
+    state, hidden, begin, end = None, None, 0, 0  # hidden: what the LSTM gave for the frames begin..end-1
+    for first in range(0, n_frames, chunk):
+        last = min(first + chunk, n_frames)
+        low, high = back.widened(first, last, n_frames)
+        if high > end:
+            wide_low, wide_high = front.widened(end, high, n_frames)
+            x = front.run(read(wide_low, wide_high), wide_low, end, high).permute(2, 0, 1)
+            y, state = lstm(x, state)
+            y = (y + x).permute(1, 2, 0)
+            hidden = y if hidden is None else torch.cat([hidden[..., low - begin :], y], dim=-1)
+            begin, end = (0 if first == 0 else low), high
+        yield first, last, back.run(hidden[..., low - begin :], low, first, last)
+
+
+def _inputs_of(layers: list[nn.Module], low: int, high: int) -> tuple[int, int]:
+    """First and last input that the outputs low..high depend on, ends of the audio included."""
+    for layer in reversed(layers):
+        if isinstance(layer, nn.ELU):
+            continue
+        if hasattr(layer, "block"):  # a residual block; its shortcut reaches no further than its convolutions
+            low, high = _inputs_of(list(layer.block), low, high)
+            continue
+        conv = layer.conv
+        kernel, stride = conv.dilation[0] * (conv.kernel_size[0] - 1) + 1, conv.stride[0]
+        left = math.ceil((kernel - stride) / 2)
+        if isinstance(conv, nn.ConvTranspose1d):
+            low, high = -((kernel - 1 - low - left) // stride), (high + left) // stride
+        else:
+            # At the end of the audio up to stride - 1 samples complete the last frame. Reflected, they are
+            # taken from before it, further away than the kernel reaches; likewise at the start.
+            reach = max(left, (kernel - stride) // 2 + stride - 1)
+            low, high = low * stride - reach, high * stride + reach
+    return low, high
