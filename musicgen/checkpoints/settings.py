@@ -1,0 +1,149 @@
+"""Settings of a checkpoint: nested tables read by dotted names, with errors that say which one is wrong."""
+
+import json
+from pathlib import Path
+
+from ..dependencies import require
+from ..errors import CheckpointError
+from .inert import Name, check_size, content
+
+MAX_YAML = 2**17  # characters of YAML, whose reader is slow; real files have some ten thousand
+MAX_JSON = 2**26  # characters: the index of a sharded model is long
+_MISSING = object()
+
+
+def plain(value: object, source: str) -> object:
+    """OmegaConf stand-ins to plain dict and list, interpolations such as "${channels}" left as they are."""
+    check_size(value, source)
+    return _plain(value)
+
+
+def _plain(value: object) -> object:
+    value = content(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, Name) else value
+
+
+class Settings:
+    """One table of settings. `source` names the file in messages, `prefix` the place in it."""
+
+    def __init__(self, table: dict, source: str, root: dict | None = None, prefix: str = ""):
+        self.table = table
+        self.source = source
+        self._root = table if root is None else root
+        self._prefix = prefix
+
+    @classmethod
+    def from_audiocraft(cls, value: object, source: str) -> "Settings":
+        """From `xp.cfg`: YAML text in exported files, a pickled DictConfig in those of a trainer."""
+        if isinstance(value, str):
+            if len(value) > MAX_YAML:
+                raise CheckpointError(f"{source}: xp.cfg is {len(value)} characters long; at most {MAX_YAML} are read")
+            yaml = require("yaml", "Reading audiocraft's checkpoints", "pyyaml")
+            try:
+                value = yaml.safe_load(value)
+            except (yaml.YAMLError, ValueError, RecursionError) as error:
+                raise CheckpointError(f"{source}: xp.cfg is not readable YAML ({type(error).__name__})") from error
+        table = plain(value, f"{source}: xp.cfg")
+        if not isinstance(table, dict):
+            raise CheckpointError(f"{source}: xp.cfg is no table of settings, so the model cannot be rebuilt from it")
+        return cls(table, source)
+
+    @classmethod
+    def from_json(cls, path: Path) -> "Settings":
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read(MAX_JSON + 1)
+            if len(text) > MAX_JSON:
+                raise CheckpointError(f"{path} is too long for a JSON file of settings")
+            table = json.loads(text)
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} is not readable JSON ({type(error).__name__}: {error})") from error
+        if not isinstance(table, dict):
+            raise CheckpointError(f"{path} is no table of settings")
+        return cls(table, str(path))
+
+    def get(self, key: str, default: object = _MISSING) -> object:
+        """The value of the dotted `key`, references followed. CheckpointError if absent without a default."""
+        value = self._find(self.table, key)
+        for _ in range(8):
+            if not (isinstance(value, str) and value.startswith("${") and value.endswith("}")):
+                break
+            value = self._find(self._root, value[2:-1].strip())
+        else:
+            value = _MISSING
+        if value is _MISSING:
+            if default is _MISSING:
+                raise CheckpointError(f"{self.source}: the setting '{self._prefix}{key}' is missing")
+            return default
+        return value
+
+    @staticmethod
+    def _find(table: object, key: str) -> object:
+        for part in key.split("."):
+            if not isinstance(table, dict) or part not in table:
+                return _MISSING
+            table = table[part]
+        return table
+
+    def section(self, key: str, default: object = _MISSING) -> "Settings":
+        value = self.get(key, default)
+        if not isinstance(value, dict):
+            raise self.wrong(key, value, "a table of settings")
+        return Settings(value, self.source, self._root, f"{self._prefix}{key}.")
+
+    def integer(self, key: str, default: object = _MISSING, most: int = 2**20, least: int = 1) -> int:
+        """A whole number from `least` to `most`, which keeps damaged settings from asking for a gigantic model."""
+        value = self.get(key, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if type(value) is not int or not least <= value <= most:
+            raise self.wrong(key, value, f"a whole number from {least} to {most}")
+        return value
+
+    def number(self, key: str, default: object = _MISSING, most: float = 3600.0) -> float:
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+            raise self.wrong(key, value, f"a number from 0 to {most:g}")
+        return float(value)
+
+    def text(self, key: str, default: object = _MISSING) -> str:
+        value = self.get(key, default)
+        if not isinstance(value, str):
+            raise self.wrong(key, value, "a text")
+        return value
+
+    def integers(self, key: str, default: object = _MISSING, most: int = 1000, least: int = 0) -> tuple[int, ...]:
+        """One to 64 whole numbers from `least` to `most`."""
+        value = self.get(key, default)
+        sound = isinstance(value, list) and all(type(item) is int and least <= item <= most for item in value)
+        if not sound or not 1 <= len(value) <= 64:
+            raise self.wrong(key, value, f"a list of 1 to 64 whole numbers from {least} to {most}")
+        return tuple(value)
+
+    def names(self, key: str, default: object = _MISSING) -> tuple[str, ...]:
+        value = self.get(key, default)
+        if not isinstance(value, list) or any(not isinstance(item, str) for item in value):
+            raise self.wrong(key, value, "a list of names")
+        return tuple(value)
+
+    def expect(self, key: str, *allowed: object, default: object = _MISSING) -> object:
+        """The value if it is one of `allowed`. CheckpointError naming the setting otherwise."""
+        value = self.get(key, default)
+        if not any((type(value) is type(item) and value == item) or _same_number(value, item) for item in allowed):
+            raise self.wrong(key, value, " or ".join(map(repr, allowed)))
+        return value
+
+    def wrong(self, key: str, value: object, needed: str) -> CheckpointError:
+        shown = repr(value) if not isinstance(value, (dict, list)) or len(value) < 20 else type(value).__name__
+        return CheckpointError(
+            f"{self.source}: the setting '{self._prefix}{key}' is {shown[:100]}, but only {needed} is supported"
+        )
+
+
+def _same_number(a: object, b: object) -> bool:
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (a, b))
+    return numbers and a == b
