@@ -1,0 +1,235 @@
+"""The facade: load a checkpoint; condition; generate; decode. What nodes and the command line call.
+
+Three objects come out of a checkpoint, split as ComfyUI splits MODEL, CLIP and VAE: LanguageModel, Conditioner
+and Codec. The audiocraft engine (`reference/audiocraft.py`) has objects with the same methods.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoints import Checkpoint, TextEncoderSource, Weight, fill, open_checkpoint
+from .codec import Codec, fingerprint
+from .codes import Codes
+from .conditioning import Conditioner, Conditioning, TextEncoder, empty_encoder, find_encoder
+from .config import GenerationParams, ModelConfig, with_fingerprint
+from .errors import InputError
+from .lm import LM, RowNoise, Sampling, Stream, generate_codes, quantize_linears, resolve_precision, storage_dtype
+from .windows import Window, plan_windows
+
+logger = logging.getLogger(__name__)
+
+OnStep = Callable[[int, int], None]
+
+
+class LanguageModel(nn.Module):
+    """The language model of one checkpoint, with the arithmetic of durations, prompts and windows."""
+
+    def __init__(self, config: ModelConfig, lm: LM, precision: str):
+        super().__init__()
+        self.config = config
+        self.precision = precision
+        self.lm = lm
+
+    def generate(
+        self,
+        conditioning: Conditioning,
+        params: GenerationParams,
+        prompt: Codes | None = None,
+        negative: Conditioning | None = None,
+        on_step: OnStep | None = None,
+    ) -> Codes:
+        """Codes [B, K, T] of `params.duration_s`, the prompt included.
+
+        B is `params.batch_size` takes of a conditioning of one row, else the rows of the conditioning.
+        prompt: codes to continue, one row or B. negative: takes the place of the null rows of guidance.
+        on_step(done, total) is called after each step of the whole piece; what it raises ends the run.
+        """
+        n_rows = max(params.batch_size, conditioning.n_rows)
+        conditioning = self._expanded(conditioning, n_rows, "positive")
+        null = conditioning.null() if negative is None else self._expanded(negative, n_rows, "negative")
+        conditional, unconditional = self._streams(conditioning), self._streams(null)
+        if params.cfg == 1 or _same(conditional, unconditional):
+            unconditional = None  # null + (conditional - null) * cfg is the conditional itself
+        codes = self._prompt_codes(prompt, n_rows)
+        windows = plan_windows(self.config, params, 0 if codes is None else codes.shape[-1])
+        sampling = Sampling(params.top_k, params.top_p, params.temperature)
+        noise = RowNoise(params.seed, n_rows, self.config.lm.n_codebooks, self.config.lm.cardinality)
+        result = codes
+        for window in windows:
+            known = None if result is None else result[..., window.start :]
+            made = generate_codes(
+                self.lm, conditional, unconditional, window.n_frames, sampling, noise, params.cfg, known,
+                _within(on_step, window, windows),
+            )  # fmt: skip
+            result = made if result is None else torch.cat([result[..., : window.start], made], dim=-1)
+        return Codes(result, self.config.codec.frame_rate_hz, self.config.codec.identity)
+
+    def memory_bytes(self, params: GenerationParams, conditioning: Conditioning) -> int:
+        """What a generation takes besides the weights: caches, logits and activations of one window."""
+        n_rows = 2 * max(params.batch_size, conditioning.n_rows)
+        n_text = max(len(row) for row in conditioning.text)
+        n_melody = 0 if conditioning.melody is None else len(conditioning.melody)
+        seconds = min(params.duration_s, self.config.segment_s)
+        n_columns = int(seconds * self.config.codec.frame_rate_hz) + self.config.lm.max_delay + 1 + n_text + n_melody
+        lm = self.config.lm
+        prefill = 4 * n_rows * n_columns * (4 * lm.dim + lm.ffn_dim)
+        logits = 4 * 4 * n_rows * lm.n_codebooks * lm.cardinality
+        return self.lm.state_bytes(n_rows, n_columns, n_text) + prefill + logits
+
+    def _expanded(self, conditioning: Conditioning, n_rows: int, name: str) -> Conditioning:
+        if conditioning.dim != self.config.lm.dim:
+            raise InputError(
+                f"'{name}' was made by the conditioner of {conditioning.model} (width {conditioning.dim}), but the model "
+                f"is {self.config.name} (width {self.config.lm.dim}). Connect the conditioner of the same Load MusicGen node."
+            )
+        if (conditioning.null_melody is None) != (self.config.melody is None):
+            kind = {True: "without", False: "with"}
+            raise InputError(
+                f"'{name}' was made by {conditioning.model}, {kind[conditioning.null_melody is None]} melody conditioning, "
+                f"but the model {self.config.name} is {kind[self.config.melody is None]}. "
+                "Connect the conditioner of the same Load MusicGen node."
+            )
+        if conditioning.n_rows == 1:
+            return replace(conditioning, text=conditioning.text * n_rows)
+        if n_rows != conditioning.n_rows:
+            raise InputError(
+                f"'{name}' has {conditioning.n_rows} rows and cannot be spread over a batch of {n_rows}. "
+                "Give one text, or as many as the batch has rows."
+            )
+        return conditioning
+
+    def _streams(self, conditioning: Conditioning) -> list[Stream]:
+        """Cross-attention models attend to the text; the others have [melody | text] put in front of the codes."""
+        nothing = conditioning.text[0][:0]
+        if self.config.lm.cross_attention:
+            # The empty text is a zero vector, whose cross-attention is zero: the same as no vector at all.
+            return [Stream(nothing, row if row.any() else nothing) for row in conditioning.text]
+        melody = nothing if conditioning.melody is None else conditioning.melody
+        return [Stream(torch.cat([melody, row]), nothing) for row in conditioning.text]
+
+    def _prompt_codes(self, prompt: Codes | None, n_rows: int) -> Tensor | None:
+        if prompt is None:
+            return None
+        prompt.check_codec(self.config.codec.identity)
+        codes = prompt.codes
+        if codes.shape[0] not in (1, n_rows):
+            raise InputError(f"'prompt' holds {codes.shape[0]} clips, but {n_rows} are to be made. Give one clip, or {n_rows}.")
+        return codes.expand(n_rows, -1, -1)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What comes out of one checkpoint."""
+
+    model: LanguageModel
+    conditioner: Conditioner
+    codec: Codec
+    config: ModelConfig
+
+
+def load(
+    path: Path,
+    precision: str = "auto",
+    device: torch.device | str = "cpu",
+    text_encoder_dirs: Sequence[Path] = (),
+    name: str | None = None,
+) -> Loaded:
+    """Read a checkpoint into CPU memory. `device` is where it will run: it decides what precision auto means.
+
+    Raises CheckpointError for a file that is missing, damaged, unsafe, or of an unknown architecture.
+    """
+    begun = time.perf_counter()
+    precision = resolve_precision(precision, device)
+    checkpoint = open_checkpoint(Path(path))
+    source = str(checkpoint.path)
+    codec = Codec(checkpoint.config.codec)
+    fill(codec, checkpoint.codec, f"{source} (codec)")
+    config = with_fingerprint(checkpoint.config, fingerprint(codec), name)
+    codec.config = config.codec
+    lm = _build_lm(checkpoint, precision)
+    text_encoder = _text_encoder(config, checkpoint.text_encoder, text_encoder_dirs)
+    with torch.device("meta"):
+        conditioner = Conditioner(config, text_encoder)
+    _materialise(conditioner, torch.float32)
+    _fill_without(conditioner, "text_encoder", checkpoint.conditioner, f"{source} (conditioning)")
+    model = LanguageModel(config, lm, precision)
+    for module in (model, conditioner, codec):
+        module.eval().requires_grad_(False)
+    logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
+    return Loaded(model, conditioner, codec, config)
+
+
+def _build_lm(checkpoint: Checkpoint, precision: str) -> LM:
+    """Made on the meta device, then given memory and filled one layer at a time."""
+    with torch.device("meta"):
+        lm = LM(checkpoint.config.lm)
+    dtype = storage_dtype(precision)
+    layers: list[dict[str, Weight]] = [{} for _ in lm.layers]
+    rest: dict[str, Weight] = {}
+    for name, weight in checkpoint.lm.items():
+        part, _, inner = name.removeprefix("layers.").partition(".")
+        inside = name.startswith("layers.") and part.isdigit() and int(part) < len(layers)
+        (layers[int(part)] if inside else rest)[inner if inside else name] = weight
+    source = f"{checkpoint.path} (language model)"
+    for index, (block, weights) in enumerate(zip(lm.layers, layers, strict=True)):
+        _materialise(block, dtype)
+        fill(block, weights, f"{source}, layer {index}")
+        if precision == "int8":
+            quantize_linears(block)
+    # The heads decide the code: at 2 % of the weights, they are worth full precision where products are coarse.
+    _materialise(lm, torch.float16 if precision == "float16" else torch.float32)
+    _fill_without(lm, "layers", rest, source)
+    return lm
+
+
+def _materialise(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give memory to parameters still on the meta device: matrices in `dtype`, norms and embeddings in float32."""
+    for child in module.modules():
+        for name, parameter in child.named_parameters(recurse=False):
+            if parameter.is_meta:
+                wide = parameter.ndim != 2
+                memory = torch.empty(parameter.shape, dtype=torch.float32 if wide else dtype)
+                setattr(child, name, nn.Parameter(memory, requires_grad=False))
+
+
+def _fill_without(module: nn.Module, child: str, weights: Mapping[str, Weight], source: str) -> None:
+    """Fill all of a module but one child, which was filled by itself."""
+    kept = getattr(module, child)
+    setattr(module, child, nn.Module())
+    try:
+        fill(module, weights, source)
+    finally:
+        setattr(module, child, kept)
+
+
+def _text_encoder(config: ModelConfig, source: TextEncoderSource, dirs: Sequence[Path]) -> TextEncoder:
+    if source.weights:
+        encoder = empty_encoder(source.config, source.tokenizer)
+        fill(encoder.encoder, source.weights, "text encoder of the checkpoint")
+        return encoder
+    return find_encoder(config.text, source.folder, [Path(d) for d in dirs])
+
+
+def _same(left: Sequence[Stream], right: Sequence[Stream]) -> bool:
+    """True where guidance has nothing to tell apart."""
+    return all(torch.equal(a.prefix, b.prefix) and torch.equal(a.cross, b.cross) for a, b in zip(left, right, strict=True))
+
+
+def _within(on_step: OnStep | None, window: Window, windows: Sequence[Window]) -> OnStep | None:
+    """Progress of one window -> progress over the whole piece, in frames."""
+    if on_step is None:
+        return None
+    total = windows[-1].start + windows[-1].n_frames - windows[0].n_known
+    before = window.start + window.n_known - windows[0].n_known
+    new = window.n_frames - window.n_known
+
+    def report(done: int, steps: int) -> None:
+        on_step(before + new * done // steps, total)
+
+    return report

@@ -1,0 +1,1 @@
+"""Other implementations of MusicGen, behind this project's facade. Imported only when chosen."""

@@ -1,0 +1,288 @@
+"""Meta's audiocraft 1.3.0 behind the facade of musicgen.pipeline: the reference, and an engine to choose.
+
+It is never installed for the user: its own pins would replace the torch that ComfyUI runs on.
+"""
+
+import contextlib
+import importlib
+import logging
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from ..musicgen.audio import Audio, convert
+from ..musicgen.checkpoints import open_checkpoint
+from ..musicgen.codec import fingerprint_of
+from ..musicgen.codes import Codes
+from ..musicgen.conditioning import TextEncoder, find_encoder
+from ..musicgen.config import GenerationParams, ModelConfig, with_fingerprint
+from ..musicgen.errors import CheckpointError, DependencyError, InputError
+from ..musicgen.lm import row_seed
+from ..musicgen.windows import plan_windows
+
+logger = logging.getLogger(__name__)
+
+OnStep = Callable[[int, int], None]
+
+INSTALL = (
+    "python -m pip install --no-deps audiocraft==1.3.0 && "
+    "python -m pip install av einops flashy omegaconf hydra-core julius num2words librosa torchmetrics transformers"
+)
+
+
+def import_audiocraft() -> types.ModuleType:
+    """The library, with inert stand-ins for xformers and spacy where those are missing.
+
+    DependencyError says how to install it without touching torch.
+    """
+    with _stand_ins():
+        try:
+            return importlib.import_module("audiocraft.models").musicgen and sys.modules["audiocraft"]
+        except Exception as error:  # a broken library raises anything from OSError to RuntimeError
+            raise DependencyError(
+                f"The engine 'audiocraft' needs Meta's library, which cannot be imported ({type(error).__name__}: {error}). "
+                f"Install it without its pins, which would replace your torch: {INSTALL} - or set 'engine' to native."
+            ) from error
+
+
+def load(
+    path: Path,
+    device: torch.device | str = "cpu",
+    text_encoder_dirs: Sequence[Path] = (),
+    name: str | None = None,
+) -> "Loaded":
+    """An audiocraft export folder -> the three objects of the facade. Computes as audiocraft does on `device`."""
+    checkpoint = open_checkpoint(Path(path))  # refuses unsafe pickles, which audiocraft on an old torch would run
+    if checkpoint.format != "audiocraft":
+        raise CheckpointError(
+            f"{path} is in the format '{checkpoint.format}', but the audiocraft engine reads its own exports only "
+            "(state_dict.bin and compression_state_dict.bin). Set 'engine' to native, or choose another model."
+        )
+    library = import_audiocraft()
+    config = checkpoint.config
+    encoder = find_encoder(config.text, checkpoint.text_encoder.folder, [Path(d) for d in text_encoder_dirs])
+    with _patched_loading(library, encoder):
+        musicgen = library.models.MusicGen.get_pretrained(str(path), device="cpu")
+    if torch.device(device).type != "cpu":
+        musicgen.lm.transformer.half()  # what audiocraft builds off the CPU
+    inner = getattr(musicgen.compression_model, "model", musicgen.compression_model)
+    embeddings = [layer._codebook.embed for layer in inner.quantizer.vq.layers]
+    config = with_fingerprint(config, fingerprint_of(embeddings), name)
+    model = LanguageModel(config, musicgen)
+    return Loaded(model, Conditioner(config), Codec(config, musicgen.compression_model), config)
+
+
+@dataclass(frozen=True)
+class TextConditioning:
+    """What audiocraft is to be conditioned on. It encodes texts itself, inside its language model."""
+
+    texts: tuple[str | None, ...]
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.texts)
+
+
+class Conditioner(nn.Module):
+    """Keeps texts as they are."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+
+    def encode_text(self, texts: Sequence[str | None]) -> TextConditioning:
+        """One row a text; None and "" are no text."""
+        return TextConditioning(tuple(texts))
+
+
+class LanguageModel(nn.Module):
+    """audiocraft's MusicGen. Each row of a batch is a run of its own, from its own seed."""
+
+    precision = "audiocraft's own"
+
+    def __init__(self, config: ModelConfig, musicgen: object):
+        super().__init__()
+        self.config = config
+        self.lm = musicgen.lm
+        self.text_encoder = musicgen.lm.condition_provider.conditioners["description"].t5
+        self._musicgen = musicgen
+
+    def generate(
+        self,
+        conditioning: TextConditioning,
+        params: GenerationParams,
+        prompt: Codes | None = None,
+        negative: object | None = None,
+        on_step: OnStep | None = None,
+    ) -> Codes:
+        """As musicgen.pipeline.LanguageModel.generate, but for `negative`, which audiocraft does not have."""
+        if negative is not None:
+            raise InputError("'negative' cannot be used with the audiocraft engine. Unplug it, or set 'engine' to native.")
+        if not isinstance(conditioning, TextConditioning):
+            raise InputError("'positive' comes from the native engine. Connect the conditioner of the same Load MusicGen node.")
+        if prompt is not None:
+            prompt.check_codec(self.config.codec.identity)
+        plan_windows(self.config, params, 0 if prompt is None else prompt.n_frames)  # for its errors
+        texts = conditioning.texts * params.batch_size if conditioning.n_rows == 1 else conditioning.texts
+        rows = []
+        for row, text in enumerate(texts):
+            codes = None
+            if prompt is not None:
+                codes = prompt.codes[row if len(prompt.codes) > 1 else 0][None]
+            rows.append(self._one(text, params, row_seed(params.seed, row), codes, _share(on_step, row, len(texts))))
+        return Codes(torch.cat(rows).cpu(), self.config.codec.frame_rate_hz, self.config.codec.identity)
+
+    def memory_bytes(self, params: GenerationParams, conditioning: TextConditioning) -> int:
+        """A rough measure of what audiocraft's growing caches take, in half precision."""
+        lm = self.config.lm
+        n_columns = int(min(params.duration_s, self.config.segment_s) * self.config.codec.frame_rate_hz) + 300
+        return 4 * lm.n_layers * lm.dim * n_columns * 4
+
+    @torch.inference_mode()
+    def _one(self, text: str | None, params: GenerationParams, seed: int, prompt: Tensor | None, on_step: OnStep | None) -> Tensor:
+        musicgen = self._musicgen
+        musicgen.set_generation_params(
+            use_sampling=params.temperature > 0,
+            top_k=params.top_k,
+            top_p=params.top_p,
+            temperature=params.temperature,
+            duration=params.duration_s,
+            cfg_coef=params.cfg,
+            extend_stride=params.extend_stride_s,
+        )
+        musicgen.set_custom_progress_callback(on_step)
+        attributes, _ = musicgen._prepare_tokens_and_attributes([text or None], None)
+        device = next(self.lm.parameters()).device
+        devices = [device] if device.type == "cuda" else []
+        try:
+            with self._placed(device), torch.random.fork_rng(devices):
+                torch.manual_seed(seed)
+                prompt = prompt if prompt is None else prompt.to(device)
+                return musicgen._generate_tokens(attributes, prompt, progress=on_step is not None)
+        finally:
+            # audiocraft leaves its caches behind when a callback raises.
+            self.lm._set_streaming(False)
+            self.lm.reset_streaming()
+            musicgen.set_custom_progress_callback(None)
+
+    @contextlib.contextmanager
+    def _placed(self, device: torch.device) -> Iterator[None]:
+        """audiocraft notes devices when it is built; ComfyUI moves models later."""
+        provider = self.lm.condition_provider
+        autocast = importlib.import_module("audiocraft.utils.autocast").TorchAutocast
+        self._musicgen.device = device
+        cuda = device.type == "cuda"
+        self._musicgen.autocast = (
+            autocast(enabled=True, device_type="cuda", dtype=torch.float16) if cuda else autocast(enabled=False)
+        )
+        provider.device = device
+        for conditioner in provider.conditioners.values():
+            conditioner.device = device
+        yield
+
+
+class Codec(nn.Module):
+    """audiocraft's compression model, mono or interleaved stereo."""
+
+    def __init__(self, config: ModelConfig, compression_model: nn.Module):
+        super().__init__()
+        self.config = config.codec
+        self.compression_model = compression_model
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @torch.inference_mode()
+    def encode(self, audio: Audio, on_step: OnStep | None = None) -> Codes:
+        """Audio of any rate and channels -> codes [B, K, T]."""
+        audio = convert(audio, self.config.sample_rate_hz, self.config.channels)
+        codes, _ = self.compression_model.encode(audio.samples.to(self._device))
+        if on_step is not None:
+            on_step(1, 1)
+        return Codes(codes.cpu(), self.config.frame_rate_hz, self.config.identity)
+
+    @torch.inference_mode()
+    def decode(self, codes: Codes, on_step: OnStep | None = None) -> Audio:
+        """Codes [B, K, T] -> Audio [B, C, L]."""
+        codes.check_codec(self.config.identity)
+        samples = self.compression_model.decode(codes.codes.to(self._device), None)
+        if on_step is not None:
+            on_step(1, 1)
+        return Audio(samples.float().cpu(), self.config.sample_rate_hz)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What comes out of one checkpoint."""
+
+    model: LanguageModel
+    conditioner: Conditioner
+    codec: Codec
+    config: ModelConfig
+
+
+def _share(on_step: OnStep | None, row: int, n_rows: int) -> OnStep | None:
+    """Progress of one row -> progress over all rows."""
+    if on_step is None:
+        return None
+    return lambda done, total: on_step(row * total + min(done, total), n_rows * total)
+
+
+@contextlib.contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Modules that audiocraft imports but, with its torch attention backend and no text cleaning, never uses."""
+    for name in ("xformers", "spacy"):
+        try:
+            importlib.import_module(f"{name}.ops" if name == "xformers" else name)
+        except Exception:  # absent, or built for another torch
+            _stand_in(name)
+    yield
+
+
+def _stand_in(name: str) -> None:
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    sys.modules[name] = module
+    if name == "xformers":
+        ops = types.ModuleType("xformers.ops")
+        ops.unbind = torch.unbind
+        ops.LowerTriangularMask = type("LowerTriangularMask", (), {})
+        ops.memory_efficient_attention = _never_called
+        module.ops = sys.modules["xformers.ops"] = ops
+
+
+def _never_called(*_: object, **__: object) -> None:
+    raise DependencyError("this needs xformers, which is not installed")
+
+
+@contextlib.contextmanager
+def _patched_loading(library: types.ModuleType, encoder: TextEncoder) -> Iterator[None]:
+    """Give audiocraft the text encoder that we found, and no stem separator, instead of downloads."""
+    conditioners = importlib.import_module("audiocraft.modules.conditioners")
+    tokenizer = mock.Mock(from_pretrained=lambda name: encoder.tokenizer)
+    t5 = mock.Mock(from_pretrained=lambda name: encoder.encoder)
+    demucs = types.ModuleType("demucs")
+    demucs.pretrained = types.SimpleNamespace(get_model=lambda name: _NoSeparator())
+    with (
+        mock.patch.object(conditioners, "T5Tokenizer", tokenizer),
+        mock.patch.object(conditioners, "T5EncoderModel", t5),
+        mock.patch.dict(sys.modules, {"demucs": demucs, "demucs.pretrained": demucs.pretrained}),
+    ):
+        yield
+
+
+class _NoSeparator:
+    """Stands for Demucs where no melody is given."""
+
+    sources = ("drums", "bass", "other", "vocals")
+    samplerate = 44100
+
+    def to(self, device: object) -> "_NoSeparator":
+        return self
