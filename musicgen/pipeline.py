@@ -53,28 +53,30 @@ class LanguageModel(nn.Module):
         n_rows = max(params.batch_size, conditioning.n_rows)
         conditioning = self._expanded(conditioning, n_rows, "positive")
         null = conditioning.null() if negative is None else self._expanded(negative, n_rows, "negative")
-        conditional, unconditional = self._streams(conditioning), self._streams(null)
-        if params.cfg == 1 or _same(conditional, unconditional):
-            unconditional = None  # null + (conditional - null) * cfg is the conditional itself
         codes = self._prompt_codes(prompt, n_rows)
         windows = plan_windows(self.config, params, 0 if codes is None else codes.shape[-1])
+        rate_hz = self.config.codec.frame_rate_hz
         sampling = Sampling(params.top_k, params.top_p, params.temperature)
         noise = RowNoise(params.seed, n_rows, self.config.lm.n_codebooks, self.config.lm.cardinality)
         result = codes
         for window in windows:
+            start_s = window.start / rate_hz if len(windows) > 1 else None
+            conditional, unconditional = self._streams(conditioning, start_s), self._streams(null, start_s)
+            if params.cfg == 1 or _same(conditional, unconditional):
+                unconditional = None  # null + (conditional - null) * cfg is the conditional itself
             known = None if result is None else result[..., window.start :]
             made = generate_codes(
                 self.lm, conditional, unconditional, window.n_frames, sampling, noise, params.cfg, known,
                 _within(on_step, window, windows),
             )  # fmt: skip
             result = made if result is None else torch.cat([result[..., : window.start], made], dim=-1)
-        return Codes(result, self.config.codec.frame_rate_hz, self.config.codec.identity)
+        return Codes(result, rate_hz, self.config.codec.identity)
 
     def memory_bytes(self, params: GenerationParams, conditioning: Conditioning) -> int:
         """What a generation takes besides the weights: caches, logits and activations of one window."""
         n_rows = 2 * max(params.batch_size, conditioning.n_rows)
         n_text = max(len(row) for row in conditioning.text)
-        n_melody = 0 if conditioning.melody is None else len(conditioning.melody)
+        n_melody = 0 if conditioning.null_melody is None else len(conditioning.null_melody)
         seconds = min(params.duration_s, self.config.segment_s)
         n_columns = int(seconds * self.config.codec.frame_rate_hz) + self.config.lm.max_delay + 1 + n_text + n_melody
         lm = self.config.lm
@@ -104,14 +106,13 @@ class LanguageModel(nn.Module):
             )
         return conditioning
 
-    def _streams(self, conditioning: Conditioning) -> list[Stream]:
+    def _streams(self, conditioning: Conditioning, start_s: float | None) -> list[Stream]:
         """Cross-attention models attend to the text; the others have [melody | text] put in front of the codes."""
         nothing = conditioning.text[0][:0]
         if self.config.lm.cross_attention:
             # The empty text is a zero vector, whose cross-attention is zero: the same as no vector at all.
             return [Stream(nothing, row if row.any() else nothing) for row in conditioning.text]
-        melody = nothing if conditioning.melody is None else conditioning.melody
-        return [Stream(torch.cat([melody, row]), nothing) for row in conditioning.text]
+        return [Stream(conditioning.prefix(row, start_s), nothing) for row in range(conditioning.n_rows)]
 
     def _prompt_codes(self, prompt: Codes | None, n_rows: int) -> Tensor | None:
         if prompt is None:
@@ -209,7 +210,7 @@ def _fill_without(module: nn.Module, child: str, weights: Mapping[str, Weight], 
 
 
 def _text_encoder(config: ModelConfig, source: TextEncoderSource, dirs: Sequence[Path]) -> TextEncoder:
-    if source.weights:
+    if source.weights and source.tokenizer is not None:
         encoder = empty_encoder(source.config, source.tokenizer)
         fill(encoder.encoder, source.weights, "text encoder of the checkpoint")
         return encoder

@@ -5,6 +5,7 @@ It is never installed for the user: its own pins would replace the torch that Co
 
 import contextlib
 import importlib
+import importlib.machinery
 import logging
 import sys
 import types
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ..musicgen.audio import Audio, convert
 from ..musicgen.checkpoints import open_checkpoint
+from ..musicgen.checkpoints.audiocraft import CODEC_FILE, LM_FILE
 from ..musicgen.codec import fingerprint_of
 from ..musicgen.codes import Codes
 from ..musicgen.conditioning import TextEncoder, find_encoder
@@ -58,12 +60,13 @@ def load(
     name: str | None = None,
 ) -> "Loaded":
     """An audiocraft export folder -> the three objects of the facade. Computes as audiocraft does on `device`."""
-    checkpoint = open_checkpoint(Path(path))  # refuses unsafe pickles, which audiocraft on an old torch would run
-    if checkpoint.format != "audiocraft":
+    if not (Path(path) / LM_FILE).is_file():
         raise CheckpointError(
-            f"{path} is in the format '{checkpoint.format}', but the audiocraft engine reads its own exports only "
-            "(state_dict.bin and compression_state_dict.bin). Set 'engine' to native, or choose another model."
+            f"The engine 'audiocraft' reads audiocraft's own exports only ({LM_FILE} and {CODEC_FILE}), which {path} is "
+            "not. Set 'engine' to native, or choose another model."
         )
+    # Refuses unsafe pickles, which audiocraft on an old torch would run.
+    checkpoint = open_checkpoint(Path(path), format="audiocraft")
     library = import_audiocraft()
     config = checkpoint.config
     encoder = find_encoder(config.text, checkpoint.text_encoder.folder, [Path(d) for d in text_encoder_dirs])

@@ -100,7 +100,7 @@ def test_logits_are_equal(engines, stereo):
     provider = lm.condition_provider
     tensors = provider(provider.tokenize([ConditioningAttributes(text={"description": TEXT})]))
     expected = lm(codes, [], tensors)
-    streams = ours.model._streams(ours.conditioner.encode_text([TEXT]))
+    streams = ours.model._streams(ours.conditioner.encode_text([TEXT]), None)
     torch.testing.assert_close(ours.model.lm(codes, streams), expected, atol=2e-5, rtol=0)
 
 

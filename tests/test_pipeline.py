@@ -52,7 +52,7 @@ def test_logits_equal_transformers_own_forward(load, toys, stereo):
     expected = theirs(
         input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, decoder_input_ids=codes.view(-1, 40)
     ).logits.view(1, config.n_codebooks, 40, -1)
-    streams = loaded.model._streams(loaded.conditioner.encode_text([TEXT]))
+    streams = loaded.model._streams(loaded.conditioner.encode_text([TEXT]), None)
     torch.testing.assert_close(loaded.model.lm(codes, streams), expected, atol=1e-4, rtol=0)
 
 

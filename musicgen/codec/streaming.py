@@ -67,7 +67,7 @@ def stream(
             y, state = lstm(x, state)
             y = (y + x).permute(1, 2, 0)
             hidden = y if hidden is None else torch.cat([hidden[..., low - begin :], y], dim=-1)
-            begin, end = (0 if first == 0 else low), high
+            begin, end = low, high
         yield first, last, back.run(hidden[..., low - begin :], low, first, last)
 
 

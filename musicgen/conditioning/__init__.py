@@ -1,6 +1,16 @@
 """Conditioning: text (and melody) turned into vectors of the language model's width."""
 
 from .conditioner import Conditioner, Conditioning
+from .melody import Melody
+from .stems import CHOICES as STEM_CHOICES
 from .text import TextEncoder, empty_encoder, find_encoder
 
-__all__ = ["Conditioner", "Conditioning", "TextEncoder", "empty_encoder", "find_encoder"]
+__all__ = [
+    "STEM_CHOICES",
+    "Conditioner",
+    "Conditioning",
+    "Melody",
+    "TextEncoder",
+    "empty_encoder",
+    "find_encoder",
+]

@@ -1,14 +1,18 @@
 """The conditioner: encoders with their projections into the language model's width."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..audio import Audio
 from ..config import ModelConfig
 from ..errors import InputError
+from .melody import Melody
+from .stems import melodic_part
 from .text import TextEncoder
 
 
@@ -21,8 +25,8 @@ class Conditioning:
     """
 
     text: tuple[Tensor, ...]  # a row each, [n, D] float32; the empty text is one zero vector
-    melody: Tensor | None  # [F, D], the same for every row; None for models without melody conditioning
-    null_melody: Tensor | None  # [F, D], what stands for no melody
+    melody: Melody | None  # the same for every row
+    null_melody: Tensor | None  # [F, D], what stands for no melody; None for models without melody conditioning
     model: str  # name of the checkpoint, for messages
 
     @property
@@ -35,7 +39,17 @@ class Conditioning:
 
     def null(self) -> "Conditioning":
         """The reference's null rows: texts of zeros, as long as the ones they stand for; no melody."""
-        return Conditioning(tuple(torch.zeros_like(row) for row in self.text), self.null_melody, self.null_melody, self.model)
+        return replace(self, text=tuple(torch.zeros_like(row) for row in self.text), melody=None)
+
+    def prefix(self, row: int, start_s: float | None = None) -> Tensor:
+        """[melody | text] of one row, [F + n, D]: what a prefix model has in front of its codes.
+
+        start_s: where the window starts in a piece of several; None if there is but one.
+        """
+        if self.null_melody is None:
+            return self.text[row]
+        melody = self.null_melody if self.melody is None else self.melody.embed(start_s)
+        return torch.cat([melody, self.text[row]])
 
 
 class Conditioner(nn.Module):
@@ -58,8 +72,39 @@ class Conditioner(nn.Module):
         for text in texts:
             if text is not None and not isinstance(text, str):
                 raise InputError(f"'text' must be a string, got {type(text).__name__}")
-        null = self._null_melody()
-        return Conditioning(tuple(self._row(text) for text in texts), null, null, self.config.name)
+        return Conditioning(tuple(self._row(text) for text in texts), None, self._null_melody(), self.config.name)
+
+    def encode_melody(
+        self,
+        conditioning: Conditioning,
+        audio: Audio,
+        stems: str = "auto",
+        stem_dirs: Sequence[Path] = (),
+        on_step: Callable[[], None] | None = None,
+    ) -> Conditioning:
+        """`conditioning` with the melody of one clip, of any rate, length and number of channels.
+
+        stems: auto, demucs or off, see `stems.melodic_part`; its weights are looked for in `stem_dirs`.
+        InputError: a model without melody conditioning, or a batch of several clips.
+        """
+        config = self.config
+        if config.melody is None:
+            raise InputError(
+                f"'audio' was given as a melody, but {config.name} has no melody conditioning. Load a melody checkpoint "
+                "(musicgen-melody, musicgen-stereo-melody, ...), or leave the melody out."
+            )
+        if conditioning.null_melody is None or conditioning.dim != config.lm.dim:
+            raise InputError(
+                f"'conditioning' was made by the conditioner of {conditioning.model}, not by that of {config.name}. "
+                "Connect the conditioner of the same Load MusicGen node."
+            )
+        if len(audio.samples) != 1:
+            raise InputError(f"'audio' holds {len(audio.samples)} clips; a melody is one clip. Give one of them.")
+        rate_hz, device = config.codec.sample_rate_hz, self.melody_projection.weight.device
+        samples = melodic_part(audio, stems, rate_hz, stem_dirs, device, on_step)
+        weight, bias = (p.detach().cpu() for p in (self.melody_projection.weight, self.melody_projection.bias))
+        melody = Melody(samples.cpu(), rate_hz, config.segment_s, config.melody, weight, bias)
+        return replace(conditioning, melody=melody)
 
     def _row(self, text: str | None) -> Tensor:
         if not text:

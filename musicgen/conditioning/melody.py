@@ -1,0 +1,41 @@
+"""A melody as the language model sees it: chroma frames, projected, for any window of a piece."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..config import MelodyConfig
+from .chroma import chroma, tiled
+
+
+@dataclass(frozen=True)
+class Melody:
+    """A reference melody with the projection of its chroma. On the CPU; shared, never altered in place."""
+
+    samples: Tensor  # [L] float32, mono
+    rate_hz: int
+    segment_s: float  # the model's window
+    config: MelodyConfig
+    weight: Tensor  # [D, 12], the projection
+    bias: Tensor  # [D]
+
+    def chroma(self, start_s: float | None = None) -> Tensor:
+        """One-hot frames [n_frames, 12].
+
+        start_s None: of the melody from its start, repeated or cut to the model's window. Otherwise of the
+        window that starts there in a long piece, around which the melody is repeated.
+        Source: audiocraft `MusicGen._generate_tokens`, `ChromaStemConditioner._get_wav_embedding`.
+        """
+        samples = self.samples
+        if start_s is not None:
+            first = int(start_s * self.rate_hz)
+            around = torch.arange(first, first + int(self.segment_s * self.rate_hz)) % len(samples)
+            samples = samples[around]
+        frames = chroma(samples, self.rate_hz, self.config, self.config.n_frames)
+        return tiled(frames, self.config.n_frames)
+
+    @torch.inference_mode()
+    def embed(self, start_s: float | None = None) -> Tensor:
+        """The frames of `chroma`, projected: [n_frames, D]."""
+        return torch.nn.functional.linear(self.chroma(start_s), self.weight, self.bias)
