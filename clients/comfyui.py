@@ -1,0 +1,400 @@
+"""Queue an API-format workflow on a running ComfyUI, follow it, download what it saved.
+
+    python -m clients.comfyui workflows/api/text_to_music.json --set MusicGenText.text="calm piano" --out results
+
+Uses nothing of the pack, and of ComfyUI only its HTTP and websocket interface, so it runs against a server anywhere.
+The functions below the command line's are the same thing for programs: `run` does it all.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import aiohttp
+
+Prompt = dict[str, dict[str, Any]]
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+DEFAULT_SERVER = "127.0.0.1:8188"
+CONNECT_TIMEOUT_S = 10.0
+
+
+class ClientError(Exception):
+    """Base of what can go wrong. `exit_code` is the command's; `details` what ComfyUI said, if it did."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.details = details or {}
+
+
+class WorkflowError(ClientError):  # The workflow file, or a change to it, makes no sense.
+    exit_code = 2
+
+
+class ServerError(ClientError):  # No ComfyUI there, or it went away.
+    exit_code = 3
+
+
+class RejectedError(ClientError):  # ComfyUI refused the workflow.
+    exit_code = 4
+
+
+class NodeError(ClientError):  # A node failed.
+    exit_code = 5
+
+
+class InterruptedRunError(ClientError):  # Someone pressed Cancel on the server.
+    exit_code = 6
+
+
+@dataclass
+class Result:
+    """What a finished prompt did."""
+
+    prompt_id: str
+    outputs: dict[str, dict[str, list]] = field(default_factory=dict)  # node id -> what it showed
+    executed: list[str] = field(default_factory=list)  # ids of nodes that ran, in order
+    cached: list[str] = field(default_factory=list)  # ids of nodes whose results were there already
+
+    @property
+    def saved(self) -> list[dict[str, str]]:
+        """Files shown by the nodes: {"filename", "subfolder", "type"}."""
+        groups = (group for output in self.outputs.values() for group in output.values() if isinstance(group, list))
+        return [item for group in groups for item in group if isinstance(item, dict) and "filename" in item]
+
+
+def load_workflow(path: str | os.PathLike) -> Prompt:
+    """Read an API-format workflow. WorkflowError if it is not one."""
+    prompt = _read_json(path)
+    if isinstance(prompt, dict) and isinstance(prompt.get("nodes"), list):
+        raise WorkflowError(
+            f"{path} is a workflow in graph format. Export it from ComfyUI with File > Export (API), "
+            "or take the one in workflows/api."
+        )
+    if not isinstance(prompt, dict) or not prompt or not all(_is_node(node) for node in prompt.values()):
+        raise WorkflowError(f"{path} is not a workflow in API format: it must map node ids to class_type and inputs.")
+    return prompt
+
+
+def _read_json(path: str | os.PathLike) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WorkflowError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise WorkflowError(f"{path} is not JSON: {error}") from error
+
+
+def _is_node(node: Any) -> bool:
+    return isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
+
+
+def find_node(prompt: Prompt, name: str) -> str:
+    """Id of the node called `name`: its id, class or title. WorkflowError unless it is exactly one."""
+    if name in prompt:
+        return name
+    found = [id for id, node in prompt.items() if name in (node["class_type"], node.get("_meta", {}).get("title"))]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(f"{id} ({node['class_type']})" for id, node in prompt.items())
+    what = f"{len(found)} nodes are called {name!r}, name one by its id" if found else f"no node is called {name!r}"
+    raise WorkflowError(f"{what}. The workflow has: {known}")
+
+
+def with_input(prompt: Prompt, target: str, value: Any) -> Prompt:
+    """A copy of `prompt` with NODE.INPUT set to `value`."""
+    name, dot, input_name = target.rpartition(".")
+    if not dot or not name or not input_name:
+        raise WorkflowError(f"{target!r} must be NODE.INPUT, for example MusicGenSampler.seed")
+    id = find_node(prompt, name)
+    node = {**prompt[id], "inputs": {**prompt[id]["inputs"], input_name: value}}
+    return {**prompt, id: node}
+
+
+def parse_value(text: str) -> Any:
+    """A number, true, false, null or a quoted string as JSON has them; all else is plain text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return text if isinstance(value, (list, dict)) else value
+
+
+class Server:
+    """One ComfyUI. Use as `async with Server(address) as server`."""
+
+    def __init__(self, address: str = DEFAULT_SERVER) -> None:
+        self.url = (address if "://" in address else f"http://{address}").rstrip("/")
+        self.client_id = uuid.uuid4().hex
+
+    async def __aenter__(self) -> "Server":
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
+        self._session = aiohttp.ClientSession(timeout=timeout)
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        await self._session.close()
+
+    @contextlib.asynccontextmanager
+    async def _request(self, method: str, path: str, **options):
+        with _server_errors(self.url):
+            async with self._session.request(method, self.url + path, **options) as response:
+                yield response
+
+    async def get(self, path: str, **params: str) -> Any:
+        """JSON of a GET."""
+        async with self._request("GET", path, params=params) as response:
+            _check(response, path)
+            return await response.json()
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """JSON of a POST, None if the reply is empty."""
+        async with self._request("POST", path, json=body) as response:
+            _check(response, path)
+            return json.loads(await response.text() or "null")
+
+    async def upload(self, path: str | os.PathLike) -> str:
+        """Copy a file into ComfyUI's input folder; its name there."""
+        path = Path(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise WorkflowError(f"cannot read {path}: {error.strerror or error}") from error
+        form = aiohttp.FormData(quote_fields=False)  # or a space would become %20 in the file's name
+        form.add_field("image", content, filename=path.name)  # the field has this name for audio too
+        async with self._request("POST", "/upload/image", data=form) as response:
+            _check(response, "/upload/image")
+            reply = await response.json()
+        return f"{reply['subfolder']}/{reply['name']}" if reply.get("subfolder") else reply["name"]
+
+    async def queue(self, prompt: Prompt, graph: dict[str, Any] | None = None) -> str:
+        """Queue a workflow; the prompt's id. `graph`, its graph format, goes into the files that it saves."""
+        body: dict[str, Any] = {"prompt": prompt, "client_id": self.client_id}
+        if graph is not None:
+            body["extra_data"] = {"extra_pnginfo": {"workflow": graph}}
+        async with self._request("POST", "/prompt", json=body) as response:
+            if response.status == 400:
+                reply = await response.json()
+                raise RejectedError(_describe_rejection(reply), reply)
+            _check(response, "/prompt")
+            reply = await response.json()
+        if reply.get("node_errors"):
+            await self.cancel(reply["prompt_id"])  # it would run without the branches that are wrong
+            raise RejectedError(_describe_rejection(reply), reply)
+        return reply["prompt_id"]
+
+    async def cancel(self, prompt_id: str) -> None:
+        """Take a prompt out of the queue, or interrupt it if it is running."""
+        await self.post("/queue", {"delete": [prompt_id]})
+        running = (await self.get("/queue"))["queue_running"]
+        if any(entry[1] == prompt_id for entry in running):
+            await self.post("/interrupt", {"prompt_id": prompt_id})
+
+    async def run(self, prompt: Prompt, graph: dict[str, Any] | None = None, on_event: OnEvent | None = None) -> Result:
+        """Queue a workflow and wait for its end. Being cancelled, or Ctrl-C, cancels it on the server too.
+
+        on_event(type, data) gets each of ComfyUI's messages about it.
+        """
+        address, me = f"{self.url}/ws", {"clientId": self.client_id}
+        with _server_errors(self.url):
+            # Listening begins before queueing, or the first messages would be missed.
+            async with self._session.ws_connect(address, params=me, heartbeat=60, max_msg_size=0) as socket:
+                prompt_id = await self.queue(prompt, graph)
+                try:
+                    return await self._follow(socket, prompt_id, on_event or (lambda type, data: None))
+                except asyncio.CancelledError:
+                    with contextlib.suppress(ClientError):
+                        await self.cancel(prompt_id)
+                    raise
+
+    async def _follow(self, socket: aiohttp.ClientWebSocketResponse, prompt_id: str, on_event: OnEvent) -> Result:
+        result = Result(prompt_id)
+        async for message in socket:
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                continue  # previews
+            event = json.loads(message.data)
+            type, data = event.get("type"), event.get("data") or {}
+            if data.get("prompt_id") != prompt_id:
+                continue
+            on_event(type, data)
+            if type == "execution_cached":
+                result.cached = list(data["nodes"])
+            elif type == "executing" and data["node"] is not None:
+                result.executed.append(data["node"])
+            elif type == "execution_error":
+                reason = str(data.get("exception_message", "")).strip()
+                raise NodeError(f"{data.get('node_type')} (node {data.get('node_id')}) failed: {reason}", data)
+            elif type == "execution_interrupted":
+                raise InterruptedRunError("The run was interrupted on the server.")
+            elif type == "executing":
+                history = await self.get(f"/history/{prompt_id}")
+                result.outputs = history[prompt_id]["outputs"] if prompt_id in history else {}
+                return result
+        raise ServerError(f"{self.url} went away before the workflow had finished. Is ComfyUI still running?")
+
+    async def download(self, saved: Iterable[dict[str, str]], folder: str | os.PathLike) -> list[Path]:
+        """Fetch saved files into `folder`, whole or not at all; their paths."""
+        folder = Path(folder)
+        paths = []
+        for item in saved:
+            target = folder / PurePosixPath(item["filename"].replace("\\", "/")).name
+            params = {key: str(item.get(key, "")) for key in ("filename", "subfolder", "type")}
+            async with self._request("GET", "/view", params=params) as response:
+                _check(response, f"/view of {item['filename']}")
+                content = await response.read()
+            _write_whole(target, content)
+            paths.append(target)
+        return paths
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ClientError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+
+
+@contextlib.contextmanager
+def _server_errors(url: str):
+    try:
+        yield
+    except (aiohttp.ClientError, ConnectionError, TimeoutError, asyncio.TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        raise ServerError(f"No answer from ComfyUI at {url} ({reason}). Start it, or give another --server.") from error
+
+
+def _check(response: aiohttp.ClientResponse, what: str) -> None:
+    if response.status >= 400:
+        status = f"{response.status} {response.reason}"
+        raise ServerError(f"{response.url.origin()} answered {what} with {status}. Is it a ComfyUI?")
+
+
+def _describe_rejection(reply: dict[str, Any]) -> str:
+    """ComfyUI's reply to a workflow that it refuses, as one line a problem."""
+    lines = []
+    for id, node in (reply.get("node_errors") or {}).items():
+        for error in node["errors"]:
+            line = f"  {node['class_type']} (node {id}): {error['message']}: {error['details']}"
+            if line not in lines:
+                lines.append(line)
+    if not lines:
+        error = reply.get("error") or {}
+        error = {"message": error} if isinstance(error, str) else error
+        lines = [f"  {error.get('message', 'no reason given')} {error.get('details', '')}".rstrip()]
+    return "\n".join(["ComfyUI refused the workflow:", *lines])
+
+
+async def run(
+    prompt: Prompt,
+    server: str = DEFAULT_SERVER,
+    out: str | os.PathLike | None = None,
+    uploads: Sequence[tuple[str | None, str | os.PathLike]] = (),
+    graph: dict[str, Any] | None = None,
+    on_event: OnEvent | None = None,
+) -> tuple[Result, list[Path]]:
+    """Upload, queue, follow, download: the result, and the files below `out` (none if it is None).
+
+    uploads: (NODE.INPUT, file) pairs; None in place of NODE.INPUT means the workflow's only LoadAudio.
+    """
+    async with Server(server) as comfy:
+        for target, path in uploads:
+            prompt = with_input(prompt, target or "LoadAudio.audio", await comfy.upload(path))
+        result = await comfy.run(prompt, graph, on_event)
+        return result, [] if out is None else await comfy.download(result.saved, out)
+
+
+class ProgressLine:
+    """What is running and how far it is, on one line of the terminal; without a terminal, a line a node."""
+
+    WIDTH = 30
+
+    def __init__(self, prompt: Prompt, stream: Any) -> None:
+        self._prompt, self._stream = prompt, stream
+        self._node, self._length = "", 0
+
+    def __call__(self, type: str, data: dict[str, Any]) -> None:
+        if type == "executing" and data["node"] is not None:
+            self._node = self._prompt.get(data["node"], {}).get("class_type", data["node"])
+            self._show(self._node, final=not self._stream.isatty())
+        elif type == "progress" and self._stream.isatty():
+            done, total = data["value"], max(data["max"], 1)
+            filled = int(self.WIDTH * done / total)
+            bar = "=" * filled + " " * (self.WIDTH - filled)
+            self._show(f"{self._node} [{bar}] {100 * done / total:3.0f} %  {done:g}/{total:g}")
+        elif type in ("execution_success", "execution_error", "execution_interrupted") and self._stream.isatty():
+            self._show("", final=True)
+
+    def _show(self, text: str, final: bool = False) -> None:
+        start = "\r" if self._stream.isatty() else ""
+        padding = " " * max(0, self._length - len(text))
+        self._length = 0 if final else len(text)
+        print(f"{start}{text}{padding}", end="\n" if final else "", file=self._stream, flush=True)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="clients.comfyui",
+        description="Queue an API-format workflow on a running ComfyUI and download what it saved.",
+        epilog="Exit codes: 0 done, 2 workflow or arguments wrong, 3 no server, 4 workflow refused, 5 a node failed, "
+        "6 interrupted on the server, 130 Ctrl-C (which also interrupts the server's run).",
+    )
+    parser.add_argument("workflow", help="JSON in API format, for example workflows/api/text_to_music.json")
+    parser.add_argument("--server", default=DEFAULT_SERVER, help="address of ComfyUI (%(default)s)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="NODE is an id, a class or a title"
+    )
+    parser.add_argument(
+        "--upload", action="append", default=[], metavar="[NODE.INPUT=]FILE",
+        help="copy a file to the server and use it there; without NODE.INPUT, in the workflow's only LoadAudio",
+    )  # fmt: skip
+    parser.add_argument("--graph", help="the same workflow in graph format, to be put into the saved files")
+    parser.add_argument("--out", default=".", help="folder for the downloaded files (the current one)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Prints the path of each downloaded file on its own line; everything else goes to stderr."""
+    arguments = _arguments(argv)
+    try:
+        prompt = load_workflow(arguments.workflow)
+        for change in arguments.set:
+            target, equals, value = change.partition("=")
+            if not equals:
+                raise WorkflowError(f"--set {change!r} must be NODE.INPUT=VALUE")
+            prompt = with_input(prompt, target, parse_value(value))
+        graph = _read_json(arguments.graph) if arguments.graph else None
+        split = (text.rpartition("=") for text in arguments.upload)
+        uploads = [(target or None, path) for target, _, path in split]
+        progress = ProgressLine(prompt, sys.stderr)
+        _, paths = asyncio.run(run(prompt, arguments.server, arguments.out, uploads, graph, progress))
+    except ClientError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    for path in paths:
+        print(path)
+    if not paths:
+        print("the workflow ran, but saved no file", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""The nodes. Ids are what saved workflows store: never renamed, never removed."""
+
+from . import host
+from .audio import MusicGenEncode, MusicGenSaveAudio, MusicGenTrimAudio
+from .conditioning import MusicGenMelody, MusicGenText
+from .decode import MusicGenDecode
+from .loader import MusicGenLoader
+from .normalize import MusicGenNormalize
+from .sampler import MusicGenSampler
+
+# ComfyUI-Manager reads these keys from the source, so they are spelled out.
+NODE_CLASS_MAPPINGS = {
+    "MusicGenLoader": MusicGenLoader,
+    "MusicGenText": MusicGenText,
+    "MusicGenMelody": MusicGenMelody,
+    "MusicGenTrimAudio": MusicGenTrimAudio,
+    "MusicGenEncode": MusicGenEncode,
+    "MusicGenSampler": MusicGenSampler,
+    "MusicGenDecode": MusicGenDecode,
+    "MusicGenNormalize": MusicGenNormalize,
+    "MusicGenSaveAudio": MusicGenSaveAudio,
+}
+
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "MusicGenLoader": "Load MusicGen",
+    "MusicGenText": "MusicGen Text",
+    "MusicGenMelody": "MusicGen Melody",
+    "MusicGenTrimAudio": "Trim Audio",
+    "MusicGenEncode": "MusicGen Encode Audio",
+    "MusicGenSampler": "MusicGen Sampler",
+    "MusicGenDecode": "MusicGen Decode",
+    "MusicGenNormalize": "Normalize Audio",
+    "MusicGenSaveAudio": "Save Audio File",
+}
+
+# The front end asks for the folder's name when it opens a workflow, before any node runs.
+host.register_model_folder()

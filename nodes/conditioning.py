@@ -1,0 +1,93 @@
+"""Text, melody -> conditioning."""
+
+import torch
+
+from ..musicgen.conditioning import STEM_CHOICES, Conditioning
+from ..musicgen.conditioning.picture import chroma_picture
+from . import host
+from .host import Managed
+from .sockets import AUDIO, CATEGORY, CONDITIONER, CONDITIONING, audio_in
+
+
+class MusicGenText:
+    DESCRIPTION = (
+        "Describes the music in words: genre, mood, instruments, tempo. Left empty, the music is unconditional: the "
+        "model makes up its own. A second one can feed the sampler's 'negative' with what to avoid."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ("musicgen prompt", "music description", "text encode", "text conditioning", "negative prompt")
+    FUNCTION = "encode"
+    RETURN_TYPES = (CONDITIONING,)
+    RETURN_NAMES = ("conditioning",)
+    OUTPUT_TOOLTIPS = ("The encoded description, for MusicGen Sampler's positive or negative.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {
+            "required": {
+                "conditioner": (CONDITIONER, {"tooltip": "The text encoder, from Load MusicGen."}),
+                "text": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "multiline": True,
+                        "dynamicPrompts": True,
+                        "placeholder": "warm lo-fi hip hop with a mellow piano and soft drums, 80 bpm",
+                        "tooltip": "What the music is like, in English words. Empty = no description at all.",
+                    },
+                ),
+            },
+        }
+
+    def encode(self, conditioner: Managed, text: str) -> tuple:
+        return (conditioner.run(lambda module: module.encode_text([text])),)
+
+
+class MusicGenMelody:
+    DESCRIPTION = (
+        "Adds the melody of a recording to a description: the music follows its tune, in the sound that the text asks for. "
+        "For the melody models only. In pieces longer than the recording it is followed around."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ("melody", "chroma", "tune", "hum to music", "melody conditioning", "follow a melody", "cover")
+    FUNCTION = "encode"
+    RETURN_TYPES = (CONDITIONING, "IMAGE")
+    RETURN_NAMES = ("conditioning", "chroma")
+    OUTPUT_TOOLTIPS = (
+        "The description with the melody, for MusicGen Sampler's positive.",
+        "What the model hears of the melody: the strongest of the 12 notes (C at the bottom) over one window, in seconds.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {
+            "required": {
+                "conditioner": (CONDITIONER, {"tooltip": "From Load MusicGen, of a melody model."}),
+                "conditioning": (
+                    CONDITIONING,
+                    {"tooltip": "The description that the melody joins, from MusicGen Text."},
+                ),
+                "audio": (
+                    AUDIO,
+                    {
+                        "tooltip": "The recording whose melody is followed: any sample rate, 1 to 8 channels, any length."
+                    },
+                ),
+                "stems": (
+                    list(STEM_CHOICES),
+                    {
+                        "default": "auto",
+                        "tooltip": "Take drums and bass away first, so that the melody stands out. auto: with Demucs if it "
+                        "is installed with its weights, else the whole mix (the log says which). demucs: demand it. "
+                        "off: the whole mix.",
+                    },
+                ),
+            },
+        }
+
+    def encode(self, conditioner: Managed, conditioning: Conditioning, audio: dict, stems: str) -> tuple:
+        clip, check = audio_in(audio), host.check_interrupted
+        result = conditioner.run(
+            lambda module: module.encode_melody(conditioning, clip, stems, host.stem_dirs(), check)
+        )
+        return (result, chroma_picture(result.melody) if result.melody is not None else torch.zeros(1, 12, 12, 3))

@@ -1,0 +1,269 @@
+"""ComfyUI as the nodes see it: models, memory, progress, files. The only importer of its modules, inside functions.
+
+Outside ComfyUI (tests, scripts) everything here still works: on the CPU, without progress, with no model folder.
+ComfyUI has always imported these modules before it loads a pack, so their presence tells where we are.
+"""
+
+import functools
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ..musicgen.errors import InputError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+OnStep = Callable[[int, int], None]
+
+MODEL_FOLDER = "musicgen"
+WEIGHT_SUFFIXES = {".safetensors", ".bin", ".th", ".pt", ".ckpt", ".json"}
+UPDATE_INTERVAL_S = 0.1  # each progress message costs two sends to every open page
+
+
+def _in_comfyui() -> bool:
+    return "comfy.model_management" in sys.modules
+
+
+def _has_folders() -> bool:
+    return "folder_paths" in sys.modules
+
+
+# Folders
+
+
+def register_model_folder() -> None:
+    """Make `models/musicgen` known to ComfyUI, beside whatever extra_model_paths.yaml has already named so."""
+    if not _has_folders():
+        return
+    import folder_paths
+
+    folder_paths.add_model_folder_path(MODEL_FOLDER, os.path.join(folder_paths.models_dir, MODEL_FOLDER))
+    paths, suffixes = folder_paths.folder_names_and_paths[MODEL_FOLDER]
+    folder_paths.folder_names_and_paths[MODEL_FOLDER] = (paths, set(suffixes) | WEIGHT_SUFFIXES)
+
+
+def _folders(name: str) -> list[Path]:
+    if not _has_folders():
+        return []
+    import folder_paths
+
+    return [Path(path) for path in folder_paths.get_folder_paths(name)]
+
+
+def model_dirs() -> list[Path]:
+    """Folders that hold checkpoints."""
+    return _folders(MODEL_FOLDER)
+
+
+def text_encoder_dirs() -> list[Path]:
+    """Folders that hold text encoders shared by several checkpoints."""
+    return _folders("text_encoders")
+
+
+def stem_dirs() -> list[Path]:
+    """Folders that may hold the weights of demucs."""
+    if not _has_folders():
+        return []
+    import folder_paths
+
+    return [Path(folder_paths.models_dir) / "demucs"]
+
+
+# Memory
+
+
+def model_device() -> torch.device:
+    """Where language models run."""
+    if not _in_comfyui():
+        return torch.device("cpu")
+    import comfy.model_management as mm
+
+    return mm.get_torch_device()
+
+
+def intermediate_device() -> torch.device:
+    """Where ComfyUI keeps what travels between nodes."""
+    if not _in_comfyui():
+        return torch.device("cpu")
+    import comfy.model_management as mm
+
+    return mm.intermediate_device()
+
+
+def _devices(role: str) -> tuple[torch.device, torch.device]:
+    """Role -> where ComfyUI wants such a model to run, and to wait."""
+    import comfy.model_management as mm
+
+    if role == "text_encoder":
+        return mm.text_encoder_device(), mm.text_encoder_offload_device()
+    if role == "codec":
+        return mm.vae_device(), mm.vae_offload_device()
+    return mm.get_torch_device(), mm.unet_offload_device()
+
+
+@functools.cache
+def _whole_patcher() -> type:
+    """ComfyUI's ModelPatcher, for modules that are loaded and unloaded only as a whole.
+
+    Captured decode steps and cuDNN's LSTM need all weights in one place, and plain torch layers left behind on the
+    CPU fail at the next forward. So every load is a full one, even under --novram, and a request to unload a part
+    frees nothing, upon which the manager unloads the whole. *args and **kwargs: later cores pass more.
+    """
+    from comfy.model_patcher import ModelPatcher
+
+    class WholePatcher(ModelPatcher):
+        def load(
+            self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False, *args, **kwargs
+        ):
+            return super().load(device_to, lowvram_model_memory, force_patch_weights, True, *args, **kwargs)
+
+        def partially_unload(self, *args, **kwargs):
+            return 0
+
+    return WholePatcher
+
+
+def _patcher(module: nn.Module, role: str) -> Any:
+    load_device, offload_device = _devices(role)
+    return _whole_patcher()(module, load_device=load_device, offload_device=offload_device)
+
+
+class Managed:
+    """A module that ComfyUI's memory manager may move or drop. Travels between nodes in place of the module.
+
+    Holds the patcher, and the patcher the module: once ComfyUI drops the wire's value, the weights are freed.
+    """
+
+    def __init__(self, module: nn.Module, role: str) -> None:
+        # ModelPatcher sets attributes of its own, `device` among them, so it gets a shell. Its log shows the name.
+        shell = type(type(module).__name__, (nn.Module,), {})()
+        shell.module = module
+        self.patcher = _patcher(shell, role) if _in_comfyui() else SimpleNamespace(model=shell)
+
+    @property
+    def module(self) -> Any:
+        """The module, wherever its weights are now: for its configuration, not to compute with."""
+        return self.patcher.model.module
+
+    def run(self, task: Callable[[Any], T], memory_bytes: int = 0) -> T:
+        """task(module), with the module on its device and `memory_bytes` to spare there.
+
+        Out of memory: everything else is unloaded and it is tried once more. A second failure is ComfyUI's to report.
+        """
+        self._load(memory_bytes)
+        try:
+            return task(self.module)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Only here, outside the except block, are the failed attempt's tensors let go.
+        log.warning("out of memory; unloading all other models and trying once more")
+        self._unload_all()
+        self._load(memory_bytes)
+        return task(self.module)
+
+    def _load(self, memory_bytes: int) -> None:
+        if not _in_comfyui():
+            return
+        import comfy.model_management as mm
+
+        mm.load_models_gpu([self.patcher], memory_required=memory_bytes, force_full_load=True)
+
+    @staticmethod
+    def _unload_all() -> None:
+        if not _in_comfyui():
+            return
+        import comfy.model_management as mm
+
+        mm.unload_all_models()
+        mm.soft_empty_cache()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if not _in_comfyui():
+        return isinstance(error, torch.cuda.OutOfMemoryError)
+    import comfy.model_management as mm
+
+    is_oom = getattr(mm, "is_oom", None)  # later cores know more kinds
+    return is_oom(error) if is_oom else isinstance(error, mm.OOM_EXCEPTION)
+
+
+# Progress and Cancel
+
+
+def check_interrupted() -> None:
+    """Raise once the user has pressed Cancel."""
+    if _in_comfyui():
+        import comfy.model_management as mm
+
+        mm.throw_exception_if_processing_interrupted()
+
+
+def progress() -> OnStep:
+    """A new on_step(done, total): moves the node's progress bar, and raises once the user has pressed Cancel.
+
+    Cancel is looked for at every call; the bar moves at most ten times a second, and always at the end.
+    """
+    if not _in_comfyui():
+        return lambda done, total: None
+    import comfy.model_management as mm
+    import comfy.utils
+
+    bar = comfy.utils.ProgressBar(1)
+    last_s = -UPDATE_INTERVAL_S
+
+    def on_step(done: int, total: int) -> None:
+        nonlocal last_s
+        mm.throw_exception_if_processing_interrupted()
+        now_s = time.monotonic()
+        if done >= total or now_s - last_s >= UPDATE_INTERVAL_S:
+            last_s = now_s
+            bar.update_absolute(done, total)
+
+    return on_step
+
+
+# Saved files
+
+
+def save_location(filename_prefix: str) -> tuple[Path, str, int, str]:
+    """Prefix -> folder, file name, first free counter, subfolder below the output folder. Makes the folder.
+
+    Expands %year%, %month%, %day%, %hour%, %minute%, %second%. InputError for a prefix that leaves the output folder.
+    """
+    import folder_paths
+
+    output_dir = Path(folder_paths.get_output_directory()).resolve()
+    target = (output_dir / os.path.normpath(filename_prefix)).resolve()
+    if not filename_prefix.strip() or output_dir not in target.parents:
+        raise InputError(
+            f"'filename_prefix' must name files inside ComfyUI's output folder, got {filename_prefix!r}. "
+            "Use something like audio/musicgen, without '..' and without a leading slash or drive."
+        )
+    folder, filename, counter, subfolder, _ = folder_paths.get_save_image_path(
+        filename_prefix, folder_paths.get_output_directory()
+    )
+    return Path(folder), filename, counter, subfolder
+
+
+def file_metadata(prompt: dict | None, extra_pnginfo: dict | None) -> dict[str, str]:
+    """What a saved file carries, so that dropping it on ComfyUI opens the workflow. Empty under --disable-metadata."""
+    if _in_comfyui():
+        from comfy.cli_args import args
+
+        if args.disable_metadata:
+            return {}
+    # json's ASCII escapes are kept on purpose: the front end reads FLAC comments as Latin-1.
+    metadata = {} if prompt is None else {"prompt": json.dumps(prompt)}
+    metadata.update({key: json.dumps(value) for key, value in (extra_pnginfo or {}).items()})
+    return metadata

@@ -1,0 +1,154 @@
+"""The direction of imports, the size of files, and what loading the pack costs."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("musicgen", "nodes", "reference", "clients", "training", "benchmarks", "tests")
+COMFYUI = {
+    "comfy", "comfy_api", "comfy_api_nodes", "comfy_config", "comfy_execution", "comfy_extras", "execution",
+    "folder_paths", "latent_preview", "node_helpers", "nodes", "server",
+}  # fmt: skip
+HEAVY = ("audiocraft", "av", "demucs", "julius", "pyloudnorm", "soundfile", "torchaudio", "transformers")
+MAX_LINES = 400
+MAX_LOAD_S = 0.3
+
+# Imports inside the engine only lead to a lower floor, or stay within one package. Not named here: single files are
+# on floor 0, packages (the stages) on floor 1.
+FLOORS = {"pipeline": 2, "toy": 2, "runner": 3, "predict": 4, "cli_predict": 5, "cli": 6, "__main__": 7}
+
+
+def sources(*parts: str) -> list[Path]:
+    return [path for part in parts for path in sorted((ROOT / part).rglob("*.py")) if ".venv" not in path.parts]
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool, bool]]:
+    """(imported module, whether it is the pack's, whether it is imported inside a function) of a file.
+
+    The pack's modules are given as dotted paths below its root.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {
+        id(inner)
+        for outer in ast.walk(tree)
+        if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for inner in ast.walk(outer)
+    }
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, False, id(node) in inside
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module, False, id(node) in inside
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level - 1 <= len(package), f"{path}:{node.lineno} leads out of the pack"
+            base = package[: len(package) - (node.level - 1)]
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            for name in names:
+                yield ".".join([*base, *name.split(".")]), True, id(node) in inside
+
+
+def floor(module: str) -> int:
+    """0 for the single files that everything stands on, 1 for the stages, more for what joins them."""
+    name = module.split(".")[1] if "." in module else ""
+    return FLOORS.get(name, 1 if (ROOT / "musicgen" / name).is_dir() else 0)
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", sources("musicgen"), ids=name_of)
+def test_the_engine_only_imports_downwards(path):
+    here = name_of(path)
+    for module, ours, _ in imports(path):
+        if not ours:
+            continue
+        assert module.split(".")[0] == "musicgen", f"{here} imports {module}: the engine knows nothing of what uses it"
+        same_package = here.split(".")[1] == module.split(".")[1]
+        assert same_package or floor(module) < floor(here) or floor(module) == floor(here) == 0, (
+            f"{here} imports {module}, which lies beside or above it"
+        )
+
+
+@pytest.mark.parametrize("path", sources("musicgen", "nodes", "reference", "clients"), ids=name_of)
+def test_only_the_host_names_comfyui(path):
+    for module, ours, inside_function in imports(path):
+        if ours or module.split(".")[0] not in COMFYUI:
+            continue
+        assert path == ROOT / "nodes" / "host.py", f"{name_of(path)} imports {module}"
+        assert inside_function, f"{name_of(path)} imports {module} before it is needed"
+
+
+@pytest.mark.parametrize("path", sources("musicgen", "nodes", "reference"), ids=name_of)
+def test_the_pack_is_only_imported_relatively(path):
+    own = {"comfyui_musicgen", "musicgen", "nodes", "reference", "clients"}
+    for module, ours, _ in imports(path):
+        assert ours or module.split(".")[0] not in own, f"{name_of(path)} imports {module} absolutely"
+
+
+def test_the_client_needs_nothing_of_the_pack():
+    assert not [module for path in sources("clients") for module, ours, _ in imports(path) if ours]
+
+
+def test_the_reference_engine_is_imported_only_when_chosen():
+    for path in sources("nodes"):
+        for module, ours, inside_function in imports(path):
+            assert not (ours and module.startswith("reference")) or inside_function, name_of(path)
+
+
+def test_no_file_is_too_long():
+    scripts = [*sources(*PARTS), *(ROOT / "web").rglob("*.js"), ROOT / "__init__.py"]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in scripts}
+    assert {path: lines for path, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+LOAD = """
+import importlib.util, json, sys, time
+from pathlib import Path
+import numpy, torch
+
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in heavy:
+            raise RuntimeError(f"{name} is broken on this machine")
+
+root, heavy = Path(sys.argv[1]), set(json.loads(sys.argv[2]))
+sys.meta_path.insert(0, Broken())
+before = set(sys.modules)
+start = time.perf_counter()
+name = str(root).replace(".", "_x_")  # what ComfyUI calls it
+spec = importlib.util.spec_from_file_location(name, root / "__init__.py")
+module = importlib.util.module_from_spec(spec)
+sys.modules[name] = module
+spec.loader.exec_module(module)
+taken_s = time.perf_counter() - start
+for node in module.NODE_CLASS_MAPPINGS.values():
+    node.INPUT_TYPES()
+new = sorted({name.split(".")[0] for name in set(sys.modules) - before} & heavy)
+print(json.dumps([taken_s, len(module.NODE_CLASS_MAPPINGS), new]))
+"""
+
+
+def test_loading_the_pack_is_quick_and_needs_no_heavy_library():
+    command = [sys.executable, "-c", textwrap.dedent(LOAD), str(ROOT), json.dumps(HEAVY)]
+    env = {**os.environ, "PYTHONPATH": ""}
+    taken_s = []
+    for _ in range(5):  # the quickest counts: the first one compiles, and other work may share the machine
+        run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+        assert run.returncode == 0, run.stderr
+        seconds, n_nodes, heavy = json.loads(run.stdout)
+        assert n_nodes >= 8 and heavy == []
+        taken_s.append(seconds)
+        if min(taken_s) < MAX_LOAD_S:
+            break
+    assert min(taken_s) < MAX_LOAD_S

@@ -1,0 +1,125 @@
+"""The shipped workflows: graph and API form say the same, and fit the nodes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
+
+ROOT = Path(__file__).resolve().parent.parent
+GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
+NOTES = {"MarkdownNote", "Note"}
+# Widgets of ComfyUI's own nodes in our workflows, in order; those that only the page has are left out of the API form.
+CORE_WIDGETS = {"LoadAudio": ["audio", "audioUI", "upload"]}
+PAGE_ONLY = {"audioUI", "upload", "control_after_generate"}
+
+graphs = pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
+
+
+def load(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def api_path(path):
+    return path.parent / "api" / f"{path.stem.lower().replace(' ', '_')}.json"
+
+
+def inputs_of(node_type):
+    types = NODES[node_type].INPUT_TYPES()
+    return {**types["required"], **types.get("optional", {})}
+
+
+def widgets_of(node_type):
+    """Names of the page's widgets of a node, in the order in which workflows store their values."""
+    if node_type in CORE_WIDGETS:
+        return CORE_WIDGETS[node_type]
+    names = []
+    for name, (kind, options) in inputs_of(node_type).items():
+        if isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN"):
+            names.append(name)
+            if options.get("control_after_generate"):
+                names.append("control_after_generate")
+    return names
+
+
+def to_api(graph):
+    """Graph format -> {id: (class_type, inputs)}, as the page does it."""
+    sources = {link_id: [str(node), slot] for link_id, node, slot, *_ in graph["links"]}
+    prompt = {}
+    for node in graph["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        values = (
+            dict(zip(widgets_of(node["type"]), node["widgets_values"], strict=True)) if "widgets_values" in node else {}
+        )
+        inputs = {name: value for name, value in values.items() if name not in PAGE_ONLY}
+        inputs.update({i["name"]: sources[i["link"]] for i in node["inputs"] if i.get("link") is not None})
+        prompt[str(node["id"])] = (node["type"], inputs)
+    return prompt
+
+
+def test_there_are_the_two_of_the_main_job():
+    assert {path.stem for path in GRAPHS} >= {"Text to music", "Continue a clip"}
+    assert {path.name for path in (ROOT / "workflows" / "api").glob("*.json")} == {
+        api_path(path).name for path in GRAPHS
+    }
+
+
+@graphs
+def test_graph_and_api_form_agree(path):
+    api = {id: (node["class_type"], node["inputs"]) for id, node in load(api_path(path)).items()}
+    assert to_api(load(path)) == api
+
+
+@graphs
+def test_values_fit_the_nodes(path):
+    for node in load(api_path(path)).values():
+        if node["class_type"] in CORE_WIDGETS:
+            continue
+        known = inputs_of(node["class_type"])
+        required = NODES[node["class_type"]].INPUT_TYPES()["required"]
+        assert set(required) <= set(node["inputs"]) <= set(known)
+        for name, value in node["inputs"].items():
+            kind, options = known[name]
+            if isinstance(kind, list):
+                assert value in kind, name
+            elif kind in ("INT", "FLOAT"):
+                assert options["min"] <= value <= options["max"], name
+
+
+@graphs
+def test_links_join_like_sockets(path):
+    graph = load(path)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    for link_id, source, source_slot, target, target_slot, kind in graph["links"]:
+        output, given = nodes[source]["outputs"][source_slot], nodes[target]["inputs"][target_slot]
+        assert output["type"] == given["type"] == kind
+        assert link_id in output["links"] and given["link"] == link_id
+        if nodes[source]["type"] in NODES:
+            node = NODES[nodes[source]["type"]]
+            assert (node.RETURN_NAMES[source_slot], node.RETURN_TYPES[source_slot]) == (output["name"], kind)
+        if nodes[target]["type"] in NODES:
+            assert inputs_of(nodes[target]["type"])[given["name"]][0] == kind
+    assert graph["last_link_id"] >= max(link[0] for link in graph["links"])
+    assert graph["last_node_id"] >= max(nodes)
+
+
+@graphs
+def test_graphs_explain_themselves_and_name_their_pack(path):
+    graph = load(path)
+    notes = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]
+    assert notes and "models/musicgen" in notes[0]["widgets_values"][0]
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1]
+    for node in graph["nodes"]:
+        if node["type"] in NODES:
+            assert node["properties"]["cnr_id"] == "musicgen-pansori"
+            assert node["properties"]["ver"] == version
+        else:
+            assert node["type"] in NOTES or node["properties"]["cnr_id"] == "comfy-core"
+
+
+@graphs
+def test_graphs_have_a_thumbnail(path):
+    assert path.with_suffix(".jpg").read_bytes()[:3] == b"\xff\xd8\xff"
