@@ -8,6 +8,7 @@ own, in turn, `rounds` times; the median counts. Prints a table, asserts nothing
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -108,7 +109,9 @@ def transformers(size, batch, steps, precision):
         target_bandwidths=[2.2], sampling_rate=32000, num_filters=4, codebook_size=CARD, upsampling_ratios=[8, 5, 4, 4],
         use_causal_conv=False, num_lstm_layers=1, hidden_size=128, codebook_dim=128,
     )  # fmt: skip
-    model = Musicgen(MusicgenConfig(text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict())).eval()
+    model = Musicgen(
+        MusicgenConfig(text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict())
+    ).eval()
     for config in (model.generation_config, model.config):
         config.decoder_start_token_id = config.pad_token_id = config.bos_token_id = CARD
 
@@ -141,7 +144,7 @@ def worker(engine, size, batch, steps, precision):
     with torch.inference_mode():
         run(12, lambda done, total: None)
         run(steps, lambda done, total: times.append(time.perf_counter()))
-    gaps = [after - before for before, after in zip(times[5:], times[6:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(times[5:])]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(json.dumps({"steps_per_s": 1 / statistics.median(gaps), "peak": peak, "weights": weights}))
 
@@ -159,7 +162,11 @@ def main():
     if arguments.worker:
         worker(arguments.worker, arguments.size, arguments.batch, arguments.steps, arguments.precision)
         return
-    contenders = [("audiocraft", "float32"), ("transformers", "float32"), *(("native", p) for p in arguments.precisions)]
+    contenders = [
+        ("audiocraft", "float32"),
+        ("transformers", "float32"),
+        *(("native", p) for p in arguments.precisions),
+    ]
     results = {contender: [] for contender in contenders}
     for _ in range(arguments.rounds):
         for contender in contenders:

@@ -1,20 +1,23 @@
-"""The command line: python -m musicgen generate | toy. Music without a server."""
+"""The command line: python -m musicgen generate | predict | toy | ... Music without a server."""
 
 import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from . import audio as audio_files
+from . import cli_predict
 from .checkpoints.locate import resolve
 from .config import PRECISIONS, GenerationParams
+from .console import Progress, check_folder
 from .dependencies import require
 from .errors import InputError, MusicGenError
-from .pipeline import Loaded, load
+from .pipeline import load
+from .runner import Piece, find_device, make
 from .toy import write_toy
 
 _DEFAULTS = GenerationParams()
@@ -40,14 +43,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is being done")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate(commands.add_parser("generate", help="make music from a text, or continue a clip"))
+    cli_predict.add(
+        commands.add_parser("predict", help="the 15 fields of the Replicate model; one audio file"), models_dir()
+    )
     _add_toy(commands.add_parser("toy", help="write a small checkpoint with random weights, for tests and demos"))
     return parser
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_generate)
-    parser.add_argument("--model", required=True, metavar="DIR_OR_NAME", help="checkpoint folder, or a name below --models")
-    parser.add_argument("--models", type=Path, default=_models_dir(), metavar="DIR", help="models folder (%(default)s)")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR_OR_NAME", help="checkpoint folder, or a name below --models"
+    )
+    parser.add_argument("--models", type=Path, default=models_dir(), metavar="DIR", help="models folder (%(default)s)")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="description of the music; empty = free")
     parser.add_argument("--negative", metavar="TEXT", help="description of what the music should not be")
     parser.add_argument("--continue", dest="clip", type=Path, metavar="FILE", help="audio to continue")
@@ -57,12 +65,18 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         "--duration", type=float, default=_DEFAULTS.duration_s, metavar="S",
         help="length of the whole result in seconds, the clip included (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=_DEFAULTS.seed, metavar="N", help="same seed, same music (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=_DEFAULTS.seed, metavar="N", help="same seed, same music (%(default)s)"
+    )
     parser.add_argument("--top-k", type=int, default=_DEFAULTS.top_k, metavar="N", help="0 = off (%(default)s)")
     parser.add_argument("--top-p", type=float, default=_DEFAULTS.top_p, metavar="P", help="0 = off (%(default)s)")
-    parser.add_argument("--temperature", type=float, default=_DEFAULTS.temperature, metavar="X", help="0 = greedy (%(default)s)")
+    parser.add_argument(
+        "--temperature", type=float, default=_DEFAULTS.temperature, metavar="X", help="0 = greedy (%(default)s)"
+    )
     parser.add_argument("--cfg", type=float, default=_DEFAULTS.cfg, metavar="X", help="guidance; 1 = off (%(default)s)")
-    parser.add_argument("--batch", type=int, default=_DEFAULTS.batch_size, metavar="N", help="takes to make (%(default)s)")
+    parser.add_argument(
+        "--batch", type=int, default=_DEFAULTS.batch_size, metavar="N", help="takes to make (%(default)s)"
+    )
     parser.add_argument(
         "--extend-stride", type=float, default=_DEFAULTS.extend_stride_s, metavar="S",
         help="hop of the windows of pieces longer than the model's, in seconds (%(default)s)",
@@ -70,7 +84,10 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the language model (%(default)s)")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument(
-        "--normalize", choices=("loudness", "clip", "peak", "rms", "off"), default="loudness", help="levels (%(default)s)"
+        "--normalize",
+        choices=("loudness", "clip", "peak", "rms", "off"),
+        default="loudness",
+        help="levels (%(default)s)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="wav, mp3, flac or opus")
     parser.add_argument("--codes", type=Path, metavar="FILE.npy", help="also save the codes [B, K, T]")
@@ -105,14 +122,16 @@ def _generate(arguments: argparse.Namespace) -> None:
     )
     outputs = _outputs(arguments.out, params.batch_size)
     for file in (*outputs, *([arguments.codes] if arguments.codes else [])):
-        _check_folder(file)
+        check_folder(file)
     clip = None
     if arguments.clip is not None:
         clip = audio_files.read(arguments.clip, arguments.start, arguments.end)
-    device = _device(arguments.device)
+    device = find_device(arguments.device)
     folder = resolve(arguments.model, [arguments.models / "musicgen"], allow_paths=True)
     loaded = load(folder, arguments.precision, device, [arguments.models / "text_encoders"])
-    audio, codes = _make(loaded, device, params, arguments, clip)
+    piece = Piece(arguments.prompt, arguments.negative, prompt=clip)
+    with Progress() as on_progress:
+        audio, codes = make(loaded, piece, params, device, on_progress)
     if arguments.codes:
         _save_codes(codes.codes, arguments.codes)
     if arguments.normalize != "off":
@@ -120,43 +139,6 @@ def _generate(arguments: argparse.Namespace) -> None:
     for row, file in enumerate(outputs):
         audio_files.write(audio_files.Audio(audio.samples[row : row + 1], audio.rate_hz), file)
         print(file)
-
-
-def _make(
-    loaded: Loaded, device: torch.device, params: GenerationParams, arguments: argparse.Namespace, clip: object
-) -> tuple:
-    """Text and clip to (Audio, Codes), each module on the device only while it works."""
-    conditioner = loaded.conditioner.to(device)
-    positive = conditioner.encode_text([arguments.prompt])
-    negative = conditioner.encode_text([arguments.negative]) if arguments.negative else None
-    conditioner.to("cpu")
-    codec = loaded.codec.to(device)
-    prompt = codec.encode(clip) if clip is not None else None
-    model = loaded.model.to(device)
-    with _progress("writing codes", "step") as on_step:
-        codes = model.generate(positive, params, prompt, negative, on_step)
-    model.to("cpu")
-    with _progress("decoding", "chunk") as on_step:
-        audio = codec.decode(codes, on_step)
-    return audio, codes
-
-
-class _progress:
-    """A progress bar on standard error, as an on_step(done, total) callback."""
-
-    def __init__(self, title: str, unit: str):
-        tqdm = require("tqdm", "The progress bar").tqdm
-        self._bar = tqdm(desc=title, unit=unit, file=sys.stderr, dynamic_ncols=True, leave=True)
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        return self._on_step
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def _on_step(self, done: int, total: int) -> None:
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
 
 
 def _outputs(out: Path, n_takes: int) -> list[Path]:
@@ -167,13 +149,6 @@ def _outputs(out: Path, n_takes: int) -> list[Path]:
     if n_takes == 1:
         return [out]
     return [out.with_name(f"{out.stem}-{take + 1}{out.suffix}") for take in range(n_takes)]
-
-
-def _check_folder(file: Path) -> None:
-    if not file.parent.is_dir():
-        raise InputError(f"the folder of '{file}' does not exist: make {file.parent}, or choose another")
-    if file.is_dir():
-        raise InputError(f"'{file}' is a folder; give the name of a file")
 
 
 def _save_codes(codes: torch.Tensor, file: Path) -> None:
@@ -189,21 +164,7 @@ def _save_codes(codes: torch.Tensor, file: Path) -> None:
     print(file)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"'--device {name}' cannot be used here: {reason}. Leave it out, or give cpu.") from error
-    return device
-
-
-def _models_dir() -> Path:
+def models_dir() -> Path:
     """The models folder of the ComfyUI that the pack is installed in, or that $COMFYUI_PATH names; else ./models."""
     pack = Path(__file__).resolve().parent.parent
     if pack.parent.name == "custom_nodes":

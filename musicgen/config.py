@@ -32,7 +32,9 @@ class LMConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise CheckpointError(f"language model {name} must be a positive integer, got {value!r}")
         if self.dim % self.n_heads or self.dim % 2 or self.dim < 4:
-            raise CheckpointError(f"language model width {self.dim} must be even and a multiple of its {self.n_heads} heads")
+            raise CheckpointError(
+                f"language model width {self.dim} must be even and a multiple of its {self.n_heads} heads"
+            )
         if len(self.delays) != self.n_codebooks or list(self.delays) != sorted(self.delays) or self.delays[0] < 0:
             raise CheckpointError(
                 f"delays {self.delays} must be {self.n_codebooks} ascending numbers from 0 upwards, one for each codebook"
@@ -73,7 +75,9 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 2) or self.n_codebooks % self.channels:
-            raise CheckpointError(f"a codec has 1 or 2 channels sharing its codebooks evenly, got {self.channels} and {self.n_codebooks}")
+            raise CheckpointError(
+                f"a codec has 1 or 2 channels sharing its codebooks evenly, got {self.channels} and {self.n_codebooks}"
+            )
 
     @property
     def hop(self) -> int:
@@ -137,7 +141,12 @@ class ModelConfig:
 
 
 def _check_number(name: str, value: float, low: float, high: float, hint: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or not low <= value <= high
+    ):
         raise InputError(f"'{name}' must be a number from {low:g} to {high:g}{hint}, got {value!r}")
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import Checkpoint, TextEncoderSource, Weight, fill, open_checkpoint
+from .checkpoints import Checkpoint, TextEncoderSource, Weight, blend, fill, open_checkpoint
+from .checkpoints.download import open_model
 from .codec import Codec, fingerprint
 from .codes import Codes
 from .conditioning import Conditioner, Conditioning, TextEncoder, empty_encoder, find_encoder
@@ -30,11 +31,12 @@ OnStep = Callable[[int, int], None]
 class LanguageModel(nn.Module):
     """The language model of one checkpoint, with the arithmetic of durations, prompts and windows."""
 
-    def __init__(self, config: ModelConfig, lm: LM, precision: str):
+    def __init__(self, source: Checkpoint, lm: LM, precision: str):
         super().__init__()
-        self.config = config
+        self.config = source.config
         self.precision = precision
         self.lm = lm
+        self.source = source  # what a fine-tune is blended into
 
     def generate(
         self,
@@ -120,7 +122,9 @@ class LanguageModel(nn.Module):
         prompt.check_codec(self.config.codec.identity)
         codes = prompt.codes
         if codes.shape[0] not in (1, n_rows):
-            raise InputError(f"'prompt' holds {codes.shape[0]} clips, but {n_rows} are to be made. Give one clip, or {n_rows}.")
+            raise InputError(
+                f"'prompt' holds {codes.shape[0]} clips, but {n_rows} are to be made. Give one clip, or {n_rows}."
+            )
         return codes.expand(n_rows, -1, -1)
 
 
@@ -140,30 +144,74 @@ def load(
     device: torch.device | str = "cpu",
     text_encoder_dirs: Sequence[Path] = (),
     name: str | None = None,
+    model_dirs: Sequence[Path] = (),
+    on_download: OnStep | None = None,
 ) -> Loaded:
     """Read a checkpoint into CPU memory. `device` is where it will run: it decides what precision auto means.
 
+    model_dirs: folders of models, for the codec of a checkpoint that only names it. If it is in none of them, it is
+    downloaded into the first, provided there is an on_download(bytes there, bytes in all), which may raise.
     Raises CheckpointError for a file that is missing, damaged, unsafe, or of an unknown architecture.
     """
     begun = time.perf_counter()
     precision = resolve_precision(precision, device)
-    checkpoint = open_checkpoint(Path(path))
+    checkpoint = open_model(Path(path), model_dirs, on_download)
     source = str(checkpoint.path)
     codec = Codec(checkpoint.config.codec)
     fill(codec, checkpoint.codec, f"{source} (codec)")
     config = with_fingerprint(checkpoint.config, fingerprint(codec), name)
     codec.config = config.codec
-    lm = _build_lm(checkpoint, precision)
+    codec.eval().requires_grad_(False)
+    checkpoint = replace(checkpoint, config=config)
     text_encoder = _text_encoder(config, checkpoint.text_encoder, text_encoder_dirs)
-    with torch.device("meta"):
-        conditioner = Conditioner(config, text_encoder)
-    _materialise(conditioner, torch.float32)
-    _fill_without(conditioner, "text_encoder", checkpoint.conditioner, f"{source} (conditioning)")
-    model = LanguageModel(config, lm, precision)
-    for module in (model, conditioner, codec):
-        module.eval().requires_grad_(False)
+    model, conditioner = _build(checkpoint, precision, text_encoder)
+    checkpoint.close()
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
+
+
+def apply_fine_tune(
+    model: LanguageModel, conditioner: Conditioner, tuned: Path, strength: float = 1.0
+) -> tuple[LanguageModel, Conditioner]:
+    """New objects whose weights are moved from the base's towards those of the checkpoint `tuned`, a file or folder.
+
+    strength: 0 gives back the base itself, 1 the fine-tune, between and beyond (to 2) a blend. The base's objects
+    are not altered; the text encoder, which no fine-tune trains, is shared with them. Weights are read from the
+    files again and blended before they are rounded, so any precision works, and fine-tunes can be chained.
+    InputError for objects of the audiocraft engine; CheckpointError for another architecture, naming both.
+    """
+    if not isinstance(model, LanguageModel) or not isinstance(conditioner, Conditioner):
+        raise InputError(
+            "Fine-tunes can be applied to the native engine's models only. Set 'engine' to native in Load MusicGen, or "
+            "leave 'weights' empty."
+        )
+    begun = time.perf_counter()
+    checkpoint = open_checkpoint(Path(tuned), codec_required=False)
+    source = blend(model.source, checkpoint, strength)
+    own = source if conditioner.source is model.source else blend(conditioner.source, checkpoint, strength)
+    if strength == 0:
+        return model, conditioner
+    blended, conditioner = _build(source, model.precision, conditioner.text_encoder, own)
+    for opened in (source, own, checkpoint):
+        opened.close()
+    logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)
+    return blended, conditioner
+
+
+def _build(
+    source: Checkpoint, precision: str, text_encoder: TextEncoder, conditioning: Checkpoint | None = None
+) -> tuple[LanguageModel, Conditioner]:
+    """Language model and conditioner; the latter's projections from `conditioning`, by itself from the same source."""
+    model = LanguageModel(source, _build_lm(source, precision), precision)
+    source = conditioning or source
+    with torch.device("meta"):
+        conditioner = Conditioner(source.config, text_encoder)
+    _materialise(conditioner, torch.float32)
+    _fill_without(conditioner, "text_encoder", source.conditioner, f"{source.path} (conditioning)")
+    conditioner.source = source
+    for module in (model, conditioner):
+        module.eval().requires_grad_(False)
+    return model, conditioner
 
 
 def _build_lm(checkpoint: Checkpoint, precision: str) -> LM:
@@ -210,16 +258,20 @@ def _fill_without(module: nn.Module, child: str, weights: Mapping[str, Weight], 
 
 
 def _text_encoder(config: ModelConfig, source: TextEncoderSource, dirs: Sequence[Path]) -> TextEncoder:
-    if source.weights and source.tokenizer is not None:
-        encoder = empty_encoder(source.config, source.tokenizer)
-        fill(encoder.encoder, source.weights, "text encoder of the checkpoint")
-        return encoder
+    if source.weights:
+        with source.tokenizer_folder() as tokenizer:
+            if tokenizer is not None:
+                encoder = empty_encoder(source.config, tokenizer)
+                fill(encoder.encoder, source.weights, "text encoder of the checkpoint")
+                return encoder
     return find_encoder(config.text, source.folder, [Path(d) for d in dirs])
 
 
 def _same(left: Sequence[Stream], right: Sequence[Stream]) -> bool:
     """True where guidance has nothing to tell apart."""
-    return all(torch.equal(a.prefix, b.prefix) and torch.equal(a.cross, b.cross) for a, b in zip(left, right, strict=True))
+    return all(
+        torch.equal(a.prefix, b.prefix) and torch.equal(a.cross, b.cross) for a, b in zip(left, right, strict=True)
+    )
 
 
 def _within(on_step: OnStep | None, window: Window, windows: Sequence[Window]) -> OnStep | None:

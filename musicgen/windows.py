@@ -31,7 +31,9 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
     total = int(params.duration_s * rate + _ROUNDING)
     longest = int(config.segment_s * rate + _ROUNDING)
     if total < 1:
-        raise InputError(f"'duration_s' of {params.duration_s:g} s is shorter than one frame ({1 / rate:g} s). Ask for more.")
+        raise InputError(
+            f"'duration_s' of {params.duration_s:g} s is shorter than one frame ({1 / rate:g} s). Ask for more."
+        )
     if n_prompt >= total:
         raise InputError(
             f"'prompt' is {n_prompt / rate:g} s long, but 'duration_s' (which includes it) is {params.duration_s:g} s: "

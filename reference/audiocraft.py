@@ -10,7 +10,7 @@ import logging
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -23,6 +23,7 @@ from ..musicgen.checkpoints.audiocraft import CODEC_FILE, LM_FILE
 from ..musicgen.codec import fingerprint_of
 from ..musicgen.codes import Codes
 from ..musicgen.conditioning import TextEncoder, find_encoder
+from ..musicgen.conditioning.stems import melodic_part
 from ..musicgen.config import GenerationParams, ModelConfig, with_fingerprint
 from ..musicgen.errors import CheckpointError, DependencyError, InputError
 from ..musicgen.lm import row_seed
@@ -72,6 +73,9 @@ def load(
     encoder = find_encoder(config.text, checkpoint.text_encoder.folder, [Path(d) for d in text_encoder_dirs])
     with _patched_loading(library, encoder):
         musicgen = library.models.MusicGen.get_pretrained(str(path), device="cpu")
+    conditioners = musicgen.lm.condition_provider.conditioners
+    if "self_wav" in conditioners:  # melodies arrive without drums and bass already
+        conditioners["self_wav"]._get_stemmed_wav = lambda wav, rate_hz: wav.mean(dim=1, keepdim=True)
     if torch.device(device).type != "cpu":
         musicgen.lm.transformer.half()  # what audiocraft builds off the CPU
     inner = getattr(musicgen.compression_model, "model", musicgen.compression_model)
@@ -86,6 +90,7 @@ class TextConditioning:
     """What audiocraft is to be conditioned on. It encodes texts itself, inside its language model."""
 
     texts: tuple[str | None, ...]
+    melody: Tensor | None = None  # [L] mono at the model's rate, drums and bass already taken away where asked
 
     @property
     def n_rows(self) -> int:
@@ -102,6 +107,24 @@ class Conditioner(nn.Module):
     def encode_text(self, texts: Sequence[str | None]) -> TextConditioning:
         """One row a text; None and "" are no text."""
         return TextConditioning(tuple(texts))
+
+    def encode_melody(
+        self,
+        conditioning: "TextConditioning",
+        audio: Audio,
+        stems: str = "auto",
+        stem_dirs: Sequence[Path] = (),
+        on_step: Callable[[], None] | None = None,
+    ) -> "TextConditioning":
+        """As musicgen.conditioning.Conditioner.encode_melody; the stems are separated once, by this pack."""
+        if self.config.melody is None:
+            raise InputError(
+                f"'audio' was given as a melody, but {self.config.name} has no melody conditioning. Load a melody checkpoint."
+            )
+        rate_hz = self.config.codec.sample_rate_hz
+        return replace(
+            conditioning, melody=melodic_part(audio, stems, rate_hz, stem_dirs, torch.device("cpu"), on_step)
+        )
 
 
 class LanguageModel(nn.Module):
@@ -126,9 +149,13 @@ class LanguageModel(nn.Module):
     ) -> Codes:
         """As musicgen.pipeline.LanguageModel.generate, but for `negative`, which audiocraft does not have."""
         if negative is not None:
-            raise InputError("'negative' cannot be used with the audiocraft engine. Unplug it, or set 'engine' to native.")
+            raise InputError(
+                "'negative' cannot be used with the audiocraft engine. Unplug it, or set 'engine' to native."
+            )
         if not isinstance(conditioning, TextConditioning):
-            raise InputError("'positive' comes from the native engine. Connect the conditioner of the same Load MusicGen node.")
+            raise InputError(
+                "'positive' comes from the native engine. Connect the conditioner of the same Load MusicGen node."
+            )
         if prompt is not None:
             prompt.check_codec(self.config.codec.identity)
         plan_windows(self.config, params, 0 if prompt is None else prompt.n_frames)  # for its errors
@@ -138,7 +165,16 @@ class LanguageModel(nn.Module):
             codes = None
             if prompt is not None:
                 codes = prompt.codes[row if len(prompt.codes) > 1 else 0][None]
-            rows.append(self._one(text, params, row_seed(params.seed, row), codes, _share(on_step, row, len(texts))))
+            rows.append(
+                self._one(
+                    text,
+                    conditioning.melody,
+                    params,
+                    row_seed(params.seed, row),
+                    codes,
+                    _share(on_step, row, len(texts)),
+                )
+            )
         return Codes(torch.cat(rows).cpu(), self.config.codec.frame_rate_hz, self.config.codec.identity)
 
     def memory_bytes(self, params: GenerationParams, conditioning: TextConditioning) -> int:
@@ -148,7 +184,15 @@ class LanguageModel(nn.Module):
         return 4 * lm.n_layers * lm.dim * n_columns * 4
 
     @torch.inference_mode()
-    def _one(self, text: str | None, params: GenerationParams, seed: int, prompt: Tensor | None, on_step: OnStep | None) -> Tensor:
+    def _one(
+        self,
+        text: str | None,
+        melody: Tensor | None,
+        params: GenerationParams,
+        seed: int,
+        prompt: Tensor | None,
+        on_step: OnStep | None,
+    ) -> Tensor:
         musicgen = self._musicgen
         musicgen.set_generation_params(
             use_sampling=params.temperature > 0,
@@ -160,7 +204,8 @@ class LanguageModel(nn.Module):
             extend_stride=params.extend_stride_s,
         )
         musicgen.set_custom_progress_callback(on_step)
-        attributes, _ = musicgen._prepare_tokens_and_attributes([text or None], None)
+        melodies = None if melody is None else [melody[None]]
+        attributes, _ = musicgen._prepare_tokens_and_attributes([text or None], None, melodies)
         device = next(self.lm.parameters()).device
         devices = [device] if device.type == "cuda" else []
         try:

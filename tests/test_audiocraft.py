@@ -64,7 +64,9 @@ def test_500_frames_of_codes_are_equal(engines, layout, case):
 @pytest.mark.parametrize("stereo", [False, True])
 def test_a_melody_models_codes_without_melody_are_equal(engines, stereo):
     params = GenerationParams(duration_s=3, seed=7)
-    ours, theirs = (x.model.generate(x.conditioner.encode_text([TEXT]), params) for x in engines(stereo=stereo, melody=True))
+    ours, theirs = (
+        x.model.generate(x.conditioner.encode_text([TEXT]), params) for x in engines(stereo=stereo, melody=True)
+    )
     assert torch.equal(ours.codes, theirs.codes)
 
 

@@ -240,7 +240,7 @@ def test_missing_files_are_named(toy):
     assert "holds no MusicGen checkpoint" in damaged(folder)
     assert "does not exist" in damaged(folder / "nowhere")
     (folder / "file").write_text("x")
-    assert "is a file" in damaged(folder / "file")
+    assert "is no torch file" in damaged(folder / "file")
 
 
 OTHERS = {
@@ -276,7 +276,7 @@ def test_compressed_entries_are_refused(toy):
     assert "compressed" in damaged(folder)
 
 
-def test_a_training_checkpoint_is_told_what_to_do(toy):
+def test_weights_without_settings_are_no_model(toy):
     folder = toy()
     torch.save({"model": {}, "xp.sig": "abc"}, folder / "state_dict.bin")
-    assert "no model exported by audiocraft" in damaged(folder)
+    assert "no model of audiocraft: it has no settings" in damaged(folder)

@@ -16,7 +16,16 @@ ROOT = Path(__file__).resolve().parent.parent
 def run(toys, tmp_path, capsys):
     def call(*arguments, model=None):
         out = tmp_path / "music.wav"
-        options = ["generate", "--model", str(model or toys()), "--duration", "1", "--out", str(out), *map(str, arguments)]
+        options = [
+            "generate",
+            "--model",
+            str(model or toys()),
+            "--duration",
+            "1",
+            "--out",
+            str(out),
+            *map(str, arguments),
+        ]
         status = main(options)
         return status, out, capsys.readouterr()
 
@@ -81,7 +90,7 @@ def test_a_clip_is_continued(run, tmp_path):
     ids=lambda value: " ".join(value),
 )
 def test_bad_input_is_explained_and_nothing_written(run, tmp_path, arguments, words):
-    status, out, captured = run(*arguments)
+    status, _, captured = run(*arguments)
     assert status == 1 and captured.err.startswith("error: ")
     for word in words:
         assert word in captured.err

@@ -21,7 +21,9 @@ def tune(seconds=4.0, rate_hz=32000, channels=1, seed=0):
     """A walk over the notes of a scale, with overtones and a little noise."""
     generator = torch.Generator().manual_seed(seed)
     n_notes = max(1, int(seconds * 3))
-    notes = torch.randint(0, 24, (n_notes,), generator=generator).repeat_interleave(int(seconds * rate_hz / n_notes) + 1)
+    notes = torch.randint(0, 24, (n_notes,), generator=generator).repeat_interleave(
+        int(seconds * rate_hz / n_notes) + 1
+    )
     frequency = 130.8 * 2 ** (notes[: int(seconds * rate_hz)] / 12)
     phase = 2 * torch.pi * (frequency / rate_hz).cumsum(0)
     wave = sum((phase * (k + 1)).sin() / (k + 1) for k in range(4))
@@ -86,9 +88,7 @@ def engines(audiocraft, toys):
     def load(stereo):
         if stereo not in made:
             folder = toys(melody=True, stereo=stereo)
-            theirs = reference.load(folder).model._musicgen
-            conditioner = theirs.lm.condition_provider.conditioners["self_wav"]
-            conditioner._get_stemmed_wav = lambda wav, rate_hz: wav.mean(1, keepdim=True)
+            theirs = reference.load(folder)
             made[stereo] = pipeline.load(folder), theirs
         return made[stereo]
 
@@ -102,6 +102,7 @@ def both(engines, stereo, melody, params, prompt=None):
     codes = None if prompt is None else loaded.codec.encode(prompt)
     ours = loaded.model.generate(positive, params, codes)
 
+    theirs = theirs.model._musicgen
     wide = convert(melody, 32000, 2 if stereo else 1)
     theirs.set_generation_params(
         duration=params.duration_s, top_k=params.top_k, cfg_coef=params.cfg, extend_stride=params.extend_stride_s
@@ -149,7 +150,8 @@ def test_another_melody_makes_other_music_and_none_is_the_null(toys):
     text = loaded.conditioner.encode_text([TEXT])
     params = GenerationParams(duration_s=1, seed=1)
     results = [
-        loaded.model.generate(loaded.conditioner.encode_melody(text, tune(3, seed=seed), "off"), params).codes for seed in (0, 1)
+        loaded.model.generate(loaded.conditioner.encode_melody(text, tune(3, seed=seed), "off"), params).codes
+        for seed in (0, 1)
     ]
     plain = loaded.model.generate(text, params).codes
     assert not torch.equal(results[0], results[1]) and not torch.equal(results[0], plain)
@@ -169,6 +171,15 @@ def test_a_batch_is_no_melody(toys):
         loaded.conditioner.encode_melody(loaded.conditioner.encode_text([TEXT]), Audio(torch.zeros(2, 1, 99), 32000))
 
 
+def test_the_audiocraft_engine_takes_melodies_too(engines):
+    params = GenerationParams(duration_s=2, seed=6, batch_size=2)
+    made = []
+    for engine in engines(True):
+        positive = engine.conditioner.encode_melody(engine.conditioner.encode_text([TEXT]), tune(3, 44100, 2), "off")
+        made.append(engine.model.generate(positive, params).codes)
+    assert torch.equal(*made)
+
+
 # Stems
 
 
@@ -179,7 +190,12 @@ def demucs():
 
     torch.manual_seed(0)
     return HTDemucs(
-        sources=["drums", "bass", "other", "vocals"], channels=8, depth=4, bottom_channels=32, t_layers=1, segment=Fraction(39, 5)
+        sources=["drums", "bass", "other", "vocals"],
+        channels=8,
+        depth=4,
+        bottom_channels=32,
+        t_layers=1,
+        segment=Fraction(39, 5),
     ).eval()
 
 
@@ -200,7 +216,9 @@ def test_stems_and_their_chroma_equal_audiocrafts(audiocraft, demucs, monkeypatc
     from demucs.apply import BagOfModels
 
     monkeypatch.setattr(pretrained, "get_model", lambda name: BagOfModels([demucs]))
-    theirs = ChromaStemConditioner(output_dim=32, sample_rate=32000, n_chroma=12, radix2_exp=14, duration=30, match_len_on_eval=True, argmax=True)
+    theirs = ChromaStemConditioner(
+        output_dim=32, sample_rate=32000, n_chroma=12, radix2_exp=14, duration=30, match_len_on_eval=True, argmax=True
+    )
     theirs.eval()
     mix = tune(9, 32000)
     random.seed(0)
@@ -265,7 +283,12 @@ def test_without_demucs_auto_takes_the_mix_and_demucs_refuses(tmp_path, monkeypa
 def test_damaged_and_hostile_weights_are_refused(demucs_file, tmp_path):
     pytest.importorskip("demucs.htdemucs", reason="demucs is not installed")
     good = (demucs_file / stems.WEIGHTS).read_bytes()
-    for content in (b"", b"hello", good[: len(good) // 2], b"cos\nsystem\n(S'touch " + str(tmp_path / "owned").encode() + b"'\ntR."):
+    for content in (
+        b"",
+        b"hello",
+        good[: len(good) // 2],
+        b"cos\nsystem\n(S'touch " + str(tmp_path / "owned").encode() + b"'\ntR.",
+    ):
         (tmp_path / stems.WEIGHTS).write_bytes(content)
         with pytest.raises(CheckpointError, match="not a usable file"):
             stems.load_separator([tmp_path])

@@ -70,7 +70,9 @@ def test_a_row_of_a_batch_equals_the_row_alone(load):
         texts = [TEXT, "a much longer text, of many more words than the other one has", ""]
         mixed = make(loaded, texts)
         assert torch.equal(mixed.codes[:1], alone.codes)
-        assert torch.equal(mixed.codes[1:2], make(loaded, [texts[1], texts[0]], SHORT).codes[:1]) is False  # other noise
+        assert (
+            torch.equal(mixed.codes[1:2], make(loaded, [texts[1], texts[0]], SHORT).codes[:1]) is False
+        )  # other noise
 
 
 def test_text_matters_and_so_does_its_absence(load):
@@ -92,7 +94,9 @@ def test_negative_takes_the_place_of_the_null_rows(load):
 
 def test_a_long_piece_is_made_in_windows_and_reported_once(load):
     seen = []
-    codes = make(load(), params=GenerationParams(duration_s=31, extend_stride_s=20), on_step=lambda *step: seen.append(step))
+    codes = make(
+        load(), params=GenerationParams(duration_s=31, extend_stride_s=20), on_step=lambda *step: seen.append(step)
+    )
     assert codes.n_frames == 1550
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert {total for _, total in seen} == {1550} and seen[-1] == (1550, 1550)
@@ -144,7 +148,8 @@ def test_memory_estimate_covers_the_caches(load):
     loaded = load()
     conditioning = loaded.conditioner.encode_text([TEXT])
     small, large = (
-        loaded.model.memory_bytes(GenerationParams(duration_s=d, batch_size=b), conditioning) for d, b in ((5, 1), (30, 4))
+        loaded.model.memory_bytes(GenerationParams(duration_s=d, batch_size=b), conditioning)
+        for d, b in ((5, 1), (30, 4))
     )
     assert small > loaded.model.lm.state_bytes(2, 250, 8) and large > 10 * small
     assert loaded.model.memory_bytes(GenerationParams(duration_s=300, batch_size=4), conditioning) == large

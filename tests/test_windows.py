@@ -8,11 +8,15 @@ from comfyui_musicgen.musicgen.windows import plan_windows
 
 def config(segment_s=30.0):
     lm = LMConfig(64, 4, 2, 256, 4, 2048, (0, 1, 2, 3), True)
-    return ModelConfig("toy", lm, CodecConfig(32000, (8, 5, 4, 4), 4, 2048), TextConfig("t5-small", 512), None, segment_s)
+    return ModelConfig(
+        "toy", lm, CodecConfig(32000, (8, 5, 4, 4), 4, 2048), TextConfig("t5-small", 512), None, segment_s
+    )
 
 
 def plan(duration_s, n_prompt=0, stride_s=18.0, segment_s=30.0):
-    windows = plan_windows(config(segment_s), GenerationParams(duration_s=duration_s, extend_stride_s=stride_s), n_prompt)
+    windows = plan_windows(
+        config(segment_s), GenerationParams(duration_s=duration_s, extend_stride_s=stride_s), n_prompt
+    )
     return [(w.start, w.n_known, w.n_frames) for w in windows]
 
 
@@ -37,7 +41,9 @@ def test_windows_cover_the_piece_without_gap(duration_s, n_prompt):
     assert end == int(duration_s * 50 + 1e-6)
 
 
-@pytest.mark.parametrize(("duration_s", "stride_s", "n_prompt"), [(45, 18, 0), (60, 10.5, 0), (100, 18, 250), (33, 29, 70)])
+@pytest.mark.parametrize(
+    ("duration_s", "stride_s", "n_prompt"), [(45, 18, 0), (60, 10.5, 0), (100, 18, 250), (33, 29, 70)]
+)
 def test_windows_equal_audiocrafts(audiocraft, duration_s, stride_s, n_prompt):
     import torch
     from audiocraft.models.genmodel import BaseGenModel

@@ -1,10 +1,13 @@
 """Finds out which format a checkpoint has, and opens it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import CheckpointError
-from . import audiocraft, huggingface
+from . import audiocraft, converted, huggingface
 from .checkpoint import Checkpoint
+from .codecs import CODEC_FILE
+from .safetensors_file import looks_like_safetensors
 
 
 def detect(folder: Path) -> str | None:
@@ -19,22 +22,31 @@ def detect(folder: Path) -> str | None:
     return "huggingface"
 
 
-def open_checkpoint(path: Path, format: str | None = None) -> Checkpoint:
-    """Read the headers of the checkpoint in the folder `path`, and check that nothing is missing or left over.
+def open_checkpoint(
+    path: Path, format: str | None = None, *, codec_required: bool = True, codec_dirs: Sequence[Path] = ()
+) -> Checkpoint:
+    """Read the headers of the checkpoint `path`, a folder or one file, and check that nothing is missing or left over.
 
-    `format` ("audiocraft" or "huggingface") chooses where a folder has both; by itself it takes the second.
+    A file is known by its content, whatever its name. `format` ("audiocraft" or "huggingface") chooses where a
+    folder has both; by itself it takes the second. codec_required False: for a checkpoint whose weights are put
+    into another model, audiocraft's codec is neither looked for nor opened, and its shape is only assumed.
+    codec_dirs: folders of models, to look for a codec that the checkpoint only names.
     CheckpointError names the file and the tensor or setting for anything missing, damaged, unsafe or unsupported.
     """
     path = Path(path)
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist. Give the folder of a checkpoint.")
-    if not path.is_dir():
-        raise CheckpointError(f"{path} is a file. Give the folder that the checkpoint's files are in: {path.parent}")
+        raise CheckpointError(f"{path} does not exist. Give the folder or the file of a checkpoint.")
+    if path.is_file():
+        if looks_like_safetensors(path):
+            return converted.open_converted(path)
+        return audiocraft.open_torch_file(path, codec_required, codec_dirs)
     found = format or detect(path)
     if found is None:
         raise CheckpointError(
-            f"{path} holds no MusicGen checkpoint: it needs either {audiocraft.LM_FILE} and {audiocraft.CODEC_FILE} "
+            f"{path} holds no MusicGen checkpoint: it needs either {audiocraft.LM_FILE} and {CODEC_FILE} "
             f"(audiocraft), or {huggingface.CONFIG_FILE} with the model_type musicgen or musicgen_melody and "
             f"{huggingface.WEIGHTS_FILE} (Hugging Face)."
         )
-    return audiocraft.open_audiocraft(path) if found == "audiocraft" else huggingface.open_huggingface(path)
+    if found == "audiocraft":
+        return audiocraft.open_audiocraft(path, codec_required, codec_dirs)
+    return huggingface.open_huggingface(path)

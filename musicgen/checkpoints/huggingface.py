@@ -13,6 +13,7 @@ from .inventory import Inventory
 from .layout import conditioner_shapes, lm_shapes
 from .safetensors_file import read_safetensors
 from .settings import Settings
+from .t5 import t5_config, take_t5
 from .weight import Stored, Weight, identity, join, stack, zeros
 
 logger = logging.getLogger(__name__)
@@ -83,12 +84,13 @@ def open_huggingface(folder: Path) -> Checkpoint:
     inventory = Inventory(tensors, str(folder / WEIGHTS_FILE))
     lm_weights = _take_lm(inventory, lm)
     conditioner = _take_conditioner(inventory, config)
-    text_encoder = _text_source(folder, text.table, inventory.take_prefix("text_encoder."))
+    text_encoder = _text_source(folder, text, inventory.take_prefix("text_encoder."))
     part = Inventory(inventory.take_prefix("audio_encoder."), str(folder / WEIGHTS_FILE) + " (audio_encoder)")
     codec_weights = part.take_codec(config.codec)
     inventory.check()
     part.check()
-    return Checkpoint(folder, "huggingface", config, lm_weights, conditioner, codec_weights, text_encoder)
+    origin = str(folder / WEIGHTS_FILE)
+    return Checkpoint(folder, "huggingface", config, lm_weights, conditioner, codec_weights, text_encoder, origin)
 
 
 def open_encodec(folder: Path, channels: int, n_active: int | None) -> tuple[CodecConfig, dict[str, Weight]]:
@@ -98,6 +100,16 @@ def open_encodec(folder: Path, channels: int, n_active: int | None) -> tuple[Cod
     inventory = Inventory(read_folder(folder), str(folder / WEIGHTS_FILE))
     weights = inventory.take_codec(config)
     inventory.check()
+    return config, weights
+
+
+def open_codec_of(folder: Path, channels: int, n_active: int | None) -> tuple[CodecConfig, dict[str, Weight]]:
+    """The codec out of a whole MusicGen in this format, for checkpoints that name the same one."""
+    config = codec_config(Settings.from_json(folder / CONFIG_FILE).section("audio_encoder"), channels, n_active)
+    inventory = Inventory(read_folder(folder), str(folder / WEIGHTS_FILE))
+    part = Inventory(inventory.take_prefix("audio_encoder."), str(folder / WEIGHTS_FILE) + " (audio_encoder)")
+    weights = part.take_codec(config)
+    part.check()
     return config, weights
 
 
@@ -262,14 +274,11 @@ def _take_conditioner(inventory: Inventory, config: ModelConfig) -> dict[str, We
     return weights
 
 
-def _text_source(folder: Path, config: dict, weights: dict[str, Weight]) -> TextEncoderSource:
-    if not weights:
+def _text_source(folder: Path, settings: Settings, tensors: dict[str, Stored]) -> TextEncoderSource:
+    if not tensors:
         own = folder / "text_encoder"
         return TextEncoderSource(folder=own if own.is_dir() else None)
-    # One tensor under two names, of which each version of transformers saves another one.
-    tied = ("shared.weight", "encoder.embed_tokens.weight")
-    for name, other in (tied, tied[::-1]):
-        if name in weights:
-            weights.setdefault(other, weights[name])
+    config = t5_config(settings)
+    weights = take_t5(tensors, config, f"{folder / WEIGHTS_FILE} (text_encoder)")
     has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
     return TextEncoderSource(config=config, weights=weights, tokenizer=folder if has_tokenizer else None)

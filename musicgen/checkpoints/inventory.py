@@ -1,7 +1,7 @@
 """Accounts for every tensor of a checkpoint: each is taken, or dropped on purpose, or an error that names it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..config import CodecConfig
 from ..errors import CheckpointError
@@ -19,6 +19,14 @@ class Inventory:
         self.source = source
         self._missing: list[str] = []
         self._wrong: list[str] = []
+
+    @classmethod
+    def renamed(cls, tensors: Mapping[str, Stored], rename: Callable[[str], str], source: str) -> "Inventory":
+        """The tensors under the names that `rename` gives them, which must stay different."""
+        table = {rename(name): tensor for name, tensor in tensors.items()}
+        if len(table) != len(tensors):
+            raise CheckpointError(f"{source} holds some of its tensors twice, under an old and a new name")
+        return cls(table, source)
 
     def has(self, name: str) -> bool:
         return name in self._left
@@ -41,7 +49,7 @@ class Inventory:
         compiled = re.compile(pattern)
         self._left = {name: tensor for name, tensor in self._left.items() if not compiled.fullmatch(name)}
 
-    def take_prefix(self, prefix: str) -> dict[str, Weight]:
+    def take_prefix(self, prefix: str) -> dict[str, Stored]:
         """All tensors under `prefix`, which is cut off."""
         names = [name for name in self._left if name.startswith(prefix)]
         return {name.removeprefix(prefix): self._left.pop(name) for name in names}

@@ -1,57 +1,56 @@
 """Finds checkpoints by name in the folders that models are kept in."""
 
+import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import CheckpointError
-from . import audiocraft, huggingface
+from . import audiocraft, codecs, huggingface, hub
 from .formats import detect
-
-KNOWN = (
-    "facebook/musicgen-small",
-    "facebook/musicgen-medium",
-    "facebook/musicgen-large",
-    "facebook/musicgen-melody",
-    "facebook/musicgen-melody-large",
-    "facebook/musicgen-stereo-small",
-    "facebook/musicgen-stereo-medium",
-    "facebook/musicgen-stereo-large",
-    "facebook/musicgen-stereo-melody",
-    "facebook/musicgen-stereo-melody-large",
-    "facebook/audiogen-medium",
-)
+from .published import KNOWN
+from .sniff import sniff
 
 MAX_DEPTH = 3  # folders below a models folder: owner/model, and one more for those who sort theirs
 _SHOWN = 10
 
 
 def list_models(dirs: Sequence[Path]) -> list[str]:
-    """Names of all checkpoints in `dirs`, sorted: paths below the folder, with forward slashes.
+    """Names of all models in `dirs`, sorted: paths below the folder, with forward slashes.
 
+    A model is a folder, or one file: converted, or of a training run that names a published codec.
     A name that several folders have is listed once; `resolve` refuses it, naming all of them.
     """
-    names = {folder.relative_to(root).as_posix() for root in map(Path, dirs) for folder in _checkpoints(root)}
+    return _names(dirs, whole=True)
+
+
+def list_weights(dirs: Sequence[Path]) -> list[str]:
+    """Names of everything in `dirs` that a fine-tune may be, sorted: all models, and weights without a codec."""
+    return _names(dirs, whole=False)
+
+
+def _names(dirs: Sequence[Path], whole: bool) -> list[str]:
+    names = {path.relative_to(root).as_posix() for root in map(Path, dirs) for path in _checkpoints(root, whole)}
     return sorted(names, key=lambda name: (name.casefold(), name))
 
 
 def resolve(name_or_path: str | Path, dirs: Sequence[Path], allow_paths: bool = False) -> Path:
-    """The folder of the checkpoint `name_or_path`: a name as `list_models` gives it, or one of KNOWN.
+    """The folder or file of the checkpoint `name_or_path`: a name as `list_models` gives it, or one of KNOWN.
 
-    `allow_paths` also takes any existing folder; without it nothing outside `dirs` is looked at. CheckpointError
+    `allow_paths` also takes anything that exists; without it nothing outside `dirs` is looked at. CheckpointError
     for an unknown name (with what to download, and where to put it), and for a name that two folders have.
     """
     name = str(name_or_path)
-    if allow_paths and name and Path(name).expanduser().is_dir():
+    if allow_paths and name and Path(name).expanduser().exists():
         return Path(name).expanduser()
     if not _is_name(name):
-        kind = "a folder that exists" if allow_paths else "one below the folder of models"
+        kind = "a folder or file that exists" if allow_paths else "one below the folder of models"
         raise CheckpointError(f"{name[:200]!r} is not a usable name of a model. Give {kind}, such as 'my-model'.")
     # A published model may also lie in a folder without its owner's name.
     for candidate in (name, name.rpartition("/")[2]) if name in KNOWN else (name,):
-        folders = _distinct(Path(root) / candidate for root in dirs)
-        found = [folder for folder in folders if detect(folder)]
+        there = _distinct(Path(root) / candidate for root in dirs)
+        found = [path for path in there if path.is_file() or detect(path)]
         if len(found) > 1:
             raise CheckpointError(
                 f"There are {len(found)} models named '{candidate}': {' and '.join(map(str, found))}. Rename or remove "
@@ -59,9 +58,15 @@ def resolve(name_or_path: str | Path, dirs: Sequence[Path], allow_paths: bool = 
             )
         if found:
             return found[0]
-        if folders and any(folder.is_dir() and _holds_files(folder) for folder in folders):
-            raise _incomplete(candidate, next(folder for folder in folders if _holds_files(folder)))
+        if any(_holds_files(folder) for folder in there):
+            raise _incomplete(candidate, next(folder for folder in there if _holds_files(folder)))
     raise missing_model_error(name, dirs)
+
+
+def is_installed(name: str, dirs: Sequence[Path]) -> bool:
+    """Whether the published model `name` is in `dirs`, with or without its owner's name."""
+    names = (name, name.rpartition("/")[2])
+    return any(detect(Path(root) / candidate) for root in dirs for candidate in names)
 
 
 def missing_model_error(name: str, dirs: Sequence[Path]) -> CheckpointError:
@@ -69,15 +74,16 @@ def missing_model_error(name: str, dirs: Sequence[Path]) -> CheckpointError:
     target = Path(dirs[0]) / name if dirs else Path("models") / "musicgen" / name
     if name in KNOWN:
         return CheckpointError(
-            f"The model '{name}' is not in {_shown(dirs)}. Download {audiocraft.LM_FILE} and {audiocraft.CODEC_FILE} "
-            f"from https://huggingface.co/{name} into {target}"
+            f"The model '{name}' is not in {_shown(dirs)}. Download {audiocraft.LM_FILE} and {codecs.CODEC_FILE} "
+            f"from {hub.endpoint()}/{name} into {target}"
         )
-    names = list_models(dirs)
+    names = list_weights(dirs)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     there = f"Found there: {', '.join(names[:_SHOWN])}{more}." if names else "No model was found there."
     return CheckpointError(
         f"There is no model '{name}' in {_shown(dirs)}. {there} Put the checkpoint ({audiocraft.LM_FILE} and "
-        f"{audiocraft.CODEC_FILE}, or {huggingface.CONFIG_FILE} and {huggingface.WEIGHTS_FILE}) into {target}"
+        f"{codecs.CODEC_FILE}, or {huggingface.CONFIG_FILE} and {huggingface.WEIGHTS_FILE}) into {target}, or give the "
+        "name of a file with its suffix."
     )
 
 
@@ -85,7 +91,7 @@ def _incomplete(name: str, folder: Path) -> CheckpointError:
     there = sorted(entry.name for entry in folder.iterdir() if entry.is_file())[:_SHOWN]
     return CheckpointError(
         f"The folder of the model '{name}', {folder}, holds no checkpoint: it needs {audiocraft.LM_FILE} and "
-        f"{audiocraft.CODEC_FILE}, or {huggingface.CONFIG_FILE} (model_type musicgen or musicgen_melody) and "
+        f"{codecs.CODEC_FILE}, or {huggingface.CONFIG_FILE} (model_type musicgen or musicgen_melody) and "
         f"{huggingface.WEIGHTS_FILE}. It has {', '.join(there)}."
     )
 
@@ -97,12 +103,12 @@ def _is_name(name: str) -> bool:
     )
 
 
-def _distinct(folders: Iterator[Path]) -> list[Path]:
-    """Existing folders, each once, whatever links lead to it."""
+def _distinct(paths: Iterator[Path]) -> list[Path]:
+    """Those that exist, each once, whatever links lead to it."""
     seen: dict[str, Path] = {}
-    for folder in folders:
-        if folder.is_dir():
-            seen.setdefault(os.path.realpath(folder), folder)
+    for path in paths:
+        if path.exists():
+            seen.setdefault(os.path.realpath(path), path)
     return list(seen.values())
 
 
@@ -110,17 +116,35 @@ def _holds_files(folder: Path) -> bool:
     return any(entry.is_file() and not entry.name.startswith(".") for entry in folder.iterdir())
 
 
-def _checkpoints(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
-    """Folders with a checkpoint below `folder`; what lies inside a checkpoint is its own."""
+def _checkpoints(folder: Path, whole: bool, depth: int = MAX_DEPTH) -> Iterator[Path]:
+    """Checkpoints below `folder`, `whole` or all; what lies inside the folder of a checkpoint is its own."""
     try:
-        children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+        children = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
     except OSError:  # absent, or not ours to read
         return
     for child in children:
-        if detect(child):
+        if child.is_file():
+            kind = _kind(child)
+            if kind == "model" or (kind == "weights" and not whole):
+                yield child
+        elif detect(child):
             yield child
         elif depth > 1:
-            yield from _checkpoints(child, depth - 1)
+            yield from _checkpoints(child, whole, depth - 1)
+
+
+def _kind(path: Path) -> str | None:
+    try:
+        stat = path.stat()
+        return _sniffed(path, stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=1000)
+def _sniffed(path: Path, size: int, mtime_ns: int) -> str | None:
+    """ComfyUI asks for the list of models often: each version of a file is looked at once."""
+    return sniff(path)
 
 
 def _shown(dirs: Sequence[Path]) -> str:

@@ -26,8 +26,26 @@ _DTYPES = {
 }
 
 
+def looks_like_safetensors(path: Path) -> bool:
+    """Whether the file begins like one: the length of a header, and the header's brace. Or is only named so."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    if start.startswith(b"PK"):
+        return False
+    sound = len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER_BYTES
+    return sound or path.suffix == ".safetensors"
+
+
 def read_safetensors(path: Path) -> dict[str, Stored]:
     """Tensors of the file by name, none of them read yet. CheckpointError for anything but a sound file."""
+    return read_with_metadata(path)[0]
+
+
+def read_with_metadata(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The same, and the texts that the file's header carries."""
     file = MappedFile(path)
     if len(file) < 8:
         raise _damaged(path, f"is only {len(file)} bytes long")
@@ -40,7 +58,10 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
     header = _parse(file.read(8, start), path)
     tensors = {name: _tensor(file, start, name, entry) for name, entry in header.items() if name != "__metadata__"}
     _check_layout(tensors, start, file)
-    return tensors
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _damaged(path, "has metadata that are no texts")
+    return tensors, metadata
 
 
 def _parse(raw: bytes, path: Path) -> dict:

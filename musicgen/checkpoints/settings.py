@@ -57,14 +57,22 @@ class Settings:
         try:
             with open(path, encoding="utf-8") as file:
                 text = file.read(MAX_JSON + 1)
-            if len(text) > MAX_JSON:
-                raise CheckpointError(f"{path} is too long for a JSON file of settings")
-            table = json.loads(text)
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} is not readable JSON ({type(error).__name__}: {error})") from error
+        return cls.from_text(text, str(path))
+
+    @classmethod
+    def from_text(cls, text: str, source: str) -> "Settings":
+        """From JSON."""
+        if len(text) > MAX_JSON:
+            raise CheckpointError(f"{source} is too long for a JSON file of settings")
+        try:
+            table = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{source} is not readable JSON ({type(error).__name__}: {error})") from error
         if not isinstance(table, dict):
-            raise CheckpointError(f"{path} is no table of settings")
-        return cls(table, str(path))
+            raise CheckpointError(f"{source} is no table of settings")
+        return cls(table, source)
 
     def get(self, key: str, default: object = _MISSING) -> object:
         """The value of the dotted `key`, references followed. CheckpointError if absent without a default."""

@@ -1,8 +1,11 @@
 """Weights that are known by name and shape but not yet read: copied from a mapped file when they are needed."""
 
+import functools
+import math
 import mmap
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,24 +14,42 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 
+SLAB_BYTES = 32 * 2**20  # of one tensor held at a time where weights are computed or converted
 _CHUNK_BYTES = 8 * 2**20  # of one tensor mapped at a time, so that a huge tensor does not count twice
 
 
 class MappedFile:
-    """A file mapped read-only into memory. It stays open for as long as a weight refers to it."""
+    """A file mapped read-only into memory. `close` unmaps it until it is next read."""
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            with open(path, "rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError as error:  # how mmap refuses an empty file
-            raise CheckpointError(f"{path} is empty. Download it again.") from error
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+        self._mapping: mmap.mmap | None = None
+        self._identity: tuple | None = None  # size, time and place on the disk, when it was first opened
+        self._size = len(self._map)
+
+    @property
+    def _map(self) -> mmap.mmap:
+        if self._mapping is None:
+            try:
+                with open(self.path, "rb") as file:
+                    stat = os.fstat(file.fileno())
+                    identity = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+                    if self._identity not in (None, identity):
+                        raise CheckpointError(f"{self.path} was changed after the model was loaded. Load it again.")
+                    self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError as error:  # how mmap refuses an empty file
+                raise CheckpointError(f"{self.path} is empty. Download it again.") from error
+            except OSError as error:
+                raise CheckpointError(f"{self.path} cannot be read: {error.strerror or error}") from error
+            self._identity = identity
+        return self._mapping
+
+    def close(self) -> None:
+        """Let the file go, so that it can be replaced. It is mapped again, if still the same, when next read."""
+        self._mapping = None  # unmapped once no tensor refers to it
 
     def __len__(self) -> int:
-        return len(self._map)
+        return self._size
 
     def read(self, start: int, stop: int) -> bytes:
         return self._map[start:stop]
@@ -74,7 +95,22 @@ class Weight:
 
     def rows(self, start: int, stop: int) -> "Weight":
         """Rows start..stop-1 of the first dimension, as a weight of its own."""
-        return Weight((stop - start, *self.shape[1:]), self.names)
+        return Sliced((stop - start, *self.shape[1:]), self.names, self, start)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The smallest type that holds every value exactly."""
+        return torch.float32
+
+    @property
+    def parts(self) -> tuple["Weight", ...]:
+        """The weights that this one is made of."""
+        return ()
+
+    def files(self) -> Iterator[MappedFile]:
+        """The files that it is read from."""
+        for part in self.parts:
+            yield from part.files()
 
     def read(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """A new CPU tensor with the values. For small tensors and tests."""
@@ -84,13 +120,39 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class Sliced(Weight):
+    """Some rows of a weight that can only be made as a whole."""
+
+    whole: Weight
+    start: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.whole.dtype
+
+    @property
+    def parts(self) -> tuple[Weight, ...]:
+        return (self.whole,)
+
+    def _copy(self, out: Tensor) -> None:
+        out.copy_(self.whole.read()[self.start : self.start + self.shape[0]])
+
+
+@dataclass(frozen=True)
 class Stored(Weight):
     """A tensor as it lies in a file; `strides` in elements."""
 
     file: MappedFile
     offset: int  # bytes from the start of the file
-    dtype: torch.dtype
+    stored_as: torch.dtype
     strides: tuple[int, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.stored_as
+
+    def files(self) -> Iterator[MappedFile]:
+        yield self.file
 
     def __post_init__(self) -> None:
         if self.extent * self.dtype.itemsize + self.offset > len(self.file):
@@ -125,10 +187,30 @@ class Stored(Weight):
 
 
 @dataclass(frozen=True)
-class Joined(Weight):
+class _Composed(Weight):
+    components: tuple[Weight, ...]
+
+    @property
+    def parts(self) -> tuple[Weight, ...]:
+        return self.components
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return functools.reduce(torch.promote_types, (part.dtype for part in self.components))
+
+
+@dataclass(frozen=True)
+class Joined(_Composed):
     """Several weights one below the other along the first dimension."""
 
-    parts: tuple[Weight, ...]
+    def rows(self, start: int, stop: int) -> Weight:
+        pieces, position = [], 0
+        for part in self.parts:
+            first, last = max(start - position, 0), min(stop - position, part.shape[0])
+            if first < last:
+                pieces.append(part.rows(first, last))
+            position += part.shape[0]
+        return join(pieces)
 
     def _copy(self, out: Tensor) -> None:
         start = 0
@@ -138,10 +220,11 @@ class Joined(Weight):
 
 
 @dataclass(frozen=True)
-class Stacked(Weight):
+class Stacked(_Composed):
     """Several weights of one shape along a new first dimension."""
 
-    parts: tuple[Weight, ...]
+    def rows(self, start: int, stop: int) -> Weight:
+        return stack(self.parts[start:stop])
 
     def _copy(self, out: Tensor) -> None:
         for part, row in zip(self.parts, out, strict=True):
@@ -154,6 +237,10 @@ class WeightNormed(Weight):
 
     gain: Weight
     direction: Weight
+
+    @property
+    def parts(self) -> tuple[Weight, ...]:
+        return (self.gain, self.direction)
 
     def _copy(self, out: Tensor) -> None:
         # The very function behind torch's weight_norm, so that the result is equal to the last bit.
@@ -168,6 +255,13 @@ class Made(Weight):
 
     def _copy(self, out: Tensor) -> None:
         out.copy_(self.make(*self.shape))
+
+
+def slabs(shape: tuple[int, ...], n_bytes: int = SLAB_BYTES) -> Iterator[tuple[int, int]]:
+    """Row ranges (start, stop) of a float32 tensor of `shape`, each of about `n_bytes`, one row at least."""
+    step = max(1, n_bytes // max(4 * math.prod(shape[1:]), 1))
+    for start in range(0, shape[0], step):
+        yield start, min(start + step, shape[0])
 
 
 def join(parts: Sequence[Weight]) -> Weight:

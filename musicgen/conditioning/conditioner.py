@@ -110,7 +110,9 @@ class Conditioner(nn.Module):
         if not text:
             # audiocraft encodes "" as one token, then multiplies the projection, bias and all, by zero.
             return torch.zeros(1, self.config.lm.dim)
-        return self.text_projection(self.text_encoder(text)).cpu()
+        # The encoder may be elsewhere: it is shared with the conditioners of fine-tunes, which are moved one by one.
+        states = self.text_encoder(text).to(self.text_projection.weight.device)
+        return self.text_projection(states).cpu()
 
     def _null_melody(self) -> Tensor | None:
         """The chroma of silence, projected: its one-hot argmax falls on the first bin in every frame."""

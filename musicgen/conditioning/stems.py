@@ -61,16 +61,22 @@ def load_separator(dirs: Sequence[Path]) -> nn.Module:
     library = require("demucs.htdemucs", "Separating stems ('stems': demucs)", "demucs")
     file = _find(dirs)
     try:
-        kind, args, kwargs, state = (_read_safetensors if file.suffix == ".safetensors" else _read_pickle)(file, library)
+        kind, args, kwargs, state = (_read_safetensors if file.suffix == ".safetensors" else _read_pickle)(
+            file, library
+        )
         if kind != f"{library.HTDemucs.__module__}.{library.HTDemucs.__name__}":
-            raise CheckpointError(f"{file} holds a {kind}, not the HTDemucs that is needed. Download {ADDRESS} instead.")
+            raise CheckpointError(
+                f"{file} holds a {kind}, not the HTDemucs that is needed. Download {ADDRESS} instead."
+            )
         separator = library.HTDemucs(*args, **kwargs)
         separator.load_state_dict({name: weight.float() for name, weight in state.items()})
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file fails in as many ways as there are bytes in it
         reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{file} is not a usable file of demucs weights ({reason}). Download {ADDRESS} again.") from error
+        raise CheckpointError(
+            f"{file} is not a usable file of demucs weights ({reason}). Download {ADDRESS} again."
+        ) from error
     return separator.eval().requires_grad_(False)
 
 

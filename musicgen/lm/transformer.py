@@ -44,7 +44,8 @@ class Block(nn.Module):
         self.up = Linear(dim, config.ffn_dim)
         self.down = Linear(config.ffn_dim, dim)
 
-    def forward(self, x: Tensor, cache: LayerCache, start: int, mask: Tensor | None, cross_mask: Tensor | None
+    def forward(
+        self, x: Tensor, cache: LayerCache, start: int, mask: Tensor | None, cross_mask: Tensor | None
     ) -> Tensor:
         """x [R, S, D] float32 at cache positions start..start+S-1 -> [R, S, D].
 

@@ -1,0 +1,45 @@
+"""What a single file seems to be, from a glance at it: for lists of models, which must be quick."""
+
+import zipfile
+from pathlib import Path
+
+from ..errors import CheckpointError
+from .converted import KEY
+from .safetensors_file import MAX_HEADER_BYTES, looks_like_safetensors
+from .unpickler import MAX_PICKLE_BYTES
+
+_LOOKED_AT = 16 * 2**20  # bytes of a header or table of contents; larger ones are not listed
+
+
+def sniff(path: Path) -> str | None:
+    """model: loads by itself. weights: fits into another model. None: anything else, or not to be read.
+
+    Nothing is unpickled: settings are looked for as text.
+    """
+    try:
+        if looks_like_safetensors(path):
+            return "model" if f'"{KEY}":'.encode() in _header(path) else None
+        contents = _pickle(path)
+    except (CheckpointError, OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile):
+        return None
+    if b"xp.cfg" not in contents or b"transformer_lm" not in contents:
+        return None
+    return "model" if b"//pretrained/" in contents else "weights"
+
+
+def _header(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        n_header = int.from_bytes(file.read(8), "little")
+        return file.read(min(n_header, _LOOKED_AT, MAX_HEADER_BYTES))
+
+
+def _pickle(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return b""
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            sound = info.compress_type == zipfile.ZIP_STORED and info.file_size <= min(_LOOKED_AT, MAX_PICKLE_BYTES)
+            if info.filename.endswith("/data.pkl") and sound:
+                return archive.read(info)
+    return b""

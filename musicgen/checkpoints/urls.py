@@ -1,0 +1,112 @@
+"""Weights given by an https address: downloaded once into the folder of models, and found there ever after."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ..errors import CheckpointError
+from .transfer import Remote, fetch, refusal
+from .web import BrokenTransferError, Transport, Web, shown
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "downloads"  # below the folder of models
+HOSTS_FILE = "hosts.txt"
+MAX_BYTES = 16 * 2**30
+
+# Where models are published and trained. ".name" stands for every host below the name.
+HOSTS = (
+    *("huggingface.co", ".huggingface.co", ".hf.co"),
+    *("replicate.delivery", ".replicate.delivery", "storage.googleapis.com"),
+    *("github.com", ".githubusercontent.com"),
+)
+
+OnStep = Callable[[int, int], None]
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` is an address rather than the name of a file."""
+    return "://" in text
+
+
+def check_url(url: str, folder: Path) -> None:
+    """CheckpointError unless `url` may be downloaded from. Nobody is asked."""
+    _web(folder, None).check(url)
+
+
+def cached_file(url: str, folder: Path) -> Path:
+    """Where the file of `url` is kept below `folder`, there or not."""
+    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    name = re.sub(r"[^\w.-]", "_", name)[-80:].lstrip(".") or "weights"
+    return Path(folder) / FOLDER / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+
+
+def fetch_url(url: str, folder: Path, on_step: OnStep, transport: Transport | None = None) -> Path:
+    """The file of `url`, downloaded below the folder of models `folder` unless it is there already.
+
+    on_step(bytes there, bytes in all); what it raises stops the download, which a later call resumes.
+    CheckpointError: an address that is not allowed (also after redirects), too large a file, or no checkpoint.
+    """
+    web = _web(folder, transport)
+    web.check(url)
+    target = cached_file(url, folder)
+    if target.is_file():
+        return target
+    remote = _remote(web, url)
+    logger.info("downloading %s (%.2f GB)", shown(url), remote.size / 1e9)
+    fetch(web, remote, target, lambda there: on_step(there, remote.size))
+    try:
+        _check_content(target, url)
+    except CheckpointError:
+        target.unlink()
+        raise
+    return target
+
+
+def allowed_hosts(folder: Path) -> tuple[str, ...]:
+    """HOSTS, and those in the user's hosts.txt: one a line, "*.name" or ".name" for all below it, # for comments."""
+    try:
+        text = (Path(folder) / HOSTS_FILE).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return HOSTS
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{Path(folder) / HOSTS_FILE} cannot be read ({error}). Save it as UTF-8 text.") from error
+    lines = (line.partition("#")[0].strip().lower() for line in text.splitlines())
+    return (*HOSTS, *(line.removeprefix("*") for line in lines if line))
+
+
+def _web(folder: Path, transport: Transport | None) -> Web:
+    return Web(allowed_hosts(folder), transport=transport)
+
+
+def _remote(web: Web, url: str) -> Remote:
+    """Size and version of the file. Asked for with GET, because signed addresses are good for nothing else."""
+    try:
+        response = web.request(url, {})
+    except BrokenTransferError as error:
+        raise CheckpointError(f"{shown(url)} cannot be downloaded: {error}. Try again once it can be reached.") from error
+    response.close()
+    if response.status != 200:
+        raise refusal(url, response.status)
+    length = response.headers.get("content-length", "")
+    if not length.isdecimal() or int(length) == 0:
+        raise CheckpointError(f"{shown(url)} cannot be downloaded: the server does not say how large the file is")
+    if int(length) > MAX_BYTES:
+        raise CheckpointError(
+            f"{shown(url)} is refused: {int(length) / 1e9:.1f} GB is more than any checkpoint ({MAX_BYTES / 1e9:.1f} GB)"
+        )
+    version = response.headers.get("etag") or response.headers.get("last-modified", "")
+    return Remote(url, int(length), version=version)
+
+
+def _check_content(path: Path, url: str) -> None:
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if not start.startswith(b"PK\x03\x04") and start[8:] != b"{":
+        raise CheckpointError(
+            f"{shown(url)} is no checkpoint: neither a file of torch nor of safetensors. Give the address of the file "
+            "itself, not that of a page about it."
+        )
