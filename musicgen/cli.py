@@ -1,4 +1,4 @@
-"""The command line: python -m musicgen generate | predict | toy | ... Music without a server."""
+"""The command line: python -m musicgen generate | predict | convert | ... Music without a server."""
 
 import argparse
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from . import audio as audio_files
-from . import cli_predict
+from . import cli_files, cli_predict
 from .checkpoints.locate import resolve
 from .config import PRECISIONS, GenerationParams
 from .console import Progress, check_folder
@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     cli_predict.add(
         commands.add_parser("predict", help="the 15 fields of the Replicate model; one audio file"), models_dir()
     )
+    cli_files.add_convert(
+        commands.add_parser("convert", help="make one safetensors file of a checkpoint: loads faster, holds no pickle"),
+        models_dir(),
+    )
+    cli_files.add_inspect(commands.add_parser("inspect", help="say what a file or folder of weights is"), models_dir())
     _add_toy(commands.add_parser("toy", help="write a small checkpoint with random weights, for tests and demos"))
     return parser
 

@@ -52,6 +52,7 @@ class LanguageModel(nn.Module):
         prompt: codes to continue, one row or B. negative: takes the place of the null rows of guidance.
         on_step(done, total) is called after each step of the whole piece; what it raises ends the run.
         """
+        self._check(conditioning, "positive")
         n_rows = max(params.batch_size, conditioning.n_rows)
         conditioning = self._expanded(conditioning, n_rows, "positive")
         null = conditioning.null() if negative is None else self._expanded(negative, n_rows, "negative")
@@ -76,6 +77,7 @@ class LanguageModel(nn.Module):
 
     def memory_bytes(self, params: GenerationParams, conditioning: Conditioning) -> int:
         """What a generation takes besides the weights: caches, logits and activations of one window."""
+        self._check(conditioning, "positive")
         n_rows = 2 * max(params.batch_size, conditioning.n_rows)
         n_text = max(len(row) for row in conditioning.text)
         n_melody = 0 if conditioning.null_melody is None else len(conditioning.null_melody)
@@ -87,6 +89,23 @@ class LanguageModel(nn.Module):
         return self.lm.state_bytes(n_rows, n_columns, n_text) + prefill + logits
 
     def _expanded(self, conditioning: Conditioning, n_rows: int, name: str) -> Conditioning:
+        self._check(conditioning, name)
+        if conditioning.n_rows == 1:
+            return replace(conditioning, text=conditioning.text * n_rows)
+        if n_rows != conditioning.n_rows:
+            raise InputError(
+                f"'{name}' has {conditioning.n_rows} rows and cannot be spread over a batch of {n_rows}. "
+                "Give one text, or as many as the batch has rows."
+            )
+        return conditioning
+
+    def _check(self, conditioning: Conditioning, name: str) -> None:
+        """InputError, naming both models, unless the conditioning is of this one's kind."""
+        if not isinstance(conditioning, Conditioning):
+            raise InputError(
+                f"'{name}' comes from another engine than the model {self.config.name}. "
+                "Connect the conditioner of the same Load MusicGen node."
+            )
         if conditioning.dim != self.config.lm.dim:
             raise InputError(
                 f"'{name}' was made by the conditioner of {conditioning.model} (width {conditioning.dim}), but the model "
@@ -99,14 +118,6 @@ class LanguageModel(nn.Module):
                 f"but the model {self.config.name} is {kind[self.config.melody is None]}. "
                 "Connect the conditioner of the same Load MusicGen node."
             )
-        if conditioning.n_rows == 1:
-            return replace(conditioning, text=conditioning.text * n_rows)
-        if n_rows != conditioning.n_rows:
-            raise InputError(
-                f"'{name}' has {conditioning.n_rows} rows and cannot be spread over a batch of {n_rows}. "
-                "Give one text, or as many as the batch has rows."
-            )
-        return conditioning
 
     def _streams(self, conditioning: Conditioning, start_s: float | None) -> list[Stream]:
         """Cross-attention models attend to the text; the others have [melody | text] put in front of the codes."""

@@ -4,13 +4,14 @@ from . import host
 from .audio import MusicGenEncode, MusicGenSaveAudio, MusicGenTrimAudio
 from .conditioning import MusicGenMelody, MusicGenText
 from .decode import MusicGenDecode
-from .loader import MusicGenLoader
+from .loader import MusicGenFineTune, MusicGenLoader
 from .normalize import MusicGenNormalize
 from .sampler import MusicGenSampler
 
 # ComfyUI-Manager reads these keys from the source, so they are spelled out.
 NODE_CLASS_MAPPINGS = {
     "MusicGenLoader": MusicGenLoader,
+    "MusicGenFineTune": MusicGenFineTune,
     "MusicGenText": MusicGenText,
     "MusicGenMelody": MusicGenMelody,
     "MusicGenTrimAudio": MusicGenTrimAudio,
@@ -23,6 +24,7 @@ NODE_CLASS_MAPPINGS = {
 
 NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenLoader": "Load MusicGen",
+    "MusicGenFineTune": "Apply MusicGen Fine-Tune",
     "MusicGenText": "MusicGen Text",
     "MusicGenMelody": "MusicGen Melody",
     "MusicGenTrimAudio": "Trim Audio",

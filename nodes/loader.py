@@ -1,8 +1,10 @@
-"""Checkpoint name -> model, conditioner, codec."""
+"""Checkpoint name -> model, conditioner, codec; and a fine-tune applied to the first two."""
 
 from pathlib import Path
 
-from ..musicgen.checkpoints import locate
+from ..musicgen.checkpoints import download, locate
+from ..musicgen.checkpoints.blend import MAX_STRENGTH
+from ..musicgen.checkpoints.urls import is_url
 from ..musicgen.config import PRECISIONS
 from ..musicgen.errors import InputError, MusicGenError
 from . import host
@@ -48,7 +50,7 @@ class MusicGenLoader:
                     {
                         "default": installed[0] if installed else DEFAULT_MODEL,
                         "tooltip": "Checkpoint in models/musicgen, installed ones first. The published names are "
-                        "always listed; one that is not there yet tells you where to get it and where to put it.",
+                        "always listed; one that is not there yet is downloaded when it is first used.",
                     },
                 ),
                 "precision": (
@@ -76,7 +78,7 @@ class MusicGenLoader:
     def VALIDATE_INPUTS(cls, model: str) -> bool | str:
         # Naming `model` switches off ComfyUI's list check, whose message does not say what to do.
         try:
-            locate.resolve(model, host.model_dirs())
+            download.check(model, host.model_dirs())
         except MusicGenError as error:
             return str(error)
         return True
@@ -89,7 +91,8 @@ class MusicGenLoader:
             return float("nan")  # run it, so that it can say what is wrong
 
     def load(self, model: str, precision: str, engine: str = "native") -> tuple:
-        path = locate.resolve(model, host.model_dirs())
+        dirs, on_download = host.model_dirs(), host.progress()
+        path = download.obtain(model, dirs, on_download)
         device, text_encoder_dirs = host.model_device(), host.text_encoder_dirs()
         if engine == "audiocraft":
             if precision != "auto":
@@ -103,9 +106,84 @@ class MusicGenLoader:
         else:
             from ..musicgen import pipeline
 
-            loaded = pipeline.load(path, precision, device, text_encoder_dirs, name=model)
+            loaded = pipeline.load(path, precision, device, text_encoder_dirs, model, dirs, on_download)
         return (
             host.Managed(loaded.model, "model"),
             host.Managed(loaded.conditioner, "text_encoder"),
             host.Managed(loaded.codec, "codec"),
         )
+
+
+class MusicGenFineTune:
+    DESCRIPTION = (
+        "Applies a fine-tune, such as one trained on Replicate, to a model of the same architecture. The model that comes "
+        "in stays as it is; several fine-tunes can follow one another."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ("musicgen lora", "fine-tuned weights", "replicate weights", "trained model", "blend models", "style")
+    FUNCTION = "apply"
+    RETURN_TYPES = (MODEL, CONDITIONER)
+    RETURN_NAMES = ("model", "conditioner")
+    OUTPUT_TOOLTIPS = (
+        "The fine-tuned language model, for MusicGen Sampler.",
+        "The conditioner that belongs to it, for MusicGen Text and MusicGen Melody.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {
+            "required": {
+                "model": (MODEL, {"tooltip": "The model that the fine-tune was trained from, from Load MusicGen."}),
+                "conditioner": (CONDITIONER, {"tooltip": "The conditioner of the same Load MusicGen node."}),
+                "weights": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "placeholder": "trained_model.tar, or https://...",
+                        "tooltip": "File or folder in models/musicgen, such as trained_model.tar, or an https address "
+                        "that is downloaded there once. Empty = no fine-tune: the model as it came in.",
+                    },
+                ),
+                "strength": (
+                    "FLOAT",
+                    {
+                        "default": 1.0,
+                        "min": 0.0,
+                        "max": MAX_STRENGTH,
+                        "step": 0.05,
+                        "tooltip": "How far to go from the model towards the fine-tune (a factor). 0 = the model as it "
+                        "came in, 1 = the fine-tune, between = a blend, above 1 = exaggerated.",
+                    },
+                ),
+            },
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, weights: str | None = None) -> bool | str:
+        if weights and weights.strip():  # None: wired from another node
+            try:
+                download.check(weights.strip(), host.model_dirs())
+            except MusicGenError as error:
+                return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, weights: str | None = None, **_) -> str | float:
+        if not weights or is_url(weights):
+            return ""  # what an address stands for is downloaded once, and then stays
+        try:
+            return _fingerprint(locate.resolve(weights.strip(), host.model_dirs()))
+        except (MusicGenError, OSError):
+            return float("nan")  # run it, so that it can say what is wrong
+
+    def apply(self, model: host.Managed, conditioner: host.Managed, weights: str, strength: float) -> tuple:
+        from ..musicgen import pipeline
+
+        weights = weights.strip()
+        if not weights:
+            return model, conditioner
+        path = download.obtain_weights(weights, host.model_dirs(), host.progress())
+        blended = pipeline.apply_fine_tune(model.module, conditioner.module, path, strength)
+        if blended[0] is model.module:
+            return model, conditioner
+        return host.Managed(blended[0], "model"), host.Managed(blended[1], "text_encoder")

@@ -178,7 +178,7 @@ class LanguageModel(nn.Module):
         return Codes(torch.cat(rows).cpu(), self.config.codec.frame_rate_hz, self.config.codec.identity)
 
     def memory_bytes(self, params: GenerationParams, conditioning: TextConditioning) -> int:
-        """A rough measure of what audiocraft's growing caches take, in half precision."""
+        """A rough measure of what audiocraft's growing caches take."""
         lm = self.config.lm
         n_columns = int(min(params.duration_s, self.config.segment_s) * self.config.codec.frame_rate_hz) + 300
         return 4 * lm.n_layers * lm.dim * n_columns * 4

@@ -165,11 +165,16 @@ def _link(source: Path, target: Path) -> None:
         )
 
 
-def write_toys(folder: Path, names: Sequence[str] = ("toy", "toy-stereo")) -> None:
+def write_toys(folder: Path, names: Sequence[str] = ("toy", "toy-stereo", "toy-melody", "toy-melody-tuned")) -> None:
     """Toy checkpoints: `toy` is mono in audiocraft's format, `toy-stereo` in Hugging Face's."""
     from comfyui_musicgen.musicgen.toy import write_toy
 
-    options = {"toy": {"seed": 1}, "toy-stereo": {"seed": 2, "stereo": True, "format": "huggingface"}}
+    options = {
+        "toy": {"seed": 1},
+        "toy-stereo": {"seed": 2, "stereo": True, "format": "huggingface"},
+        "toy-melody": {"seed": 3, "stereo": True, "melody": True},
+        "toy-melody-tuned": {"seed": 4, "stereo": True, "melody": True},
+    }
     for name in names:
         (folder / name).mkdir(parents=True)
         write_toy(folder / name, **options[name])

@@ -136,6 +136,10 @@ def test_what_audiocraft_cannot_do_is_refused(engines, toys):
         theirs.model.generate(conditioning, GenerationParams(duration_s=1), negative=conditioning)
     with pytest.raises(InputError, match="native engine"):
         theirs.model.generate(ours.conditioner.encode_text([TEXT]), GenerationParams(duration_s=1))
+    with pytest.raises(InputError, match="another engine"):
+        ours.model.generate(conditioning, GenerationParams(duration_s=1))
+    with pytest.raises(InputError, match="another engine"):
+        ours.model.memory_bytes(GenerationParams(duration_s=1), conditioning)
     from comfyui_musicgen.reference import audiocraft as reference
 
     with pytest.raises(CheckpointError, match="engine"):

@@ -96,7 +96,10 @@ def test_workflow_opens_runs_and_plays(comfy, page, path):
     opened = page.evaluate(LOAD, graph)
     assert sorted(opened) == sorted([node["type"], False] for node in graph["nodes"])
     assert page.locator("[role=dialog]:visible").count() == 0, "a dialog complains about the workflow"
-    page.evaluate(SET, ["MusicGenLoader", {"model": "toy"}])
+    types = {node["type"] for node in graph["nodes"]}
+    page.evaluate(SET, ["MusicGenLoader", {"model": "toy-melody" if "MusicGenMelody" in types else "toy"}])
+    if "MusicGenFineTune" in types:
+        page.evaluate(SET, ["MusicGenFineTune", {"weights": ""}])
     page.evaluate(SET, ["MusicGenSampler", {"duration_s": 0.6, "control_after_generate": "fixed"}])
     page.evaluate(SET, ["MusicGenSaveAudio", {"filename_prefix": "audio/%date:yyyy% take"}])
     if "Continue" in path.stem:

@@ -254,8 +254,11 @@ def test_loader_lists_what_is_there_first_then_the_published_names(folders, toys
     assert "facebook/musicgen-small" in names
 
 
-def test_vanished_model_is_reported_before_anything_runs(folders):
+def test_vanished_model_is_reported_before_anything_runs(folders, monkeypatch):
     loader = NODES["MusicGenLoader"]
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert loader.VALIDATE_INPUTS(model="facebook/musicgen-small") is True, "it will be downloaded"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     message = loader.VALIDATE_INPUTS(model="facebook/musicgen-small")
     assert "https://huggingface.co/facebook/musicgen-small" in message and "models/musicgen" in message
     assert "no model 'gone'" in loader.VALIDATE_INPUTS(model="gone")

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
 NOTES = {"MarkdownNote", "Note"}
 # Widgets of ComfyUI's own nodes in our workflows, in order; those that only the page has are left out of the API form.
-CORE_WIDGETS = {"LoadAudio": ["audio", "audioUI", "upload"]}
+CORE_WIDGETS = {"LoadAudio": ["audio", "audioUI", "upload"], "PreviewImage": []}
 PAGE_ONLY = {"audioUI", "upload", "control_after_generate"}
 
 graphs = pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)

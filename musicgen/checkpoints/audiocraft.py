@@ -39,7 +39,12 @@ def open_torch_file(path: Path, codec_required: bool, codec_dirs: Sequence[Path]
 
 
 def _open(
-    package: TorchFile, name: str, path: Path, text_encoder: Path | None, codec_required: bool, codec_dirs: Sequence[Path]
+    package: TorchFile,
+    name: str,
+    path: Path,
+    text_encoder: Path | None,
+    codec_required: bool,
+    codec_dirs: Sequence[Path],
 ) -> Checkpoint:
     state = _state(package)
     settings = Settings.from_audiocraft(package.contents["xp.cfg"], str(package.path))
@@ -84,7 +89,9 @@ def _state(package: TorchFile) -> dict:
         if isinstance(provider, dict):
             state = {**state, **{f"condition_provider.{name}": value for name, value in provider.items()}}
         return state
-    raise CheckpointError(f"{package.path} is no model of audiocraft: it has settings, but no weights ('best_state', 'model')")
+    raise CheckpointError(
+        f"{package.path} is no model of audiocraft: it has settings, but no weights ('best_state', 'model')"
+    )
 
 
 def _codec(package: TorchFile, settings: Settings, layout: CodecLayout, dirs: Sequence[Path]) -> FoundCodec:

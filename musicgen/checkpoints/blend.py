@@ -25,12 +25,16 @@ class Blended(Weight):
     def parts(self) -> tuple[Weight, ...]:
         return (self.base, self.tuned)
 
+    @property
+    def divisible(self) -> bool:
+        return self.base.divisible and self.tuned.divisible
+
     def rows(self, start: int, stop: int) -> Weight:
         base, tuned = self.base.rows(start, stop), self.tuned.rows(start, stop)
         return Blended(base.shape, self.names, base, tuned, self.strength)
 
     def _copy(self, out: Tensor) -> None:
-        for start, stop in slabs(self.shape):
+        for start, stop in slabs(self.shape) if self.divisible else [(0, self.shape[0])]:
             base, tuned = self.base.rows(start, stop).read(), self.tuned.rows(start, stop).read()
             out[start:stop].copy_(tuned.sub_(base).mul_(self.strength).add_(base))
 

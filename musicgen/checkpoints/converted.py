@@ -41,7 +41,11 @@ def open_converted(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} was written by a newer version of this program (format {version}). Update it.")
     config = _config(settings, path.stem)
     inventory = Inventory(tensors, str(path))
-    shapes = {"lm": lm_shapes(config.lm), "conditioner": conditioner_shapes(config), "codec": codec_shapes(config.codec)}
+    shapes = {
+        "lm": lm_shapes(config.lm),
+        "conditioner": conditioner_shapes(config),
+        "codec": codec_shapes(config.codec),
+    }
     parts: dict[str, dict[str, Weight]] = {
         part: {name: inventory.take(f"{part}.{name}", shape) for name, shape in table.items()}
         for part, table in shapes.items()

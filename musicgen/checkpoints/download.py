@@ -18,7 +18,7 @@ from .codecs import MissingCodecError
 from .formats import open_checkpoint
 from .published import CODEC, KNOWN, REVISIONS, files_of
 from .transfer import Remote, fetch, refusal
-from .urls import HOSTS, check_url, fetch_url, is_url
+from .urls import allowed_hosts, check_url, fetch_url, is_url
 from .web import BrokenTransferError, Transport, Web, shown
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,9 @@ def obtain_weights(name_or_url: str, dirs: Sequence[Path], on_step: OnStep, allo
     if not is_url(name_or_url):
         return obtain(name_or_url, dirs, on_step, allow_paths)
     if not dirs:
-        raise CheckpointError(f"There is no folder of models to download {shown(name_or_url)} into. Give the name of a file.")
+        raise CheckpointError(
+            f"There is no folder of models to download {shown(name_or_url)} into. Give the name of a file."
+        )
     return fetch_url(name_or_url, Path(dirs[0]), on_step)
 
 
@@ -79,11 +81,15 @@ def fetch_repository(name: str, root: Path, on_step: OnStep, transport: Transpor
     if hub.is_offline():
         raise CheckpointError(f"HF_HUB_OFFLINE forbids the download of {name}. {_by_hand(name, folder)}")
     endpoint = hub.endpoint()
-    web = Web(HOSTS, trusted=endpoint, transport=transport)
+    # An endpoint of the user's own may well be a mirror inside the house.
+    trusted = "" if endpoint == hub.DEFAULT_ENDPOINT else endpoint
+    web = Web(allowed_hosts(Path(root)), trusted, transport)
     try:
         remotes = _remotes(web, name, folder, [file for file in files if not (folder / file).is_file()])
     except BrokenTransferError as error:
-        raise CheckpointError(f"{endpoint} cannot be reached to download {name} ({error}). {_by_hand(name, folder)}") from error
+        raise CheckpointError(
+            f"{endpoint} cannot be reached to download {name} ({error}). {_by_hand(name, folder)}"
+        ) from error
     total, before = sum(remote.size for remote in remotes.values()), 0
     logger.info("downloading %s (%.2f GB) into %s", name, total / 1e9, folder)
     for file, remote in remotes.items():
@@ -113,12 +119,16 @@ def _remotes(web: Web, name: str, folder: Path, files: Sequence[str]) -> dict[st
         found = response.headers
         commit = found.get("x-repo-commit", "")
         if not re.fullmatch(r"[0-9a-f]{40}", commit) or revision not in ("main", commit):
-            raise CheckpointError(f"{shown(url)}: the server does not say of which commit the file is. Is it a hub at all?")
+            raise CheckpointError(
+                f"{shown(url)}: the server does not say of which commit the file is. Is it a hub at all?"
+            )
         url = f"{hub.endpoint()}/{name}/resolve/{commit}/{file}"
         size = found.get("x-linked-size") or found.get("content-length", "")
         digest = (found.get("x-linked-etag") or found.get("etag", "")).removeprefix("W/").strip('"')
         if not size.isdecimal() or not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", digest):
-            raise CheckpointError(f"{shown(url)}: the server gives no size and checksum, without which nothing is downloaded")
+            raise CheckpointError(
+                f"{shown(url)}: the server gives no size and checksum, without which nothing is downloaded"
+            )
         revision = commit
         remotes[file] = Remote(url, int(size), digest, headers=headers)
     _write_record(folder, name, revision, record, remotes)
@@ -143,7 +153,9 @@ def _write_record(folder: Path, name: str, commit: str, record: dict, remotes: d
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD_FILE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written to ({error}). Downloads need a folder of models to go to.") from error
+        raise CheckpointError(
+            f"{folder} cannot be written to ({error}). Downloads need a folder of models to go to."
+        ) from error
 
 
 def _by_hand(name: str, folder: Path) -> str:

@@ -7,7 +7,7 @@ from ..errors import CheckpointError
 from . import audiocraft, converted, huggingface
 from .checkpoint import Checkpoint
 from .codecs import CODEC_FILE
-from .safetensors_file import looks_like_safetensors
+from .safetensors_file import INDEX_FILE, WEIGHTS_FILE, looks_like_safetensors
 
 
 def detect(folder: Path) -> str | None:
@@ -16,7 +16,7 @@ def detect(folder: Path) -> str | None:
     if not huggingface.is_huggingface(folder):
         return "audiocraft" if has_audiocraft else None
     # A copy of a published repository has both. Hugging Face's brings the text encoder along.
-    weights = (huggingface.WEIGHTS_FILE, huggingface.INDEX_FILE)
+    weights = (WEIGHTS_FILE, INDEX_FILE)
     if has_audiocraft and not any((folder / name).is_file() for name in weights):
         return "audiocraft"
     return "huggingface"
@@ -45,7 +45,7 @@ def open_checkpoint(
         raise CheckpointError(
             f"{path} holds no MusicGen checkpoint: it needs either {audiocraft.LM_FILE} and {CODEC_FILE} "
             f"(audiocraft), or {huggingface.CONFIG_FILE} with the model_type musicgen or musicgen_melody and "
-            f"{huggingface.WEIGHTS_FILE} (Hugging Face)."
+            f"{WEIGHTS_FILE} (Hugging Face)."
         )
     if found == "audiocraft":
         return audiocraft.open_audiocraft(path, codec_required, codec_dirs)

@@ -3,12 +3,13 @@
 import os
 from pathlib import Path
 
+DEFAULT_ENDPOINT = "https://huggingface.co"
 _TRUE = {"1", "ON", "YES", "TRUE"}
 
 
 def endpoint() -> str:
     """The hub's address, or that of the mirror in HF_ENDPOINT, without a slash at its end."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
 
 
 def is_offline() -> bool:

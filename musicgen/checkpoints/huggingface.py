@@ -11,7 +11,7 @@ from ..errors import CheckpointError
 from .checkpoint import Checkpoint, TextEncoderSource
 from .inventory import Inventory
 from .layout import conditioner_shapes, lm_shapes
-from .safetensors_file import read_safetensors
+from .safetensors_file import WEIGHTS_FILE, read_folder
 from .settings import Settings
 from .t5 import t5_config, take_t5
 from .weight import Stored, Weight, identity, join, stack, zeros
@@ -19,8 +19,6 @@ from .weight import Stored, Weight, identity, join, stack, zeros
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 MODEL_TYPES = ("musicgen", "musicgen_melody")
 SEGMENT_S = 30.0  # of every published MusicGen; the format does not say
 
@@ -111,36 +109,6 @@ def open_codec_of(folder: Path, channels: int, n_active: int | None) -> tuple[Co
     weights = part.take_codec(config)
     part.check()
     return config, weights
-
-
-# --- files
-
-
-def read_folder(folder: Path) -> dict[str, Stored]:
-    """All tensors of model.safetensors, or of the shards that its index lists."""
-    if (folder / WEIGHTS_FILE).is_file():
-        return read_safetensors(folder / WEIGHTS_FILE)
-    if not (folder / INDEX_FILE).is_file():
-        hint = ""
-        if (folder / "pytorch_model.bin").is_file() or (folder / "pytorch_model.bin.index.json").is_file():
-            hint = " The pytorch_model.bin in it is not read: download the safetensors version."
-        raise CheckpointError(f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: its weights are missing.{hint}")
-    index = Settings.from_json(folder / INDEX_FILE)
-    places = index.section("weight_map").table
-    tensors: dict[str, Stored] = {}
-    for shard in sorted({str(place) for place in places.values()}):
-        if not re.fullmatch(r"[\w.-]+\.safetensors", shard):
-            raise CheckpointError(f"{index.source} refers to {shard[:100]!r}, which is no file name beside it")
-        if not (folder / shard).is_file():
-            raise CheckpointError(f"{folder / shard} is missing, but {index.source} lists it. Download it there.")
-        for name, tensor in read_safetensors(folder / shard).items():
-            if name in tensors or places.get(name) != shard:
-                raise CheckpointError(f"{folder / shard} holds '{name}', which {index.source} does not expect there")
-            tensors[name] = tensor
-    for name, shard in places.items():
-        if name not in tensors:
-            raise CheckpointError(f"{folder / str(shard)} lacks the tensor '{name}' that {index.source} promises")
-    return tensors
 
 
 # --- settings; absent ones have the defaults of transformers, which leaves those out when it saves

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import CheckpointError
-from . import audiocraft, codecs, huggingface, hub
+from . import audiocraft, codecs, hub, huggingface
 from .formats import detect
 from .published import KNOWN
 from .sniff import sniff

@@ -2,17 +2,21 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import torch
 
 from ..errors import CheckpointError
+from .settings import Settings
 from .weight import MappedFile, Stored
 
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_DIMENSIONS = 8
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -64,6 +68,33 @@ def read_with_metadata(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     return tensors, metadata
 
 
+def read_folder(folder: Path) -> dict[str, Stored]:
+    """All tensors of model.safetensors, or of the shards that its index lists."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return read_safetensors(folder / WEIGHTS_FILE)
+    if not (folder / INDEX_FILE).is_file():
+        hint = ""
+        if (folder / "pytorch_model.bin").is_file() or (folder / "pytorch_model.bin.index.json").is_file():
+            hint = " The pytorch_model.bin in it is not read: download the safetensors version."
+        raise CheckpointError(f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: its weights are missing.{hint}")
+    index = Settings.from_json(folder / INDEX_FILE)
+    places = index.section("weight_map").table
+    tensors: dict[str, Stored] = {}
+    for shard in sorted({str(place) for place in places.values()}):
+        if not re.fullmatch(r"[\w.-]+\.safetensors", shard):
+            raise CheckpointError(f"{index.source} refers to {shard[:100]!r}, which is no file name beside it")
+        if not (folder / shard).is_file():
+            raise CheckpointError(f"{folder / shard} is missing, but {index.source} lists it. Download it there.")
+        for name, tensor in read_safetensors(folder / shard).items():
+            if name in tensors or places.get(name) != shard:
+                raise CheckpointError(f"{folder / shard} holds '{name}', which {index.source} does not expect there")
+            tensors[name] = tensor
+    for name, shard in places.items():
+        if name not in tensors:
+            raise CheckpointError(f"{folder / str(shard)} lacks the tensor '{name}' that {index.source} promises")
+    return tensors
+
+
 def _parse(raw: bytes, path: Path) -> dict:
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
@@ -85,17 +116,17 @@ def _tensor(file: MappedFile, start: int, name: str, entry: object) -> Stored:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _damaged(file.path, f"describes tensor '{name}' wrongly")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise CheckpointError(f"{file.path}: tensor '{name}' has the type {str(dtype)[:20]!r}, which is not supported")
     if not _sizes(shape) or len(shape) > MAX_DIMENSIONS or not _sizes(offsets) or len(offsets) != 2:
         raise _damaged(file.path, f"describes tensor '{name}' wrongly")
-    n_bytes = math.prod(shape) * _DTYPES[dtype].itemsize
+    n_bytes = math.prod(shape) * DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != n_bytes:
         raise _damaged(file.path, f"gives tensor '{name}' {offsets[1] - offsets[0]} bytes, its shape needs {n_bytes}")
     if start + offsets[1] > len(file):
         raise _damaged(file.path, f"ends inside tensor '{name}' ({len(file)} bytes of {start + offsets[1]})")
     strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    return Stored(tuple(shape), (name,), file, start + offsets[0], _DTYPES[dtype], strides)
+    return Stored(tuple(shape), (name,), file, start + offsets[0], DTYPES[dtype], strides)
 
 
 def _sizes(value: object) -> bool:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .converted import KEY
-from .safetensors_file import MAX_HEADER_BYTES, looks_like_safetensors
-from .unpickler import MAX_PICKLE_BYTES
+from .published import CODEC
+from .safetensors_file import looks_like_safetensors
 
 _LOOKED_AT = 16 * 2**20  # bytes of a header or table of contents; larger ones are not listed
 
@@ -24,13 +24,13 @@ def sniff(path: Path) -> str | None:
         return None
     if b"xp.cfg" not in contents or b"transformer_lm" not in contents:
         return None
-    return "model" if b"//pretrained/" in contents else "weights"
+    return "model" if f"//pretrained/{CODEC}".encode() in contents else "weights"
 
 
 def _header(path: Path) -> bytes:
     with open(path, "rb") as file:
         n_header = int.from_bytes(file.read(8), "little")
-        return file.read(min(n_header, _LOOKED_AT, MAX_HEADER_BYTES))
+        return file.read(min(n_header, _LOOKED_AT))
 
 
 def _pickle(path: Path) -> bytes:
@@ -39,7 +39,7 @@ def _pickle(path: Path) -> bytes:
             return b""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            sound = info.compress_type == zipfile.ZIP_STORED and info.file_size <= min(_LOOKED_AT, MAX_PICKLE_BYTES)
+            sound = info.compress_type == zipfile.ZIP_STORED and info.file_size <= _LOOKED_AT
             if info.filename.endswith("/data.pkl") and sound:
                 return archive.read(info)
     return b""

@@ -1,9 +1,14 @@
 """The T5 encoder inside a checkpoint: its settings and its weights, checked against each other."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
+from ..errors import CheckpointError
+from .checkpoint import TextEncoderSource
 from .inventory import Inventory
 from .layout import Shapes
+from .safetensors_file import read_folder
 from .settings import Settings
 from .weight import Stored, Weight
 
@@ -56,3 +61,24 @@ def take_t5(tensors: Mapping[str, Stored], config: Mapping, source: str) -> dict
     weights = {name: inventory.take(name, shape) for name, shape in t5_shapes(config).items()}
     inventory.check()
     return weights | {_TIED[1]: weights[_SHARED]}
+
+
+def read_t5(folder: Path) -> TextEncoderSource:
+    """A text encoder in a folder of its own, as transformers saves it; also a whole T5, of which the encoder is taken.
+
+    CheckpointError for one that is damaged or of another kind.
+    """
+    settings = Settings.from_json(folder / "config.json")
+    settings.expect("model_type", "t5")
+    config = t5_config(settings)
+    weights = take_t5(read_folder(folder), config, str(folder))
+    return TextEncoderSource(config=config, weights=weights, tokenizer_json=read_tokenizer(folder))
+
+
+def read_tokenizer(folder: Path) -> str:
+    """The text of tokenizer.json, which must end every text with T5's `</s>`."""
+    path = folder / "tokenizer.json"
+    settings = Settings.from_json(path)
+    if '"</s>"' not in json.dumps(settings.get("post_processor", None)):
+        raise CheckpointError(f"{path} is not the tokenizer of a T5: it does not end texts with </s>")
+    return path.read_text(encoding="utf-8")

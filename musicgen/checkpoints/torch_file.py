@@ -56,6 +56,18 @@ class TorchFile:
             raise CheckpointError(f"{self.path} was saved on a big-endian machine, which is not supported")
         return entries
 
+    def verify(self) -> None:
+        """Read everything and compare it with the checksums that the file carries. CheckpointError if one differs."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                broken = archive.testzip()
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+            raise CheckpointError(f"{self.path} is damaged ({error}). Download it again.") from error
+        if broken is not None:
+            raise CheckpointError(
+                f"{self.path} is damaged: the checksum of {broken[:100]!r} is wrong. Download it again."
+            )
+
     def tensor(self, record: TensorRecord, name: str) -> Stored:
         """The weight that `record` describes. CheckpointError if its storage is absent or of another size."""
         storage = record.storage

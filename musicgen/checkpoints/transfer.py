@@ -126,7 +126,9 @@ def refusal(url: str, status: int) -> CheckpointError:
         404: "there is no such file",
         410: "the file is gone",
     }
-    return CheckpointError(f"{shown(url)} cannot be downloaded: the server answers {status} ({reasons.get(status, 'refused')})")
+    return CheckpointError(
+        f"{shown(url)} cannot be downloaded: the server answers {status} ({reasons.get(status, 'refused')})"
+    )
 
 
 def _check_digest(remote: Remote, part: Path, on_bytes: OnBytes) -> None:

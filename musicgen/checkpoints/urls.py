@@ -73,7 +73,9 @@ def allowed_hosts(folder: Path) -> tuple[str, ...]:
     except FileNotFoundError:
         return HOSTS
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{Path(folder) / HOSTS_FILE} cannot be read ({error}). Save it as UTF-8 text.") from error
+        raise CheckpointError(
+            f"{Path(folder) / HOSTS_FILE} cannot be read ({error}). Save it as UTF-8 text."
+        ) from error
     lines = (line.partition("#")[0].strip().lower() for line in text.splitlines())
     return (*HOSTS, *(line.removeprefix("*") for line in lines if line))
 
@@ -87,7 +89,9 @@ def _remote(web: Web, url: str) -> Remote:
     try:
         response = web.request(url, {})
     except BrokenTransferError as error:
-        raise CheckpointError(f"{shown(url)} cannot be downloaded: {error}. Try again once it can be reached.") from error
+        raise CheckpointError(
+            f"{shown(url)} cannot be downloaded: {error}. Try again once it can be reached."
+        ) from error
     response.close()
     if response.status != 200:
         raise refusal(url, response.status)

@@ -5,6 +5,7 @@ goes to an address that was checked, so that a name cannot point elsewhere in be
 one, nobody could tell what the name stands for.
 """
 
+import contextlib
 import http.client
 import importlib
 import ipaddress
@@ -47,6 +48,7 @@ class Direct:
 
     def connection(self, host: str, port: int, address: str, secure: bool) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+        connection.default_port = port  # signed addresses are signed for a Host header without the port
         connection.sock = socket.create_connection((address, port), TIMEOUT_S)
         if secure:
             connection.sock = _tls_context().wrap_socket(connection.sock, server_hostname=host)
@@ -58,10 +60,8 @@ DIRECT: Transport = Direct()
 
 def _tls_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    try:  # some installations of Python know no authorities of their own
+    with contextlib.suppress(ImportError, OSError):  # some installations of Python know no authorities of their own
         context.load_verify_locations(importlib.import_module("certifi").where())
-    except (ImportError, OSError):
-        pass
     return context
 
 
@@ -147,11 +147,7 @@ class Web:
         parts = urlsplit(url)
         target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
         target += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?") if parts.query else ""
-        address = self._address(url, host, port)
-        try:
-            connection = self._transport.connection(host, port, address, secure)
-        except OSError as error:
-            raise BrokenTransferError(f"{host} cannot be reached ({error})") from error
+        connection = self._connection(self._addresses(url, host, port), host, port, secure)
         try:
             connection.request(method, target, headers=dict(headers))
             reply = connection.getresponse()
@@ -161,21 +157,29 @@ class Web:
         found = {name.lower(): value for name, value in reply.getheaders()}
         return Response(url, reply.status, found, connection, reply)
 
-    def _address(self, url: str, host: str, port: int) -> str:
-        """The address to connect to; every one that the name stands for must be public."""
+    def _connection(self, addresses: Sequence[str], host: str, port: int, secure: bool) -> http.client.HTTPConnection:
+        """To the first address that answers."""
+        failure: OSError | None = None
+        for address in addresses:
+            try:
+                return self._transport.connection(host, port, address, secure)
+            except OSError as error:
+                failure = error
+        raise BrokenTransferError(f"{host} cannot be reached ({failure or 'it has no address'})") from failure
+
+    def _addresses(self, url: str, host: str, port: int) -> list[str]:
+        """What the name stands for; every address must be public."""
         try:
             addresses = self._transport.addresses(host, port)
         except (OSError, UnicodeError) as error:
             raise BrokenTransferError(f"the host {host} was not found ({error})") from error
         trusted = bool(self._trusted) and origin(url) == origin(self._trusted)
-        if not addresses:
-            raise BrokenTransferError(f"the host {host} was not found")
         for address in addresses:
             if not trusted and not is_public(address):
                 raise CheckpointError(
                     f"{shown(url)} is refused: {host} stands for {address}, an address that is not on the public internet"
                 )
-        return addresses[0]
+        return addresses
 
 
 def is_public(address: str) -> bool:

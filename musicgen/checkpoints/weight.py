@@ -103,6 +103,11 @@ class Weight:
         return torch.float32
 
     @property
+    def divisible(self) -> bool:
+        """Whether some rows can be read without making the whole."""
+        return False
+
+    @property
     def parts(self) -> tuple["Weight", ...]:
         """The weights that this one is made of."""
         return ()
@@ -151,6 +156,10 @@ class Stored(Weight):
     def dtype(self) -> torch.dtype:
         return self.stored_as
 
+    @property
+    def divisible(self) -> bool:
+        return True
+
     def files(self) -> Iterator[MappedFile]:
         yield self.file
 
@@ -193,6 +202,10 @@ class _Composed(Weight):
     @property
     def parts(self) -> tuple[Weight, ...]:
         return self.components
+
+    @property
+    def divisible(self) -> bool:
+        return all(part.divisible for part in self.components)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +51,9 @@ class TextEncoder(nn.Module):
 
 def empty_encoder(config: dict, tokenizer: Path) -> TextEncoder:
     """An encoder whose weights are allocated but not filled, for weights that lie inside a checkpoint."""
-    transformers = require("transformers", "The text encoder")
+    library = _t5()
     with torch.device("meta"):
-        encoder = transformers.T5EncoderModel(transformers.T5Config(**config))
+        encoder = library.T5EncoderModel(library.T5Config(**config))
     encoder = encoder.to_empty(device="cpu")
     encoder.encoder.embed_tokens = encoder.shared  # to_empty unties them
     return TextEncoder(encoder, _tokenizer(tokenizer))
@@ -69,7 +70,7 @@ def find_encoder(config: TextConfig, folder: Path | None, search: Sequence[Path]
         for candidate in (Path(parent) / config.name, Path(parent) / config.name.rpartition("/")[2]):
             if (candidate / "config.json").is_file():
                 return _checked(_from_pretrained(candidate, local_only=True), config, candidate)
-    require("transformers", "The text encoder")
+    _t5()  # so that a missing library is not mistaken for a missing file
     failures = []
     for local_only in (True, False):
         try:
@@ -88,9 +89,9 @@ def find_encoder(config: TextConfig, folder: Path | None, search: Sequence[Path]
 
 
 def _from_pretrained(name: str | Path, local_only: bool) -> TextEncoder:
-    transformers = require("transformers", "The text encoder")
+    library = _t5()
     try:
-        encoder = transformers.T5EncoderModel.from_pretrained(str(name), local_files_only=local_only)
+        encoder = library.T5EncoderModel.from_pretrained(str(name), local_files_only=local_only)
         return TextEncoder(encoder, _tokenizer(name, local_only))
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -98,12 +99,16 @@ def _from_pretrained(name: str | Path, local_only: bool) -> TextEncoder:
 
 
 def _tokenizer(name: str | Path, local_only: bool = True) -> object:
-    transformers = require("transformers", "The text encoder")
+    library = require("transformers.models.auto.tokenization_auto", "The text encoder", "transformers")
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(name), local_files_only=local_only)
+        return library.AutoTokenizer.from_pretrained(str(name), local_files_only=local_only)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"the tokenizer in {name} cannot be loaded: {type(error).__name__}: {reason}") from error
+
+
+def _t5() -> ModuleType:
+    return require("transformers.models.t5.modeling_t5", "The text encoder", "transformers")
 
 
 def _checked(encoder: TextEncoder, config: TextConfig, source: str | Path) -> TextEncoder:

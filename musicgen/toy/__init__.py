@@ -4,11 +4,13 @@ import math
 import os
 import shutil
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..checkpoints.audiocraft_settings import TEXT_DIMS
 from ..checkpoints.layout import codec_shapes, conditioner_shapes, lm_shapes
 from ..config import CodecConfig, LMConfig, MelodyConfig, ModelConfig, TextConfig, delays_for
 from ..errors import InputError
@@ -17,8 +19,8 @@ from .parts import Parts, text_weights, write_json
 
 MARKER = "toy.json"
 FORMATS = {"audiocraft": audiocraft.write, "huggingface": huggingface.write}
-_SAMPLE_RATE_HZ = 32000
-_RATIOS = (8, 5, 4, 4)  # those of every MusicGen: 50 frames a second
+MUSIC = (32000, (8, 5, 4, 4))  # sample rate and ratios of every MusicGen's codec: 50 frames a second
+SOUND = (16000, (8, 5, 4, 2))  # of AudioGen's
 
 
 def write_toy(
@@ -36,11 +38,14 @@ def write_toy(
     n_filters: int = 8,
     latent_dim: int = 128,
     text_layers: int = 1,
+    text: str = "t5-small",
+    codec: tuple[int, tuple[int, ...]] = MUSIC,
 ) -> Path:
     """Write a checkpoint with its text encoder and tokenizer into `folder`, and return it.
 
     One seed gives one set of weights in both formats. InputError if `folder` holds anything but an earlier toy.
     Nothing half-written is left behind. Audiocraft itself loads it only if `segment_s` is more than 18.
+    text: the name of the encoder, which decides its width. codec: sample rate in Hz, and ratios of its layers.
     """
     if format not in FORMATS:
         raise InputError(f"'format' must be one of {', '.join(FORMATS)}, got {format!r}")
@@ -49,7 +54,14 @@ def write_toy(
         raise InputError(f"{folder} is a file. Give the name of a new folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise InputError(f"{folder} is not empty and holds no toy checkpoint. Give the name of a new folder.")
-    config = _config(folder.name, stereo, melody, dim, n_heads, n_layers, cardinality, segment_s, n_filters, latent_dim)
+    config = _config(folder.name, stereo, melody, dim, n_heads, n_layers, cardinality, segment_s)
+    config = replace(
+        config,
+        codec=replace(
+            config.codec, n_filters=n_filters, latent_dim=latent_dim, sample_rate_hz=codec[0], ratios=codec[1]
+        ),
+        text=TextConfig(text, TEXT_DIMS[text]),
+    )
     parts = _parts(config, text_layers, seed)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"
@@ -66,19 +78,9 @@ def write_toy(
 
 
 def _config(
-    name: str,
-    stereo: bool,
-    melody: bool,
-    dim: int,
-    n_heads: int,
-    n_layers: int,
-    cardinality: int,
-    segment_s: float,
-    n_filters: int,
-    latent_dim: int,
+    name: str, stereo: bool, melody: bool, dim: int, n_heads: int, n_layers: int, cardinality: int, segment_s: float
 ) -> ModelConfig:
-    channels = 2 if stereo else 1
-    n_frames = 1 + int(segment_s * _SAMPLE_RATE_HZ) // (2**14 // 4)
+    channels, (rate_hz, ratios) = 2 if stereo else 1, MUSIC
     return ModelConfig(
         name=name,
         lm=LMConfig(
@@ -91,17 +93,9 @@ def _config(
             delays=delays_for(4 * channels, channels),
             cross_attention=not melody,
         ),
-        codec=CodecConfig(
-            sample_rate_hz=_SAMPLE_RATE_HZ,
-            ratios=_RATIOS,
-            n_codebooks=4 * channels,
-            codebook_size=cardinality,
-            n_filters=n_filters,
-            latent_dim=latent_dim,
-            channels=channels,
-        ),
-        text=TextConfig(name="t5-small", dim=512),
-        melody=MelodyConfig(n_frames=n_frames) if melody else None,
+        codec=CodecConfig(rate_hz, ratios, 4 * channels, cardinality, channels=channels),
+        text=TextConfig("t5-small", TEXT_DIMS["t5-small"]),
+        melody=MelodyConfig(n_frames=1 + int(segment_s * rate_hz) // (2**14 // 4)) if melody else None,
         segment_s=segment_s,
     )
 
