@@ -11,7 +11,7 @@ import torch
 
 from . import audio as audio_files
 from . import cli_files, cli_predict
-from .checkpoints.locate import resolve
+from .checkpoints.download import obtain
 from .config import PRECISIONS, GenerationParams
 from .console import Progress, check_folder
 from .dependencies import require
@@ -132,10 +132,16 @@ def _generate(arguments: argparse.Namespace) -> None:
     if arguments.clip is not None:
         clip = audio_files.read(arguments.clip, arguments.start, arguments.end)
     device = find_device(arguments.device)
-    folder = resolve(arguments.model, [arguments.models / "musicgen"], allow_paths=True)
-    loaded = load(folder, arguments.precision, device, [arguments.models / "text_encoders"])
-    piece = Piece(arguments.prompt, arguments.negative, prompt=clip)
+    dirs = [arguments.models / "musicgen"]
     with Progress() as on_progress:
+
+        def downloaded(done: int, total: int) -> None:
+            on_progress("downloading", done, total)
+
+        folder = obtain(arguments.model, dirs, downloaded, allow_paths=True)
+        encoders = [arguments.models / "text_encoders"]
+        loaded = load(folder, arguments.precision, device, encoders, None, dirs, downloaded)
+        piece = Piece(arguments.prompt, arguments.negative, prompt=clip)
         audio, codes = make(loaded, piece, params, device, on_progress)
     if arguments.codes:
         _save_codes(codes.codes, arguments.codes)

@@ -5,9 +5,10 @@ import functools
 from pathlib import Path
 
 from .checkpoints import open_checkpoint
-from .checkpoints.convert import PRECISIONS, convert, find_text_encoder
+from .checkpoints.convert import PRECISIONS, convert, convert_diffusion, find_text_encoder
 from .checkpoints.describe import describe
-from .checkpoints.locate import resolve
+from .checkpoints.diffusion import open_diffusion
+from .checkpoints.locate import kind_of, resolve
 from .console import Progress
 
 
@@ -17,7 +18,9 @@ def add_convert(parser: argparse.ArgumentParser, models: Path) -> None:
     parser.add_argument("source", metavar="SRC", help="folder or file of a checkpoint, or a name below --models")
     parser.add_argument("target", type=Path, metavar="DST.safetensors")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, help="of the language model's matrices; by itself as they are stored"
+        "--precision",
+        choices=PRECISIONS,
+        help="of the matrices of the language model or the diffusion; by itself as they are stored",
     )
     parser.add_argument("--no-text-encoder", action="store_true", help="leave the text encoder out: a smaller file")
     parser.add_argument("--models", type=Path, default=models, metavar="DIR", help="models folder (%(default)s)")
@@ -32,7 +35,14 @@ def add_inspect(parser: argparse.ArgumentParser, models: Path) -> None:
 
 def _convert(arguments: argparse.Namespace) -> None:
     dirs = [arguments.models / "musicgen"]
-    checkpoint = open_checkpoint(resolve(arguments.source, dirs, allow_paths=True), codec_dirs=dirs)
+    source = resolve(arguments.source, dirs, allow_paths=True)
+    if kind_of(source) == "diffusion":
+        with Progress() as on_progress:
+            on_step = functools.partial(on_progress, "converting")
+            convert_diffusion(open_diffusion(source), arguments.target, arguments.precision, on_step)
+        print(arguments.target)
+        return
+    checkpoint = open_checkpoint(source, codec_dirs=dirs)
     text_encoder = None
     if not arguments.no_text_encoder:
         text_encoder = find_text_encoder(checkpoint, [arguments.models / "text_encoders"])

@@ -26,6 +26,8 @@ class UnetConfig:
     cross_attention: bool = False  # the transformer attends to the condition, which is otherwise added
 
     def __post_init__(self) -> None:
+        if self.hidden < 1 or self.depth < 1 or self.stride < 2 or not self.growth >= 1:
+            raise CheckpointError(f"the diffusion U-Net {self} is none: it has no levels, or they do not get smaller")
         for width in self.widths:
             if width % self.norm_groups or (self.transformer and width == self.widths[-1] and width % 16):
                 raise CheckpointError(
@@ -67,6 +69,13 @@ class ScheduleConfig:
     beta_exp: float = 1.0
     clip: float = 5.0  # of the signal after each step; 0 = off
     noise_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_t0 <= self.beta_t1 < 1 or self.beta_exp <= 0:
+            raise CheckpointError(
+                f"the diffusion schedule from {self.beta_t0:g} to {self.beta_t1:g} with exponent {self.beta_exp:g} is "
+                "none: the noise must grow from more than 0 to less than 1"
+            )
 
 
 @dataclass(frozen=True)

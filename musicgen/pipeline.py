@@ -1,7 +1,8 @@
 """The facade: load a checkpoint; condition; generate; decode. What nodes and the command line call.
 
 Three objects come out of a checkpoint, split as ComfyUI splits MODEL, CLIP and VAE: LanguageModel, Conditioner
-and Codec. The audiocraft engine (`reference/audiocraft.py`) has objects with the same methods.
+and Codec. The audiocraft engine (`reference/audiocraft.py`) has objects with the same methods. Diffusion comes from
+a file of its own, and decodes codes in the codec's place.
 """
 
 import logging
@@ -13,14 +14,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .audio import Audio
 from .checkpoints import Checkpoint, TextEncoderSource, Weight, blend, fill, open_checkpoint
+from .checkpoints.diffusion import open_diffusion
 from .checkpoints.download import open_model
 from .codec import Codec, fingerprint
 from .codes import Codes
 from .conditioning import Conditioner, Conditioning, TextEncoder, empty_encoder, find_encoder
 from .config import GenerationParams, ModelConfig, with_fingerprint
+from .diffusion import WINDOW_S, MultiBandDecoder
+from .diffusion_config import DiffusionConfig
 from .errors import InputError
 from .lm import LM, RowNoise, Sampling, Stream, generate_codes, quantize_linears, resolve_precision, storage_dtype
+from .seeds import row_seed
 from .windows import Window, plan_windows
 
 logger = logging.getLogger(__name__)
@@ -179,6 +185,75 @@ def load(
     checkpoint.close()
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
+
+
+class Diffusion(nn.Module):
+    """A MultiBand Diffusion model: another decoder for the codes of the codec that it was trained with."""
+
+    def __init__(self, config: DiffusionConfig, decoder: MultiBandDecoder):
+        super().__init__()
+        self.config = config
+        self.decoder = decoder
+
+    def decode(self, codec: Codec, codes: Codes, seed: int = 0, on_step: OnStep | None = None) -> Audio:
+        """Audio [B, channels, L] of codes [B, K, T]: `refine` of what the codec itself makes of them."""
+        self.check(codec, codes)
+        plain = codec.decode(codes, on_step and (lambda done, total: on_step(0, 1)))
+        return self.refine(plain, codec.decode_latent(codes), seed, on_step)
+
+    def refine(self, plain: Audio, latents: Tensor, seed: int = 0, on_step: OnStep | None = None) -> Audio:
+        """The same from the codec's `decode` and `decode_latent`, for a codec that need not stay on the device.
+
+        The noise of clip i is that of `row_seed(seed, i)`, the same for all of its channels: where left and right
+        have the same codes, they sound the same. on_step(done, total) is also called between layers with numbers
+        that have not changed; what it raises ends the run.
+        """
+        n_clips, n_channels, length = plain.samples.shape
+        seeds = [row_seed(seed, clip) for clip in range(n_clips) for _ in range(n_channels)]
+        samples = self.decoder.decode(latents, plain.samples.reshape(-1, length), seeds, on_step)
+        return Audio(samples.view_as(plain.samples), plain.rate_hz)
+
+    def check(self, codec: Codec, codes: Codes) -> None:
+        """InputError, naming both, for codes of a codec that this model was not made for."""
+        config = codec.config
+        fits = (config.sample_rate_hz, config.latent_dim) == (self.config.sample_rate_hz, self.config.latent_dim)
+        if not fits or any(2 * config.hop < band.unet.hop for band in self.config.bands):
+            raise InputError(
+                f"These codes were made for {codes.codec} (latents of width {config.latent_dim}), but the MultiBand "
+                f"Diffusion model is for {self.config.identity}. Decode them with the codec alone, or load the "
+                "diffusion model that belongs to it."
+            )
+        codes.check_codec(config.identity)
+
+    def memory_bytes(self, codes: Codes, codec: Codec) -> int:
+        """What a decode takes on the device besides the weights: the U-Net's levels for one window, and signals."""
+        length = codes.n_frames * codec.config.hop
+        rows = codes.codes.shape[0] * codec.config.channels
+        return 4 * (100 * min(rows * length, int(WINDOW_S * self.config.sample_rate_hz)) + 6 * length)
+
+
+def load_diffusion(path: Path, precision: str = "float32", name: str | None = None) -> Diffusion:
+    """Read a MultiBand Diffusion file into CPU memory. precision: of the U-Nets; float16 and bfloat16 are for GPUs.
+
+    Raises CheckpointError for a file that is missing, damaged, unsafe, or of an unknown architecture.
+    """
+    if precision not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"'precision' of a diffusion model must be float32, bfloat16 or float16, got {precision!r}")
+    begun = time.perf_counter()
+    checkpoint = open_diffusion(Path(path))
+    config = replace(checkpoint.config, name=name or checkpoint.config.name)
+    with torch.device("meta"):
+        decoder = MultiBandDecoder(config)
+    for band in decoder.bands:
+        band.unet.to(getattr(torch, precision))
+    fill(decoder, checkpoint.weights, str(checkpoint.path))
+    for number, band in enumerate(decoder.bands):
+        if band.processor:
+            band.processor.check(f"{checkpoint.path}, band {number}")
+    checkpoint.close()
+    decoder.eval().requires_grad_(False)
+    logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
+    return Diffusion(config, decoder)
 
 
 def apply_fine_tune(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from . import audio as audio_files
-from .checkpoints.locate import resolve
+from .checkpoints.download import obtain, obtain_weights
 from .config import MAX_SEED, GenerationParams
 from .errors import InputError
-from .pipeline import load
+from .pipeline import apply_fine_tune, load
 from .runner import Piece, find_device, make
 
 DEFAULT_MODEL = "facebook/musicgen-stereo-melody"
@@ -199,13 +199,15 @@ def predict(
         clip = audio_files.read(Path(request.input_audio), request.continuation_start, request.end_s)
     place = find_device(device)
     checkpoints = [models_dir / "musicgen"]
+
+    def downloaded(done: int, total: int) -> None:
+        on_progress("downloading", done, total)
+
     tuned = None
     if request.replicate_weights:
-        from .checkpoints.locate import find_weights
-        from .pipeline import apply_fine_tune
-
-        tuned = find_weights(request.replicate_weights, checkpoints)
-    loaded = load(resolve(model, checkpoints, allow_paths=True), precision, place, [models_dir / "text_encoders"])
+        tuned = obtain_weights(request.replicate_weights, checkpoints, downloaded, allow_paths=True)
+    folder = obtain(str(model), checkpoints, downloaded, allow_paths=True)
+    loaded = load(folder, precision, place, [models_dir / "text_encoders"], None, checkpoints, downloaded)
     if tuned is not None:
         tuned_model, conditioner = apply_fine_tune(loaded.model, loaded.conditioner, tuned, 1.0)
         loaded = replace(loaded, model=tuned_model, conditioner=conditioner)

@@ -12,6 +12,8 @@ from .sockets import AUDIO, CATEGORY, CODEC, CODES, audio_in, audio_out
 MAX_TIME_S = 86400.0
 FORMATS = ("wav", "mp3", "flac", "opus")
 
+BIT_DEPTHS = {"16": "s16", "24": "s24", "32 float": "f32"}
+
 
 class MusicGenTrimAudio:
     DESCRIPTION = "Cuts a clip out of a longer sound, by start and end time. Sample rate and channels stay as they are."
@@ -134,8 +136,18 @@ class MusicGenSaveAudio:
                     list(FORMATS),
                     {
                         "default": "wav",
-                        "tooltip": "wav: 16 bit, no loss; the workflow goes into a .json file beside it. flac: no "
+                        "tooltip": "wav: no loss; the workflow goes into a .json file beside it. flac: no "
                         "loss, smaller, carries the workflow. mp3, opus: small, carry the workflow.",
+                    },
+                ),
+            },
+            "optional": {
+                "bit_depth": (
+                    list(BIT_DEPTHS),
+                    {
+                        "default": "16",
+                        "tooltip": "Precision of wav and flac (bits a sample). 24 and 32 float keep more for further "
+                        "work; 32 float is for wav only. mp3 and opus have none.",
                     },
                 ),
             },
@@ -147,17 +159,23 @@ class MusicGenSaveAudio:
         audio: dict,
         filename_prefix: str,
         format: str,
+        bit_depth: str = "16",
         prompt: dict | None = None,
         extra_pnginfo: dict | None = None,
     ) -> dict:
         sound = audio_in(audio)
+        sample_format = BIT_DEPTHS[bit_depth] if format in ("wav", "flac") else "s16"
         folder, filename, counter, subfolder = host.save_location(filename_prefix)
         metadata = host.file_metadata(prompt, extra_pnginfo)
         saved = []
         for i in range(sound.samples.shape[0]):
             name = f"{filename.replace('%batch_num%', str(i))}_{counter + i:05}_.{format}"
             engine.write(
-                replace(sound, samples=sound.samples[i : i + 1]), folder / name, format, metadata=metadata or None
+                replace(sound, samples=sound.samples[i : i + 1]),
+                folder / name,
+                format,
+                sample_format=sample_format,
+                metadata=metadata or None,
             )
             saved.append({"filename": name, "subfolder": subfolder, "type": "output"})
         return {"ui": {"audio": saved}, "result": (audio,)}

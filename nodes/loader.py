@@ -120,7 +120,14 @@ class MusicGenFineTune:
         "in stays as it is; several fine-tunes can follow one another."
     )
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ("musicgen lora", "fine-tuned weights", "replicate weights", "trained model", "blend models", "style")
+    SEARCH_ALIASES = (
+        "musicgen lora",
+        "fine-tuned weights",
+        "replicate weights",
+        "trained model",
+        "blend models",
+        "style",
+    )
     FUNCTION = "apply"
     RETURN_TYPES = (MODEL, CONDITIONER)
     RETURN_NAMES = ("model", "conditioner")

@@ -265,6 +265,15 @@ class Codec(nn.Module):
             on_step(1, 1)
         return Audio(samples.float().cpu(), self.config.sample_rate_hz)
 
+    @torch.inference_mode()
+    def decode_latent(self, codes: Codes) -> Tensor:
+        """Codes [B, K, T] -> sums of codebook vectors [B * C, D, T], for MultiBand Diffusion."""
+        codes.check_codec(self.config.identity)
+        channels = self.config.channels
+        rows = torch.stack([codes.codes[:, channel::channels] for channel in range(channels)], dim=1).flatten(0, 1)
+        inner = self.compression_model.model if channels > 1 else self.compression_model
+        return inner.decode_latent(rows.to(self._device)).cpu()
+
 
 @dataclass(frozen=True)
 class Loaded:

@@ -299,3 +299,21 @@ def test_audiocraft_engine_refuses_a_precision(folders, toys):
     link.symlink_to(toys(), target_is_directory=True)
     with pytest.raises(InputError, match="'precision'"):
         call("MusicGenLoader", model="mine", precision="int8", engine="audiocraft")
+
+
+@pytest.mark.parametrize(("bit_depth", "bits"), [("16", 16), ("24", 24), ("32 float", 32)])
+def test_wav_is_saved_as_deep_as_asked(folders, bit_depth, bits):
+    sound = {"waveform": torch.tensor([[[0.1, -0.2, 0.300001] * 100]]), "sample_rate": 32000}
+    shown = NODES["MusicGenSaveAudio"]().save(sound, "deep", "wav", bit_depth)
+    (item,) = shown["ui"]["audio"]
+    file = Path(folders.get_output_directory()) / item["subfolder"] / item["filename"]
+    assert int.from_bytes(file.read_bytes()[34:36], "little") == bits
+    torch.testing.assert_close(
+        read(file).samples, sound["waveform"], atol=2.0 ** -(bits - 2) if bits < 32 else 0, rtol=0
+    )
+
+
+def test_flac_has_no_float(folders):
+    sound = {"waveform": torch.full((1, 1, 300), 0.1), "sample_rate": 32000}
+    with pytest.raises(InputError, match=r"flac.*s16|flac.*16"):
+        NODES["MusicGenSaveAudio"]().save(sound, "deep", "flac", "32 float")

@@ -255,3 +255,16 @@ def test_the_graph_of_a_request():
         1,
     ]
     assert tuned["sampler"]["inputs"]["prompt"] == ["codes", 0] and tuned["save"]["inputs"]["format"] == "mp3"
+
+
+def test_fine_tuned_weights_are_used_and_left_behind(make, toys):
+    plain, _ = make()
+    tuned, _ = make(replicate_weights=str(toys(stereo=True, melody=True, seed=9)))
+    again, _ = make(replicate_weights="")
+    assert torch.equal(plain.samples, again.samples) and not torch.equal(plain.samples, tuned.samples)
+    other, _ = make(model=toys(stereo=True, melody=True, seed=9), seed=5)
+    assert tuned.samples.shape == other.samples.shape
+    with pytest.raises(CheckpointError, match="stereo"):
+        make(replicate_weights=str(toys()))
+    with pytest.raises((CheckpointError, InputError), match="https"):
+        make(replicate_weights="http://example.com/x.tar")

@@ -18,6 +18,7 @@ from ..errors import InputError
 from . import hub
 from .checkpoint import Checkpoint, TextEncoderSource
 from .converted import DIGEST_KEY, KEY, TOKENIZER_KEY, config_json
+from .diffusion import DiffusionCheckpoint, metadata_of
 from .safetensors_file import DTYPES
 from .t5 import read_t5, read_tokenizer
 from .weight import Weight, slabs
@@ -88,11 +89,36 @@ def convert(
     on_step(bytes written, bytes in all); what it raises ends the work. The file appears whole or not at all.
     InputError: a target that exists or cannot be written, a full disk.
     """
-    if precision not in (None, *PRECISIONS):
-        raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    _check_target(target)
+    _check(target, precision)
     entries = list(_entries(checkpoint, precision, text_encoder))
-    header = _header(checkpoint, entries, text_encoder)
+    config = config_json(checkpoint.config, text_encoder.config if text_encoder else None)
+    metadata = {"format": "pt", KEY: config}
+    if text_encoder:
+        metadata[TOKENIZER_KEY] = text_encoder.tokenizer_json
+    try:
+        return _save(target, entries, metadata, on_step)
+    finally:
+        checkpoint.close()
+
+
+def convert_diffusion(
+    checkpoint: DiffusionCheckpoint, target: Path, precision: str | None = None, on_step: OnStep | None = None
+) -> Path:
+    """The same for a MultiBand Diffusion model. `precision` is of the convolutions' weights."""
+    _check(target, precision)
+    entries = []
+    for name, weight in checkpoint.weights.items():
+        wide = precision and ".unet." in name and len(weight.shape) > 2
+        entries.append(_Entry(name, weight, getattr(torch, precision) if wide else weight.dtype))
+    entries.sort(key=lambda entry: -entry.dtype.itemsize)
+    try:
+        return _save(target, entries, {"format": "pt", **metadata_of(checkpoint.config)}, on_step)
+    finally:
+        checkpoint.close()
+
+
+def _save(target: Path, entries: Sequence[_Entry], metadata: dict[str, str], on_step: OnStep | None) -> Path:
+    header = _header(entries, metadata)
     total = len(header) + sum(entry.n_bytes for entry in entries)
     if (free := shutil.disk_usage(target.parent).free) < total:
         raise _no_space(target, total, free)
@@ -109,11 +135,12 @@ def convert(
         raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:
         draft.unlink(missing_ok=True)
-        checkpoint.close()
     return target
 
 
-def _check_target(target: Path) -> None:
+def _check(target: Path, precision: str | None) -> None:
+    if precision not in (None, *PRECISIONS):
+        raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if target.suffix != ".safetensors":
         raise InputError(f"'{target}' must end in .safetensors")
     if not target.parent.is_dir():
@@ -143,12 +170,8 @@ def _entries(checkpoint: Checkpoint, precision: str | None, text_encoder: TextEn
     yield from sorted(entries, key=lambda entry: -entry.dtype.itemsize)
 
 
-def _header(checkpoint: Checkpoint, entries: Sequence[_Entry], text_encoder: TextEncoderSource | None) -> bytes:
-    config = config_json(checkpoint.config, text_encoder.config if text_encoder else None)
-    metadata = {"format": "pt", KEY: config, DIGEST_KEY: _NO_DIGEST}
-    if text_encoder:
-        metadata[TOKENIZER_KEY] = text_encoder.tokenizer_json
-    table: dict = {"__metadata__": metadata}
+def _header(entries: Sequence[_Entry], metadata: dict[str, str]) -> bytes:
+    table: dict = {"__metadata__": {**metadata, DIGEST_KEY: _NO_DIGEST}}
     position = 0
     for entry in entries:
         end = position + entry.n_bytes

@@ -13,9 +13,11 @@ from ..errors import CheckpointError
 from .checkpoint import Checkpoint, TextEncoderSource
 from .codecs import MissingCodecError
 from .converted import DIGEST_KEY
+from .diffusion import open_diffusion
 from .formats import open_checkpoint
 from .huggingface import is_encodec, open_encodec
 from .safetensors_file import read_with_metadata
+from .sniff import sniff
 from .torch_file import TorchFile
 from .weight import MappedFile, Weight, slabs
 
@@ -33,6 +35,8 @@ def describe(path: Path, dirs: Sequence[Path] = ()) -> list[tuple[str, str]]:
     `dirs`: folders of models, for a codec that it only names. CheckpointError for anything that is not a sound
     checkpoint: damaged, unsafe, of another kind.
     """
+    if path.is_file() and sniff(path) == "diffusion":
+        return _describe_diffusion(path)
     if path.is_dir() and is_encodec(path):
         config, weights = open_encodec(path, 1, None)
         _verify(weights.items())
@@ -58,6 +62,28 @@ def describe(path: Path, dirs: Sequence[Path] = ()) -> list[tuple[str, str]]:
         ("window", f"{config.segment_s:g} s"),
         ("codec", codec or f"{config.codec.identity.partition(' [')[0]}; {checkpoint.codec_origin}"),
         ("text encoder", _text_encoder(config, checkpoint.text_encoder)),
+    ]
+    checkpoint.close()
+    return rows
+
+
+def _describe_diffusion(path: Path) -> list[tuple[str, str]]:
+    checkpoint = open_diffusion(path)
+    if checkpoint.format == "converted":
+        _check_digest(next(checkpoint.files()))
+    else:
+        TorchFile(path).verify()
+    _verify(checkpoint.weights.items())
+    config, unet = checkpoint.config, checkpoint.config.bands[0].unet
+    parts = [name for name in ("bilstm", "transformer", "cross_attention") if getattr(unet, name)]
+    rows = [
+        ("what", f"MultiBand Diffusion, {len(config.bands)} bands"),
+        ("format", _FORMATS[checkpoint.format]),
+        ("size", f"{path.stat().st_size / 1e9:.3f} GB, checked"),
+        ("U-Net", f"widths {', '.join(map(str, unet.widths))}; bottleneck: {', '.join(parts) or 'condition only'}"),
+        ("parameters", _millions(checkpoint.weights.values())),
+        ("stored as", _precisions(checkpoint.weights.values())),
+        ("codec", f"{config.sample_rate_hz} Hz, latents of width {config.latent_dim}"),
     ]
     checkpoint.close()
     return rows

@@ -16,7 +16,7 @@ from . import hub, locate
 from .checkpoint import Checkpoint
 from .codecs import MissingCodecError
 from .formats import open_checkpoint
-from .published import CODEC, KNOWN, REVISIONS, files_of
+from .published import CODEC, DIFFUSION, DIFFUSION_MODEL, KNOWN, REVISIONS, files_of
 from .transfer import Remote, fetch, refusal
 from .urls import allowed_hosts, check_url, fetch_url, is_url
 from .web import BrokenTransferError, Transport, Web, shown
@@ -47,6 +47,22 @@ def obtain_weights(name_or_url: str, dirs: Sequence[Path], on_step: OnStep, allo
             f"There is no folder of models to download {shown(name_or_url)} into. Give the name of a file."
         )
     return fetch_url(name_or_url, Path(dirs[0]), on_step)
+
+
+def obtain_diffusion(name: str, dirs: Sequence[Path], on_step: OnStep, allow_paths: bool = False) -> Path:
+    """As `locate.resolve_diffusion`, but the published model is downloaded into the first of `dirs` if it is in none."""
+    if name == DIFFUSION_MODEL and dirs and not hub.is_offline():
+        try:
+            return locate.resolve_diffusion(name, dirs, allow_paths)
+        except CheckpointError:
+            fetch_repository(DIFFUSION, Path(dirs[0]), on_step)
+    return locate.resolve_diffusion(name, dirs, allow_paths)
+
+
+def check_diffusion(name: str, dirs: Sequence[Path]) -> None:
+    """CheckpointError for what `obtain_diffusion` could not give, as far as it shows without the network."""
+    if name != DIFFUSION_MODEL or not dirs or hub.is_offline():
+        locate.resolve_diffusion(name, dirs)
 
 
 def check(name_or_url: str, dirs: Sequence[Path]) -> None:

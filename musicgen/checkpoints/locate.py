@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import CheckpointError
 from . import audiocraft, codecs, hub, huggingface
 from .formats import detect
-from .published import KNOWN
+from .published import DIFFUSION, DIFFUSION_FILES, DIFFUSION_MODEL, KNOWN
 from .sniff import sniff
 
 MAX_DEPTH = 3  # folders below a models folder: owner/model, and one more for those who sort theirs
@@ -22,16 +22,21 @@ def list_models(dirs: Sequence[Path]) -> list[str]:
     A model is a folder, or one file: converted, or of a training run that names a published codec.
     A name that several folders have is listed once; `resolve` refuses it, naming all of them.
     """
-    return _names(dirs, whole=True)
+    return _names(dirs, {"model"})
 
 
 def list_weights(dirs: Sequence[Path]) -> list[str]:
     """Names of everything in `dirs` that a fine-tune may be, sorted: all models, and weights without a codec."""
-    return _names(dirs, whole=False)
+    return _names(dirs, {"model", "weights"})
 
 
-def _names(dirs: Sequence[Path], whole: bool) -> list[str]:
-    names = {path.relative_to(root).as_posix() for root in map(Path, dirs) for path in _checkpoints(root, whole)}
+def list_diffusion(dirs: Sequence[Path]) -> list[str]:
+    """Names of all MultiBand Diffusion files in `dirs`, sorted."""
+    return _names(dirs, {"diffusion"})
+
+
+def _names(dirs: Sequence[Path], kinds: set[str]) -> list[str]:
+    names = {path.relative_to(root).as_posix() for root in map(Path, dirs) for path in _checkpoints(root, kinds)}
     return sorted(names, key=lambda name: (name.casefold(), name))
 
 
@@ -61,6 +66,34 @@ def resolve(name_or_path: str | Path, dirs: Sequence[Path], allow_paths: bool = 
         if any(_holds_files(folder) for folder in there):
             raise _incomplete(candidate, next(folder for folder in there if _holds_files(folder)))
     raise missing_model_error(name, dirs)
+
+
+def resolve_diffusion(name_or_path: str | Path, dirs: Sequence[Path], allow_paths: bool = False) -> Path:
+    """The file of a MultiBand Diffusion model: a name as `list_diffusion` gives it, or DIFFUSION_MODEL.
+
+    `allow_paths` also takes any file that exists. CheckpointError says what to download, and where to put it.
+    """
+    name = str(name_or_path)
+    if allow_paths and name and Path(name).expanduser().is_file():
+        return Path(name).expanduser()
+    if not _is_name(name):
+        raise CheckpointError(f"{name[:200]!r} is not a usable name of a MultiBand Diffusion file.")
+    # The published one may also lie in the folder of models itself.
+    for candidate in (name, name.rpartition("/")[2]) if name == DIFFUSION_MODEL else (name,):
+        found = [path for path in _distinct(Path(root) / candidate for root in dirs) if path.is_file()]
+        if len(found) > 1:
+            raise CheckpointError(
+                f"There are {len(found)} files named '{candidate}': {' and '.join(map(str, found))}. Remove all but one."
+            )
+        if found:
+            return found[0]
+    names = list_diffusion(dirs)
+    there = f"Found there: {', '.join(names[:_SHOWN])}." if names else "None was found there."
+    target = (Path(dirs[0]) if dirs else Path("models") / "musicgen") / DIFFUSION
+    raise CheckpointError(
+        f"There is no MultiBand Diffusion model '{name}' in {_shown(dirs)}. {there} Download {DIFFUSION_FILES[0]} from "
+        f"{hub.endpoint()}/{DIFFUSION} into {target}"
+    )
 
 
 def is_installed(name: str, dirs: Sequence[Path]) -> bool:
@@ -116,24 +149,25 @@ def _holds_files(folder: Path) -> bool:
     return any(entry.is_file() and not entry.name.startswith(".") for entry in folder.iterdir())
 
 
-def _checkpoints(folder: Path, whole: bool, depth: int = MAX_DEPTH) -> Iterator[Path]:
-    """Checkpoints below `folder`, `whole` or all; what lies inside the folder of a checkpoint is its own."""
+def _checkpoints(folder: Path, kinds: set[str], depth: int = MAX_DEPTH) -> Iterator[Path]:
+    """Checkpoints of these kinds below `folder`; what lies inside the folder of a checkpoint is its own."""
     try:
         children = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
     except OSError:  # absent, or not ours to read
         return
     for child in children:
         if child.is_file():
-            kind = _kind(child)
-            if kind == "model" or (kind == "weights" and not whole):
+            if kind_of(child) in kinds:
                 yield child
         elif detect(child):
-            yield child
+            if "model" in kinds:
+                yield child
         elif depth > 1:
-            yield from _checkpoints(child, whole, depth - 1)
+            yield from _checkpoints(child, kinds, depth - 1)
 
 
-def _kind(path: Path) -> str | None:
+def kind_of(path: Path) -> str | None:
+    """What a file seems to be: see `sniff`."""
     try:
         stat = path.stat()
         return _sniffed(path, stat.st_size, stat.st_mtime_ns)

@@ -16,6 +16,10 @@ KNOWN = (
 
 CODEC = "facebook/encodec_32khz"  # which all models of music share; some only name it
 
+DIFFUSION = "facebook/multiband-diffusion"  # decodes the codes of all models of music
+DIFFUSION_FILES = ("mbd_musicgen_32khz.th",)
+DIFFUSION_MODEL = f"{DIFFUSION}/{DIFFUSION_FILES[0]}"
+
 # In the order of their download: the last one is what a folder is known by, so that it is not taken for whole before.
 MODEL_FILES = ("compression_state_dict.bin", "state_dict.bin")
 CODEC_FILES = ("model.safetensors", "config.json")
@@ -27,5 +31,7 @@ REVISIONS: dict[str, str] = {}
 
 
 def files_of(name: str) -> tuple[str, ...]:
-    """What to download of a published repository: a model in audiocraft's format, or a codec in Hugging Face's."""
+    """What to download of a published repository: a model in audiocraft's format, a codec in Hugging Face's, ..."""
+    if name == DIFFUSION:
+        return DIFFUSION_FILES
     return MODEL_FILES if name in KNOWN else CODEC_FILES

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .converted import KEY
+from .diffusion import KEY as DIFFUSION_KEY
 from .published import CODEC
 from .safetensors_file import looks_like_safetensors
 
@@ -12,16 +13,21 @@ _LOOKED_AT = 16 * 2**20  # bytes of a header or table of contents; larger ones a
 
 
 def sniff(path: Path) -> str | None:
-    """model: loads by itself. weights: fits into another model. None: anything else, or not to be read.
+    """model: loads by itself. weights: fits into another model. diffusion: MultiBand Diffusion. None: anything else.
 
     Nothing is unpickled: settings are looked for as text.
     """
     try:
         if looks_like_safetensors(path):
-            return "model" if f'"{KEY}":'.encode() in _header(path) else None
+            header = _header(path)
+            if f'"{DIFFUSION_KEY}":'.encode() in header:
+                return "diffusion"
+            return "model" if f'"{KEY}":'.encode() in header else None
         contents = _pickle(path)
     except (CheckpointError, OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile):
         return None
+    if b"model_state" in contents and b"processor_state" in contents:
+        return "diffusion"
     if b"xp.cfg" not in contents or b"transformer_lm" not in contents:
         return None
     return "model" if f"//pretrained/{CODEC}".encode() in contents else "weights"

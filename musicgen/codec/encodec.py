@@ -90,6 +90,13 @@ class Codec(nn.Module):
         self._in_steps(chunks, rows.shape[0], codes.n_frames, on_step)
         return Audio(samples.view(-1, config.channels, samples.shape[-1]), config.sample_rate_hz)
 
+    @torch.no_grad()
+    def decode_latent(self, codes: Codes) -> Tensor:
+        """The sums of codebook vectors [B * channels, D, T] on the CPU, a row for each channel of each clip."""
+        self._check(codes)
+        rows = stereo.separate(codes.codes, self.config.channels).long()
+        return self.quantizer.decode(rows.to(self.device)).cpu()
+
     def _in_steps(
         self, chunks: Callable[[slice, int], Iterator[None]], n_rows: int, n_frames: int, on_step: OnStep | None
     ) -> None:

@@ -1,5 +1,5 @@
 """MultiBand Diffusion: a decoder of codec latents that is slower than the codec's own, and clearer."""
 
-from .decoder import MultiBandDecoder
+from .decoder import WINDOW_S, MultiBandDecoder
 
-__all__ = ["MultiBandDecoder"]
+__all__ = ["WINDOW_S", "MultiBandDecoder"]

@@ -94,7 +94,9 @@ class MultiBandDecoder(nn.Module):
         groups = [slice(start, start + at_once) for start in range(0, n_rows, at_once)]
         progress = _Progress(on_step)
         jobs = [_windows(band.config, length, self.config.sample_rate_hz, window_s, fade_s) for band in self.bands]
-        progress.total = len(groups) * (sum(len(plan_steps(b.config.schedule)) * len(w) for b, w in zip(self.bands, jobs)) + 1)
+        progress.total = len(groups) * (
+            sum(len(plan_steps(b.config.schedule)) * len(w) for b, w in zip(self.bands, jobs)) + 1
+        )
         result = torch.empty(n_rows, length)
         for group in groups:
             rows = _Rows(latents[group].to(self.device), length, seeds[group])
@@ -158,8 +160,9 @@ def _estimate(
     hop, written = condition.hop, 0
     for first, last in windows:
         start, end = first * hop, min(last * hop, x.shape[-1])
-        piece = unet(x[:, None, start:end], step.step, condition(first, last), progress.tick)[:, 0]
-        place(out, piece, start, written, fade)
+        given = x[:, None, start:end].to(condition.dtype)
+        piece = unet(given, step.step, condition(first, last), progress.tick)[:, 0]
+        place(out, piece.to(out.dtype), start, written, fade)
         written = end
         progress.advance()
 
@@ -168,7 +171,8 @@ class _Condition:
     """The codec's latents as the bottleneck of a window wants them."""
 
     def __init__(self, unet: Unet, latents: Tensor, n_frames: int, keep: bool):
-        self._unet, self._latents, self._keep = unet, latents, keep
+        self.dtype = unet.conv_codec.weight.dtype
+        self._unet, self._latents, self._keep = unet, latents.to(self.dtype), keep
         self._kept: Tensor | None = None
         self.hop = unet.config.hop
         # Which of the T latents each frame takes: torch's own rounding, as in audiocraft's `interpolate`.

@@ -1,5 +1,6 @@
 """From noise to a signal in 20 steps. Source: audiocraft `NoiseSchedule.generate_subsampled`."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ def plan_steps(config: ScheduleConfig) -> list[Step]:
     cumulative = keep.cumprod(dim=0)
     visited = [*range(N_STEPS - 1, -1, -_STRIDE), 0]
     steps, level = [], keep.prod()
-    for step, following in zip(visited, visited[1:]):
+    for step, following in itertools.pairwise(visited):
         # audiocraft takes products of the same factors by prod here and by cumprod there, and alpha through 1 - beta.
         alpha = 1 - (1 - cumulative[step] / cumulative[following])
         last = step == visited[-2]

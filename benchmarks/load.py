@@ -1,0 +1,162 @@
+"""Seconds and peak memory of loading one checkpoint: audiocraft, this engine, and this engine with a converted file.
+
+    python benchmarks/load.py [--size 2gb] [--rounds 3] [--precisions float32 bfloat16] [--folder DIR]
+
+Random weights of the named size with a codec of full size, written into a temporary folder below DIR. Every load runs
+in a process of its own, with all libraries imported beforehand and the files in the system's cache; the median counts.
+Prints a table, asserts nothing.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Width, heads, layers, filters of the codec. "2gb" is half a medium model, 2.1 GB in audiocraft's float16.
+SIZES = {
+    "tiny": (128, 4, 4, 8),
+    "small": (1024, 16, 24, 64),
+    "2gb": (1536, 24, 24, 64),
+    "medium": (1536, 24, 48, 64),
+}
+
+
+def load_pack():
+    """The pack under an importable name, as ComfyUI would load it."""
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    sys.modules["pack"] = importlib.util.module_from_spec(spec)
+
+
+def write(size, folder):
+    """A checkpoint in audiocraft's format, and the same as one converted file."""
+    load_pack()
+    from pack.musicgen.checkpoints import open_checkpoint
+    from pack.musicgen.checkpoints.convert import convert, find_text_encoder
+    from pack.musicgen.toy import write_toy
+
+    dim, heads, layers, filters = SIZES[size]
+    original = write_toy(folder / "original", dim=dim, n_heads=heads, n_layers=layers, n_filters=filters)
+    checkpoint = open_checkpoint(original)
+    convert(checkpoint, folder / "converted.safetensors", text_encoder=find_text_encoder(checkpoint, []))
+
+
+def warm(path):
+    """Read every file once, so that no load waits for the disk."""
+    for file in [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]:
+        with open(file, "rb") as stream:
+            while stream.read(2**24):
+                pass
+
+
+def worker(engine, path, precision):
+    """Load once; print seconds, peak memory above what was there before, and the weights' bytes."""
+    load_pack()
+    import torch
+    import transformers  # noqa: F401  imported before the clock runs
+    import yaml  # noqa: F401
+
+    if engine == "audiocraft":
+        from pack.reference.audiocraft import import_audiocraft
+        from pack.reference.audiocraft import load as load_reference
+
+        import_audiocraft()
+        load = load_reference
+    else:
+        from pack.musicgen.pipeline import load as load_native
+
+        def load(path):
+            return load_native(path, precision)
+
+    from transformers import AutoTokenizer, EncodecModel, T5EncoderModel  # noqa: F401  resolved late by the library
+
+    torch.ones(1000).half().float()
+    before = reset_peak()
+    start = time.perf_counter()
+    loaded = load(path)
+    seconds = time.perf_counter() - start
+    tensors = {}
+    for module in (loaded.model, loaded.conditioner, loaded.codec):
+        for tensor in [*module.parameters(), *module.buffers()]:
+            tensors[tensor.data_ptr()] = tensor.nbytes
+    print(json.dumps({"seconds": seconds, "peak": status("VmHWM") - before, "weights": sum(tensors.values())}))
+
+
+def status(field):
+    """Bytes that Linux tells of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
+
+
+def reset_peak():
+    """Forget the highest use of memory so far; returns the present one."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return status("VmRSS")
+
+
+def measure(engine, path, precision):
+    command = [sys.executable, __file__, "--worker", engine, "--path", str(path), "--precision", precision]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        sys.exit(f"{engine} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def report(results, size, rounds, files):
+    import torch
+
+    print(f"{size}: original {files[0] / 1e9:.2f} GB, converted {files[1] / 1e9:.2f} GB; {os.cpu_count()} cores "
+          f"{platform.machine()}, torch {torch.__version__}; median of {rounds} rounds")  # fmt: skip
+    base = statistics.median(run["seconds"] for run in results["audiocraft", "original", "float32"])
+    print("| engine | file | precision | seconds | times as fast | weights, MB | peak memory over weights |")
+    print("|---|---|---|---|---|---|---|")
+    for (engine, file, precision), runs in results.items():
+        seconds = statistics.median(run["seconds"] for run in runs)
+        ratio = statistics.median(run["peak"] / run["weights"] for run in runs)
+        print(f"| {engine} | {file} | {precision} | {seconds:.2f} | {base / seconds:.1f} | {runs[0]['weights'] / 1e6:.0f} "
+              f"| {ratio:.2f} |")  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="2gb")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"], help="of this engine")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", default="float32", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker == "write":
+        write(arguments.size, arguments.path)
+        return
+    if arguments.worker:
+        worker(arguments.worker, arguments.path, arguments.precision)
+        return
+    if not Path("/proc/self/clear_refs").exists():
+        sys.exit("peak memory is read as Linux tells it")
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        command = [sys.executable, __file__, "--worker", "write", "--size", arguments.size, "--path", name]
+        subprocess.run(command, check=True)
+        files = {"original": Path(name) / "original", "converted": Path(name) / "converted.safetensors"}
+        contenders = [("audiocraft", "original", "float32")]
+        contenders += [("native", file, precision) for file in files for precision in arguments.precisions]
+        results = {contender: [] for contender in contenders}
+        for _ in range(arguments.rounds):
+            for engine, file, precision in contenders:
+                warm(files[file])
+                results[engine, file, precision].append(measure(engine, files[file], precision))
+        sizes = [sum(f.stat().st_size for f in [files["original"], *files["original"].rglob("*")] if f.is_file())]
+        report(results, arguments.size, arguments.rounds, [*sizes, files["converted"].stat().st_size])
+
+
+if __name__ == "__main__":
+    main()
