@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {"dim": 16, "n_heads": 2, "n_layers": 1, "cardinality": 32, "n_filters": 2, "latent_dim": 8, "melody": True}
 N_FILES = {"audiocraft": 250, "huggingface": 500, "sharded": 500, "trainer": 250, "converted": 500}  # 2,000
-MAX_S = 5
+MAX_S = 9  # the slowest takes 2 on a free core
 MAX_GROWTH_BYTES = 400 * 2**20
 
 

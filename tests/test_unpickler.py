@@ -238,6 +238,12 @@ def test_billion_laughs_in_yaml_are_refused():
         Settings.from_audiocraft("\n".join(lines), "file.bin")
 
 
+def test_merge_keys_that_double_at_every_level_are_refused():
+    lines = ["c0: &c0 {b: 1}"] + [f"c{i}: &c{i} {{<<: [*c{i - 1}, *c{i - 1}]}}" for i in range(1, 40)]
+    with pytest.raises(CheckpointError, match=r"xp\.cfg"):
+        Settings.from_audiocraft("\n".join(lines), "file.bin")
+
+
 @pytest.mark.parametrize("yaml", ["[1, 2", "!!python/object/apply:os.system ['echo']", "just text", "[" * 5000])
 def test_unusable_yaml_is_a_checkpoint_error(yaml):
     with pytest.raises(CheckpointError, match=r"xp\.cfg"):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 from ..dependencies import require
 from ..errors import CheckpointError
@@ -10,6 +11,17 @@ from .inert import Name, check_size, content
 MAX_YAML = 2**17  # characters of YAML, whose reader is slow; real files have some ten thousand
 MAX_JSON = 2**26  # characters: the index of a sharded model is long
 _MISSING = object()
+
+
+def _yaml_loader(yaml: ModuleType) -> type:
+    """PyYAML's safe loader without merge keys (`<<`), which no config has, and which double in size level by level."""
+
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: object) -> None:
+            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+                raise yaml.constructor.ConstructorError(problem="it uses merge keys")
+
+    return Loader
 
 
 def plain(value: object, source: str) -> object:
@@ -44,7 +56,7 @@ class Settings:
                 raise CheckpointError(f"{source}: xp.cfg is {len(value)} characters long; at most {MAX_YAML} are read")
             yaml = require("yaml", "Reading audiocraft's checkpoints", "pyyaml")
             try:
-                value = yaml.safe_load(value)
+                value = yaml.load(value, Loader=_yaml_loader(yaml))
             except (yaml.YAMLError, ValueError, RecursionError) as error:
                 raise CheckpointError(f"{source}: xp.cfg is not readable YAML ({type(error).__name__})") from error
         table = plain(value, f"{source}: xp.cfg")

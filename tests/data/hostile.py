@@ -91,6 +91,7 @@ def hostile_texts(canary: Path) -> list[str]:
         f"!!python/object/new:subprocess.Popen [['touch', '{canary}']]",
         "x: !!python/name:os.system",
         "b0: &b0 [x, x]\n" + "".join(f"b{i}: &b{i} [{', '.join([f'*b{i - 1}'] * 9)}]\n" for i in range(1, 12)),
+        "a: &c0 {b: 1}\n" + "".join(f"c: &c{i} {{<<: [*c{i - 1}, *c{i - 1}]}}\n" for i in range(1, 40)),
         "[" * 20_000,
         "{a: " * 20_000,
         "&a [*a]",
