@@ -72,7 +72,9 @@ def load(
     config = checkpoint.config
     encoder = find_encoder(config.text, checkpoint.text_encoder.folder, [Path(d) for d in text_encoder_dirs])
     with _patched_loading(library, encoder):
-        musicgen = library.models.MusicGen.get_pretrained(str(path), device="cpu")
+        # MusicGen's class insists on windows longer than 18 s; AudioGen's are of 10 s.
+        kind = library.models.AudioGen if config.segment_s <= 18 else library.models.MusicGen
+        musicgen = kind.get_pretrained(str(path), device="cpu")
     conditioners = musicgen.lm.condition_provider.conditioners
     if "self_wav" in conditioners:  # melodies arrive without drums and bass already
         conditioners["self_wav"]._get_stemmed_wav = lambda wav, rate_hz: wav.mean(dim=1, keepdim=True)
@@ -204,8 +206,8 @@ class LanguageModel(nn.Module):
             extend_stride=params.extend_stride_s,
         )
         musicgen.set_custom_progress_callback(on_step)
-        melodies = None if melody is None else [melody[None]]
-        attributes, _ = musicgen._prepare_tokens_and_attributes([text or None], None, melodies)
+        melodies = [] if melody is None else [[melody[None]]]
+        attributes, _ = musicgen._prepare_tokens_and_attributes([text or None], None, *melodies)
         device = next(self.lm.parameters()).device
         devices = [device] if device.type == "cuda" else []
         try:

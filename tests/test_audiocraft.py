@@ -6,6 +6,7 @@ from comfyui_musicgen.musicgen import pipeline
 from comfyui_musicgen.musicgen.audio import Audio
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import CheckpointError, DependencyError, InputError
+from comfyui_musicgen.musicgen.toy import SOUND
 
 TEXT = "slow pansori with a rough voice and buk drum"
 CASES = {
@@ -74,6 +75,16 @@ def test_windows_of_a_long_piece_are_equal(engines):
     params = GenerationParams(duration_s=33, seed=5, extend_stride_s=29)
     ours, theirs = (x.model.generate(x.conditioner.encode_text([TEXT]), params) for x in engines())
     assert ours.n_frames == 1650 and torch.equal(ours.codes, theirs.codes)
+
+
+@pytest.mark.parametrize(("duration_s", "stride_s"), [(4, 2), (12, 5)], ids=["one window", "three windows"])
+def test_audiogens_codes_and_sound_are_equal(engines, duration_s, stride_s):
+    ours, theirs = engines(text="t5-large", codec=SOUND, segment_s=10.0)
+    params = GenerationParams(duration_s=duration_s, seed=31, extend_stride_s=stride_s)
+    codes, expected = (x.model.generate(x.conditioner.encode_text(["a dog barks"]), params) for x in (ours, theirs))
+    assert ours.config.codec.sample_rate_hz == 16000 and codes.n_frames == 50 * duration_s
+    assert torch.equal(codes.codes, expected.codes)
+    torch.testing.assert_close(ours.codec.decode(codes).samples, theirs.codec.decode(codes).samples, atol=1e-5, rtol=0)
 
 
 def test_rows_of_a_batch_are_equal(engines):
