@@ -5,6 +5,7 @@ codec itself makes of the codes. Long signals are diffused in windows that take 
 length, there is one signal, one noise and one equalizer, and only the U-Net looks at a part of it at a time.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,15 +16,16 @@ from torch.nn import functional as F
 from ..diffusion_config import BandConfig, DiffusionConfig
 from .bands import apply_filter, band_deviations, low_pass_filters, weighted
 from .fast import fast_unet
+from .moments import EXCERPT_S, Excerpts, replay
 from .processor import Processor
-from .schedule import Step, advance, plan_steps
-from .unet import Tick, Unet
+from .schedule import advance, plan_steps
+from .unet import Unet, Watch
 from .windows import place, plan_windows
 
 OnStep = Callable[[int, int], None]
 
 EQ_BANDS = 32
-WINDOW_S = 30.0  # what the U-Net sees at a time, at most; of a batch of shorter clips, as many as fit into it
+WINDOW_S = 60.0  # what the U-Net sees at a time, at most; of a batch of shorter clips, as many as fit into it
 FADE_S = 1.0
 
 
@@ -42,7 +44,8 @@ class _Rows:
     """A group of signals that are diffused side by side, on the device."""
 
     latents: Tensor  # [R, D, T]
-    length: int
+    length: int  # in samples
+    excerpt: int  # of each excerpt that statistics are taken from
     seeds: Sequence[int]
 
     def __post_init__(self) -> None:
@@ -89,23 +92,21 @@ class MultiBandDecoder(nn.Module):
         seeds: one a row. on_step(done, total) comes after each step of each band and window, and with the same
         numbers between layers; what it raises ends the run.
         """
-        n_rows, length = reference.shape
-        at_once = max(1, int(window_s * self.config.sample_rate_hz) // length)
+        (n_rows, length), rate_hz = reference.shape, self.config.sample_rate_hz
+        at_once = max(1, int(window_s * rate_hz) // length)
         groups = [slice(start, start + at_once) for start in range(0, n_rows, at_once)]
-        progress = _Progress(on_step)
-        jobs = [_windows(band.config, length, self.config.sample_rate_hz, window_s, fade_s) for band in self.bands]
-        progress.total = len(groups) * (
-            sum(len(plan_steps(b.config.schedule)) * len(w) for b, w in zip(self.bands, jobs)) + 1
-        )
+        jobs = [_windows(band, length, rate_hz, window_s, fade_s) for band in self.config.bands]
+        a_group = sum(_n_evaluations(band, windows) for band, windows in zip(self.config.bands, jobs)) + 1
+        progress = _Progress(on_step, len(groups) * a_group)
         result = torch.empty(n_rows, length)
         for group in groups:
-            rows = _Rows(latents[group].to(self.device), length, seeds[group])
+            rows = _Rows(latents[group].to(self.device), length, int(EXCERPT_S * rate_hz), seeds[group])
             total = torch.zeros(len(rows.seeds), length, device=self.device)
             for band, windows in zip(self.bands, jobs):
-                fade = int(fade_s * self.config.sample_rate_hz) if len(windows) > 1 else 0
+                fade = int(fade_s * rate_hz) if len(windows) > 1 else 0
                 total += _diffuse(band, rows, windows, fade, progress)
             wanted = reference[group].to(self.device)
-            result[group] = equalize(total, wanted, self.config.sample_rate_hz, progress.tick).cpu()
+            result[group] = equalize(total, wanted, rate_hz, progress.tick).cpu()
             progress.advance()
         return result
 
@@ -113,9 +114,8 @@ class MultiBandDecoder(nn.Module):
 class _Progress:
     """Counts steps, and repeats the count between layers so that the run can be ended there."""
 
-    def __init__(self, on_step: OnStep | None):
-        self._on_step = on_step
-        self.done, self.total = 0, 0
+    def __init__(self, on_step: OnStep | None, total: int):
+        self._on_step, self.done, self.total = on_step, 0, total
 
     def tick(self) -> None:
         if self._on_step:
@@ -133,38 +133,37 @@ def _windows(band: BandConfig, length: int, rate_hz: int, window_s: float, fade_
     return plan_windows(-(-length // hop), max(int(window_s * rate_hz) // hop, 2 * overlap), overlap)
 
 
-def _diffuse(band: Band, rows: _Rows, windows: list[tuple[int, int]], fade: int, progress: _Progress) -> Tensor:
+def _n_evaluations(band: BandConfig, windows: Sequence[tuple[int, int]]) -> int:
+    return len(plan_steps(band.schedule)) * (len(windows) + (len(windows) > 1))
+
+
+def _diffuse(band: Band, rows: _Rows, windows: Sequence[tuple[int, int]], fade: int, progress: _Progress) -> Tensor:
     """One band's part of the audio, [R, L]."""
-    schedule = band.config.schedule
-    condition = _Condition(band.unet, rows.latents, -(-rows.length // band.config.unet.hop), len(windows) == 1)
-    unet = fast_unet(band.unet)
+    schedule, config = band.config.schedule, band.config.unet
+    n_frames = -(-rows.length // config.hop)
+    condition, unet = _Condition(band.unet, rows.latents, n_frames, len(windows) == 1), fast_unet(band.unet)
+    excerpts = Excerpts(n_frames, rows.excerpt // config.hop, -(-config.reach // config.hop))
     x = rows.noise() * schedule.noise_scale
     estimate = torch.empty_like(x)
+
+    def run(spans: Sequence[tuple[int, int]], step: int, watch: Watch) -> Tensor:
+        """The U-Net on parts of all rows, side by side: [parts * R, samples]."""
+        given = torch.cat([x[:, None, first * config.hop : last * config.hop] for first, last in spans])
+        made = unet(given.to(condition.dtype), step, condition(spans), watch)[:, 0]
+        progress.advance()
+        return made.to(x.dtype)
+
     for step in plan_steps(schedule):
-        _estimate(unet, x, step, condition, windows, fade, estimate, progress)
+        seen = None
+        if len(windows) > 1:
+            seen = excerpts.measure(functools.partial(run, excerpts.spans, step.step), progress.tick)
+        written = 0
+        for window in windows:
+            watch = replay(seen, progress.tick) if seen else Watch(progress.tick)
+            place(estimate, run([window], step.step, watch), window[0] * config.hop, written, fade)
+            written = min(window[1] * config.hop, rows.length)
         advance(x, estimate, step, rows.noise() if step.deviation else None, schedule.clip)
     return band.processor(x, progress.tick) if band.processor else x
-
-
-def _estimate(
-    unet: Callable[..., Tensor],
-    x: Tensor,
-    step: Step,
-    condition: "_Condition",
-    windows: list[tuple[int, int]],
-    fade: int,
-    out: Tensor,
-    progress: _Progress,
-) -> None:
-    """The U-Net's estimate of the noise in x [R, L], window by window, into `out`."""
-    hop, written = condition.hop, 0
-    for first, last in windows:
-        start, end = first * hop, min(last * hop, x.shape[-1])
-        given = x[:, None, start:end].to(condition.dtype)
-        piece = unet(given, step.step, condition(first, last), progress.tick)[:, 0]
-        place(out, piece.to(out.dtype), start, written, fade)
-        written = end
-        progress.advance()
 
 
 class _Condition:
@@ -174,29 +173,27 @@ class _Condition:
         self.dtype = unet.conv_codec.weight.dtype
         self._unet, self._latents, self._keep = unet, latents.to(self.dtype), keep
         self._kept: Tensor | None = None
-        self.hop = unet.config.hop
+        self._attended = unet.config.transformer and unet.config.cross_attention
         # Which of the T latents each frame takes: torch's own rounding, as in audiocraft's `interpolate`.
         numbers = torch.arange(latents.shape[-1], dtype=torch.float32)[None, None]
         self._index = F.interpolate(numbers, n_frames)[0, 0].long()
 
-    def __call__(self, first: int, last: int) -> Tensor:
-        """[R, C, last - first], or for cross-attention the latents of these frames, each once."""
-        if self._kept is not None:
-            return self._kept
-        index = self._index[first:last]
+    def __call__(self, spans: Sequence[tuple[int, int]]) -> Tensor:
+        """[parts * R, C, frames], or for cross-attention the latents of these frames, each once."""
+        if self._kept is None or not self._keep:
+            self._kept = torch.cat([self._part(first, last) for first, last in spans])
+        return self._kept
+
+    def _part(self, first: int, last: int) -> Tensor:
+        index, n_latents = self._index[first:last], self._latents.shape[-1]
         begin, end = int(index[0]), int(index[-1]) + 1
-        config = self._unet.config
-        if config.transformer and config.cross_attention and len(index) == len(self._index):
-            begin, end = 0, self._latents.shape[-1]
+        if self._attended:
+            end = min(begin + -(-(last - first) * n_latents // len(self._index)), n_latents)
         made = self._unet.condition(self._latents[..., begin:end])
-        if not (config.transformer and config.cross_attention):
-            made = made[..., (index - begin).to(made.device)]
-        if self._keep:
-            self._kept = made
-        return made
+        return made if self._attended else made[..., (index - begin).to(made.device)]
 
 
-def equalize(x: Tensor, reference: Tensor, rate_hz: int, tick: Tick = lambda: None) -> Tensor:
+def equalize(x: Tensor, reference: Tensor, rate_hz: int, tick: Callable[[], None] = lambda: None) -> Tensor:
     """x [R, L] with the level of each of 32 bands that it has in `reference` [R, L]: each row by itself.
 
     Source: audiocraft `MultiBandDiffusion.re_eq`, whose levels are those of a whole batch, and which makes silence

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .unet import Decoder, Encoder, ResBlock, Tick, Unet
+from .unet import UNWATCHED, Decoder, Encoder, Norm, ResBlock, Unet, Watch
 from .winograd import Taps2, Taps3, blocks
+
+_NUMBERS = 2**19  # of a signal that are measured at a time
 
 
 def fast_unet(unet: Unet) -> Callable[..., Tensor]:
@@ -29,46 +31,42 @@ class CpuUnet:
         self._encoders = [_Encoder(encoder) for encoder in unet.encoders]
         self._decoders = [_Decoder(decoder) for decoder in unet.decoders]
 
-    def __call__(self, x: Tensor, step: int, condition: Tensor, tick: Tick = lambda: None) -> Tensor:
+    def __call__(self, x: Tensor, step: int, condition: Tensor, watch: Watch = UNWATCHED) -> Tensor:
         length, skips = x.shape[-1], []
         z = x.transpose(1, 2).contiguous()
         for level, encoder in enumerate(self._encoders):
-            z = encoder(z, self._unet.step_shift(level, step), tick)
+            z = encoder(z, self._unet.step_shift(level, step), watch)
             skips.append(z)
-        inner = self._unet.bottleneck(z.transpose(1, 2), condition, tick)
+        inner = self._unet.bottleneck(z.transpose(1, 2), condition, watch)
         z = skips.pop()
         if inner is not None:
             z += inner.transpose(1, 2)
         for decoder in self._decoders:
             skip = skips.pop() if skips else x.new_zeros(x.shape[0], length, 1)
-            decoder(z, skip, tick)
+            decoder(z, skip, watch)
             z = skip
         return z.transpose(1, 2)
 
 
-class _Norm:
-    """GroupNorm and ReLU as one factor and one offset a channel, for a whole signal's statistics."""
-
-    def __init__(self, norm: nn.GroupNorm):
-        self._n_groups, self._eps = norm.num_groups, norm.eps
-        self._weight, self._bias = norm.weight, norm.bias
-
-    def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, T, C] -> factor and offset [B, 1, C]."""
-        n_frames, size = x.shape[1], max(1, 2**19 // (x.shape[0] * x.shape[2]))
-        total = x.new_zeros(x.shape[0], x.shape[2], dtype=torch.float64)
-        squares = torch.zeros_like(total)
-        for first in range(0, n_frames, size):
-            block = x[:, first : first + size]
-            total += block.sum(1)
-            squares += block.square().sum(1)
-        count = n_frames * x.shape[2] // self._n_groups
-        mean = total.unflatten(1, (self._n_groups, -1)).sum(-1, keepdim=True) / count
-        power = squares.unflatten(1, (self._n_groups, -1)).sum(-1, keepdim=True) / count
-        spread = (power - mean.square()).clamp_(min=0).add_(self._eps).rsqrt_()
-        factor = spread * self._weight.unflatten(0, (self._n_groups, -1))
-        offset = self._bias - (mean * factor).flatten(1)
-        return factor.flatten(1).float()[:, None], offset.float()[:, None]
+def _measured(norm: Norm, x: Tensor, watch: Watch) -> tuple[Tensor, Tensor]:
+    """The norm of x [B, T, C] as factor and offset [B, 1, C]."""
+    x = watch.counted(x, 1)
+    n_rows, n_frames, n_channels = x.shape
+    total = x.new_zeros(n_rows, n_channels, dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    size = max(1, _NUMBERS // (n_rows * n_channels))
+    for first in range(0, n_frames, size):
+        block = x[:, first : first + size]
+        total += block.sum(1)
+        squares += block.square().sum(1)
+    count = n_frames * n_channels // norm.num_groups
+    mean, power = (sums.unflatten(1, (norm.num_groups, -1)).sum(-1) / count for sums in (total, squares))
+    variance = power - mean.square()
+    if watch.moments is not None:
+        mean, variance = watch.moments(mean, variance)
+    watch.tick()
+    factor, offset = norm.affine_of(mean, variance)
+    return factor.float()[:, None], offset.float()[:, None]
 
 
 def _activate(x: Tensor, factor: Tensor, offset: Tensor, out: Tensor) -> None:
@@ -79,15 +77,14 @@ def _activate(x: Tensor, factor: Tensor, offset: Tensor, out: Tensor) -> None:
 class _Block:
     """Norm, ReLU and a convolution of 3 taps that keeps the length."""
 
-    def __init__(self, norm: nn.GroupNorm, conv: nn.Conv1d):
-        self._norm, self._bias = _Norm(norm), conv.bias
+    def __init__(self, norm: Norm, conv: nn.Conv1d):
+        self._norm, self._bias = norm, conv.bias
         self._taps = Taps3(conv.weight, conv.dilation[0])
 
-    def __call__(self, x: Tensor, out: Tensor, add: bool, tick: Tick) -> None:
+    def __call__(self, x: Tensor, out: Tensor, add: bool, watch: Watch) -> None:
         """x [B, T, C] -> out [B, T, C], which the result is added to if `add`."""
         taps, n_frames = self._taps, x.shape[1]
-        factor, offset = self._norm.measure(x)
-        tick()
+        factor, offset = _measured(self._norm, x, watch)
         for first, last in blocks(n_frames, taps, x.shape[0]):
             n = -(-(last - first) // taps.tile) * taps.tile
             begin, end = first - taps.halo // 2, first + n + taps.halo // 2
@@ -98,18 +95,18 @@ class _Block:
                 out[:, first:last] += made.add_(self._bias)
             else:
                 torch.add(made, self._bias, out=out[:, first:last])
-            tick()
+            watch.tick()
 
 
 class _ResBlock:
     def __init__(self, block: ResBlock):
         self._first, self._second = _Block(block.norm1, block.conv1), _Block(block.norm2, block.conv2)
 
-    def __call__(self, x: Tensor, tick: Tick) -> None:
+    def __call__(self, x: Tensor, watch: Watch) -> None:
         """In place: x [B, T, C]."""
         hidden = torch.empty_like(x)
-        self._first(x, hidden, False, tick)
-        self._second(hidden, x, True, tick)
+        self._first(x, hidden, False, watch)
+        self._second(hidden, x, True, watch)
 
 
 class _Encoder:
@@ -118,10 +115,10 @@ class _Encoder:
         # Frames of `stride` samples side by side: the strided convolution of 2 * stride taps has 2 taps of these.
         first, second = (part.permute(0, 2, 1).flatten(1, 2).t() for part in weight.split(stride, dim=2))
         self._taps, self._stride, self._margin = Taps2(first, second), stride, encoder.conv.padding[0]
-        self._norm = _Norm(encoder.norm)
+        self._norm = encoder.norm
         self._res_blocks = [_ResBlock(block) for block in encoder.res_blocks]
 
-    def __call__(self, x: Tensor, shift: Tensor | None, tick: Tick) -> Tensor:
+    def __call__(self, x: Tensor, shift: Tensor | None, watch: Watch) -> Tensor:
         """x [B, T, C] -> [B, ceil(T / stride), C']."""
         taps, stride, n_frames = self._taps, self._stride, x.shape[1]
         n_out = -(-n_frames // stride)
@@ -133,11 +130,11 @@ class _Encoder:
             inside = slice(max(begin, 0), min(begin + (n + 1) * stride, n_frames))
             given.view(x.shape[0], -1, x.shape[2])[:, inside.start - begin : inside.stop - begin] = x[:, inside]
             out[:, first:last] = taps(given)[:, : last - first]
-            tick()
-        _activate(out, *self._norm.measure(out), out=out)
-        tick()
+            watch.tick()
+        _activate(out, *_measured(self._norm, out, watch), out=out)
+        watch.tick()
         for block in self._res_blocks:
-            block(out, tick)
+            block(out, watch)
         if shift is not None:
             out += shift
         return out
@@ -149,15 +146,15 @@ class _Decoder:
         # Each frame of `stride` outputs gets the first half of its own input's taps, and the second half of the last's.
         own, last = (part.permute(0, 2, 1).flatten(1, 2) for part in weight.split(stride, dim=2))
         self._taps, self._stride, self._margin = Taps2(last, own), stride, decoder.convtr.padding[0]
-        self._norm = _Norm(decoder.norm)
+        self._norm = decoder.norm
         self._res_blocks = [_ResBlock(block) for block in decoder.res_blocks]
 
-    def __call__(self, x: Tensor, out: Tensor, tick: Tick) -> None:
+    def __call__(self, x: Tensor, out: Tensor, watch: Watch) -> None:
         """x [B, T, C], which is altered, is added to out [B, T', C'] with T' at most T * stride."""
         for block in self._res_blocks:
-            block(x, tick)
+            block(x, watch)
         taps, stride, n_frames = self._taps, self._stride, x.shape[1]
-        factor, offset = self._norm.measure(x)
+        factor, offset = _measured(self._norm, x, watch)
         for first, last in blocks(n_frames + 1, taps, x.shape[0]):
             n = -(-(last - first) // taps.tile) * taps.tile
             given = x.new_zeros(x.shape[0], n + 1, x.shape[2])
@@ -168,4 +165,4 @@ class _Decoder:
             low, high = max(begin, 0), min(begin + n * stride, out.shape[1], n_frames * stride)
             if low < high:
                 out[:, low:high] += made[:, low - begin : high - begin]
-            tick()
+            watch.tick()

@@ -1,6 +1,8 @@
 """The U-Net of one band, in torch's own layers. Source: audiocraft `DiffusionUnet`, whose names its weights have."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +10,44 @@ from torch.nn import functional as F
 
 from ..diffusion_config import N_STEPS, UnetConfig
 
-Tick = Callable[[], None]
+Moments = tuple[Tensor, Tensor]  # mean and variance [B, groups]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What happens while a U-Net runs."""
+
+    tick: Callable[[], None] = lambda: None  # called between layers; what it raises ends the run
+    # What each norm is to take for mean and variance, given those of what it sees; None: these themselves.
+    moments: Callable[[Tensor, Tensor], Moments] | None = None
+    margin: float = 0.0  # share of the time axis at either end that is not counted in what a norm sees
+
+    def counted(self, x: Tensor, dim: int) -> Tensor:
+        """x without its margins in time, the dimension `dim`."""
+        cut = math.ceil(x.shape[dim] * self.margin)
+        return x.narrow(dim, cut, x.shape[dim] - 2 * cut) if 0 < 2 * cut < x.shape[dim] else x
+
+
+UNWATCHED = Watch()
+
+
+class Norm(nn.GroupNorm):
+    """Group norm, over all of the time axis, and ReLU."""
+
+    def forward(self, x: Tensor, watch: Watch) -> Tensor:
+        if watch.moments is None:
+            return F.relu(super().forward(x), inplace=True)
+        groups = watch.counted(x, 2).unflatten(1, (self.num_groups, -1)).float()
+        variance, mean = torch.var_mean(groups, dim=(2, 3), correction=0)
+        factor, offset = self.affine_of(*watch.moments(mean, variance))
+        return F.relu(x * factor[..., None].to(x) + offset[..., None].to(x), inplace=True)
+
+    def affine_of(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance [B, groups] -> factor and offset [B, C] of the norm."""
+        spread = (variance.clamp(min=0) + self.eps).rsqrt()
+        factor = spread[..., None] * self.weight.unflatten(0, (self.num_groups, -1))
+        return factor.flatten(1), self.bias - (mean[..., None] * factor).flatten(1)
+
 
 _N_LAYERS, _N_HEADS, _FFN_DIM, _MAX_PERIOD = 6, 8, 2048, 10_000  # of the transformer: audiocraft sets no others
 
@@ -18,16 +57,16 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels: int, dilation: int, n_groups: int):
         super().__init__()
-        self.norm1 = nn.GroupNorm(n_groups, channels)
+        self.norm1 = Norm(n_groups, channels)
         self.conv1 = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.norm2 = nn.GroupNorm(n_groups, channels)
+        self.norm2 = Norm(n_groups, channels)
         self.conv2 = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
 
-    def forward(self, x: Tensor, tick: Tick) -> Tensor:
-        h = self.conv1(F.relu(self.norm1(x), inplace=True))
-        tick()
-        h = self.conv2(F.relu(self.norm2(h), inplace=True))
-        tick()
+    def forward(self, x: Tensor, watch: Watch) -> Tensor:
+        h = self.conv1(self.norm1(x, watch))
+        watch.tick()
+        h = self.conv2(self.norm2(h, watch))
+        watch.tick()
         return h.add_(x)
 
 
@@ -38,15 +77,15 @@ class Encoder(nn.Module):
         super().__init__()
         padding = (config.kernel - config.stride) // 2
         self.conv = nn.Conv1d(n_in, n_out, config.kernel, config.stride, padding, bias=False)
-        self.norm = nn.GroupNorm(config.norm_groups, n_out)
+        self.norm = Norm(config.norm_groups, n_out)
         self.res_blocks = _res_blocks(n_out, config)
 
-    def forward(self, x: Tensor, tick: Tick) -> Tensor:
+    def forward(self, x: Tensor, watch: Watch) -> Tensor:
         stride = self.conv.stride[0]
-        x = F.relu(self.norm(self.conv(F.pad(x, (0, -x.shape[-1] % stride)))), inplace=True)
-        tick()
+        x = self.norm(self.conv(F.pad(x, (0, -x.shape[-1] % stride))), watch)
+        watch.tick()
         for block in self.res_blocks:
-            x = block(x, tick)
+            x = block(x, watch)
         return x
 
 
@@ -57,14 +96,14 @@ class Decoder(nn.Module):
         super().__init__()
         padding = (config.kernel - config.stride) // 2
         self.res_blocks = _res_blocks(n_in, config)
-        self.norm = nn.GroupNorm(config.norm_groups, n_in)
+        self.norm = Norm(config.norm_groups, n_in)
         self.convtr = nn.ConvTranspose1d(n_in, n_out, config.kernel, config.stride, padding, bias=False)
 
-    def forward(self, x: Tensor, tick: Tick) -> Tensor:
+    def forward(self, x: Tensor, watch: Watch) -> Tensor:
         for block in self.res_blocks:
-            x = block(x, tick)
-        x = self.convtr(F.relu(self.norm(x), inplace=True))
-        tick()
+            x = block(x, watch)
+        x = self.convtr(self.norm(x, watch))
+        watch.tick()
         return x
 
 
@@ -138,13 +177,13 @@ class Transformer(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(TransformerLayer(channels, cross_attention) for _ in range(_N_LAYERS))
 
-    def forward(self, x: Tensor, source: Tensor | None, tick: Tick) -> Tensor:
+    def forward(self, x: Tensor, source: Tensor | None, watch: Watch) -> Tensor:
         x = x + positions(x)
         if source is not None:
             source = source + positions(source)
         for layer in self.layers:
             x = layer(x, source)
-            tick()
+            watch.tick()
         return x
 
 
@@ -184,24 +223,24 @@ class Unet(nn.Module):
         """What all steps share: the codec's latents [B, D, T] in the bottleneck's width, [B, C, T]."""
         return self.conv_codec(latents)
 
-    def forward(self, x: Tensor, step: int, condition: Tensor, tick: Tick = lambda: None) -> Tensor:
+    def forward(self, x: Tensor, step: int, condition: Tensor, watch: Watch = UNWATCHED) -> Tensor:
         """x [B, 1, L], condition [B, C, N] -> the noise [B, 1, L].
 
-        N is the bottleneck's length ceil(L / hop), or with cross-attention any. tick() is called between layers.
+        N is the bottleneck's length ceil(L / hop), or with cross-attention any.
         """
         length, skips = x.shape[-1], []
         for level, encoder in enumerate(self.encoders):
-            x = encoder(x, tick)
+            x = encoder(x, watch)
             shift = self.step_shift(level, step)
             if shift is not None:
                 x += shift[:, None]
             skips.append(x)
-        x = self.bottleneck(x, condition, tick)
+        x = self.bottleneck(x, condition, watch)
         for decoder in self.decoders:
             skip = skips.pop()
             # audiocraft zeroes what reaches the first decoder beside its skip unless something is in the bottleneck.
             x = skip if x is None else x[..., : skip.shape[-1]] + skip
-            x = decoder(x, tick)
+            x = decoder(x, watch)
         return x[..., :length]
 
     def step_shift(self, level: int, step: int) -> Tensor | None:
@@ -210,7 +249,7 @@ class Unet(nn.Module):
             return self.embedding.weight[step]
         return self.embeddings[level - 1].weight[step] if self.config.emb_all_layers else None
 
-    def bottleneck(self, x: Tensor, condition: Tensor, tick: Tick) -> Tensor | None:
+    def bottleneck(self, x: Tensor, condition: Tensor, watch: Watch) -> Tensor | None:
         """The deepest level's [B, C, N] -> what is added to it; None is nothing.
 
         Unless it is attended to, the condition is added in place: audiocraft has it in the skip connection, too.
@@ -220,5 +259,5 @@ class Unet(nn.Module):
             x += condition
         if self.config.transformer:
             source = condition.transpose(1, 2) if cross else None
-            return self.transformer(x.transpose(1, 2), source, tick).transpose(1, 2)
+            return self.transformer(x.transpose(1, 2), source, watch).transpose(1, 2)
         return self.bilstm(x) if self.config.bilstm else None
