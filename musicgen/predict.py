@@ -70,6 +70,8 @@ class Request:
     def __post_init__(self) -> None:
         for name, kind in FIELDS.items():
             object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
+        if self.multi_band_diffusion:
+            raise InputError("'multi_band_diffusion' is not there yet in this version. Set it to false.")
         if self.prompt is None and self.input_audio is None:
             raise InputError("'prompt' and 'input_audio' are both missing. Give a description, an audio file, or both.")
         if self.continuation and self.input_audio is None:
@@ -192,8 +194,6 @@ def predict(
     Raises InputError, CheckpointError or DependencyError; no file is left behind then.
     """
     request = Request.of(values)
-    if request.multi_band_diffusion:
-        raise InputError("'multi_band_diffusion' is not there yet in this version. Set it to false.")
     clip = None
     if request.input_audio is not None:
         clip = audio_files.read(Path(request.input_audio), request.continuation_start, request.end_s)

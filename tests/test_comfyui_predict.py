@@ -9,6 +9,7 @@ from comfyui_musicgen.clients import comfyui as client
 from comfyui_musicgen.clients import predict as remote
 from comfyui_musicgen.musicgen import predict as local
 from comfyui_musicgen.musicgen.audio import Audio, read, write
+from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.tests import comfy_server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,6 +94,12 @@ def test_blank_weights_are_the_default_model_also_after_a_fine_tune(comfy, make)
     tuned, _ = make(replicate_weights="toy-melody-tuned")
     again, _ = make(replicate_weights="", seed=5)
     assert torch.equal(plain.samples, again.samples) and not torch.equal(plain.samples, tuned.samples)
+
+
+def test_what_is_not_there_yet_is_refused_before_anything_is_sent():
+    with pytest.raises(InputError, match="multi_band_diffusion"):
+        local.Request.of({"prompt": "x", "multi_band_diffusion": True})
+    assert remote.main(["--prompt", "x", "--multi_band_diffusion"]) == 1
 
 
 def test_melody_for_a_model_that_has_none_is_explained(make, clip):

@@ -223,6 +223,53 @@ def test_the_command_line_takes_both_spellings(toys, clip, tmp_path, capsys):
     assert files[0] == files[1]
 
 
+FIELD_VALUES = {
+    "prompt": "other words",
+    "input_audio": "CLIP",
+    "duration": 2,
+    "continuation": True,
+    "continuation_start": 1,
+    "continuation_end": 2,
+    "normalization_strategy": "rms",
+    "top_k": 9,
+    "top_p": 0.4,
+    "temperature": 0.6,
+    "classifier_free_guidance": 2,
+    "output_format": "mp3",
+    "seed": 77,
+    "replicate_weights": "TUNED",
+}
+
+
+@pytest.mark.parametrize("name", FIELD_VALUES)
+def test_every_field_means_the_same_on_the_command_line(toys, clip, tmp_path, capsys, name):
+    tuned = str(toys(stereo=True, melody=True, seed=9))
+    values = {"prompt": "drums", "duration": 1, "seed": 5, name: FIELD_VALUES[name]}
+    if name.startswith("continuation"):
+        values |= {"input_audio": "CLIP", "continuation": True, "duration": 4}
+    values = {key: {"CLIP": str(clip), "TUNED": tuned}.get(value, value) for key, value in values.items()}
+    words = [
+        word
+        for key, value in values.items()
+        for word in (f"--{key}", str(value).lower() if value is True else str(value))
+    ]
+    suffix = values.get("output_format", "wav")
+    model = toys(stereo=True, melody=True)
+    typed = tmp_path / f"typed.{suffix}"
+    assert main(["predict", *words, "--model", str(model), "--device", "cpu", "--out", str(typed)]) == 0
+    called = predict(model=model, out=tmp_path / f"called.{suffix}", device="cpu", **values)
+    plain = predict(model=model, out=tmp_path / "plain.wav", device="cpu", prompt="drums", duration=1, seed=5)
+    assert typed.read_bytes() == called.file.read_bytes() != plain.file.read_bytes()
+
+
+def test_the_field_that_is_not_there_yet_says_so(capsys):
+    assert main(["predict", "--prompt", "x", "--multi_band_diffusion"]) == 1
+    assert "multi_band_diffusion" in capsys.readouterr().err
+    with pytest.raises(InputError, match="multi_band_diffusion"):
+        Request(prompt="x", multi_band_diffusion=True)
+    assert not Request(prompt="x", multi_band_diffusion=False).multi_band_diffusion
+
+
 def test_a_file_name_is_found_where_none_is_given(toys, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "musicgen-1.wav").write_bytes(b"taken")
