@@ -12,16 +12,18 @@ from pathlib import Path
 from .comfyui import DEFAULT_SERVER, ClientError, OnEvent, ProgressLine, Prompt, run
 
 if __package__ == "clients":  # started from the pack's own folder
+    from musicgen.checkpoints.published import DIFFUSION_MODEL
     from musicgen.cli_predict import add_fields, given_fields
     from musicgen.errors import MusicGenError
     from musicgen.predict import DEFAULT_MODEL, Prediction, Request
 else:
+    from ..musicgen.checkpoints.published import DIFFUSION_MODEL
     from ..musicgen.cli_predict import add_fields, given_fields
     from ..musicgen.errors import MusicGenError
     from ..musicgen.predict import DEFAULT_MODEL, Prediction, Request
 
 
-def graph(request: Request, model: str = DEFAULT_MODEL) -> Prompt:
+def graph(request: Request, model: str = DEFAULT_MODEL, diffusion: str = DIFFUSION_MODEL) -> Prompt:
     """The workflow in API format that a request means. `LoadAudio.audio` is to be the uploaded file's name."""
     nodes: Prompt = {}
 
@@ -57,7 +59,13 @@ def graph(request: Request, model: str = DEFAULT_MODEL) -> Prompt:
         seed=params.seed, top_k=params.top_k, top_p=params.top_p, temperature=params.temperature, cfg=float(params.cfg),
         batch_size=1, **sampler,
     )  # fmt: skip
-    add("decode", "MusicGenDecode", codec=codec, codes=["sampler", 0])
+    if request.multi_band_diffusion:
+        loaded = [add("diffusion", "MusicGenDiffusionLoader", diffusion=diffusion), 0]
+        add(
+            "decode", "MusicGenDecodeDiffusion", codec=codec, diffusion=loaded, codes=["sampler", 0], seed=params.seed
+        )  # fmt: skip
+    else:
+        add("decode", "MusicGenDecode", codec=codec, codes=["sampler", 0])
     add("level", "MusicGenNormalize", audio=["decode", 0], strategy=request.normalization_strategy)
     add("save", "MusicGenSaveAudio", audio=["level", 0], filename_prefix="audio/musicgen", format=request.output_format)
     return nodes
@@ -67,12 +75,13 @@ async def predict(
     request: Request,
     server: str = DEFAULT_SERVER,
     model: str = DEFAULT_MODEL,
+    diffusion: str = DIFFUSION_MODEL,
     out: Path = Path(),
     on_event: OnEvent | None = None,
 ) -> Prediction:
     """Queue a request on a running ComfyUI and download its file into the folder `out`. ClientError if it fails."""
     uploads = [("clip.audio", request.input_audio)] if request.input_audio is not None else []
-    _, files = await run(graph(request, model), server, out, uploads, on_event=on_event)
+    _, files = await run(graph(request, model, diffusion), server, out, uploads, on_event=on_event)
     return Prediction(next(file for file in files if file.suffix == f".{request.output_format}"), request.seed)
 
 
@@ -85,13 +94,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, metavar="NAME", help="a name in its models/musicgen (%(default)s)"
     )
+    parser.add_argument(
+        "--diffusion",
+        default=DIFFUSION_MODEL,
+        metavar="NAME",
+        help="what --multi-band-diffusion decodes with (%(default)s)",
+    )
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for the file (this one)")
     add_fields(parser)
     arguments = parser.parse_args(argv)
     try:
         request = Request.of(given_fields(arguments))
-        line = ProgressLine(graph(request, arguments.model), sys.stderr)
-        made = asyncio.run(predict(request, arguments.server, arguments.model, arguments.out, line))
+        line = ProgressLine(graph(request, arguments.model, arguments.diffusion), sys.stderr)
+        made = asyncio.run(
+            predict(request, arguments.server, arguments.model, arguments.diffusion, arguments.out, line)
+        )
     except MusicGenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

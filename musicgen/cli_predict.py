@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from .checkpoints.published import DIFFUSION_MODEL
 from .config import PRECISIONS
 from .console import Progress, check_folder
 from .errors import InputError
@@ -17,6 +18,10 @@ def add(parser: argparse.ArgumentParser, models_dir: Path) -> None:
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of input and output, and stop")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="DIR_OR_NAME", help="the default model (%(default)s)")
     parser.add_argument("--models", type=Path, default=models_dir, metavar="DIR", help="models folder (%(default)s)")
+    parser.add_argument(
+        "--diffusion", default=DIFFUSION_MODEL, metavar="FILE_OR_NAME",
+        help="the model that --multi-band-diffusion decodes with (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the audio file; default: the next free musicgen-N")
@@ -67,6 +72,7 @@ def _run(arguments: argparse.Namespace) -> None:
             out=arguments.out,
             precision=arguments.precision,
             device=arguments.device,
+            diffusion=arguments.diffusion,
             on_progress=on_progress,
             **given_fields(arguments),
         )

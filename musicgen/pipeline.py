@@ -197,7 +197,8 @@ class Diffusion(nn.Module):
 
     def decode(self, codec: Codec, codes: Codes, seed: int = 0, on_step: OnStep | None = None) -> Audio:
         """Audio [B, channels, L] of codes [B, K, T]: `refine` of what the codec itself makes of them."""
-        self.check(codec, codes)
+        self.check(codec)
+        codes.check_codec(codec.config.identity)
         plain = codec.decode(codes, on_step and (lambda done, total: on_step(0, 1)))
         return self.refine(plain, codec.decode_latent(codes), seed, on_step)
 
@@ -213,17 +214,16 @@ class Diffusion(nn.Module):
         samples = self.decoder.decode(latents, plain.samples.reshape(-1, length), seeds, on_step)
         return Audio(samples.view_as(plain.samples), plain.rate_hz)
 
-    def check(self, codec: Codec, codes: Codes) -> None:
-        """InputError, naming both, for codes of a codec that this model was not made for."""
+    def check(self, codec: Codec) -> None:
+        """InputError, naming both, for a codec that this model was not made for."""
         config = codec.config
         fits = (config.sample_rate_hz, config.latent_dim) == (self.config.sample_rate_hz, self.config.latent_dim)
         if not fits or any(2 * config.hop < band.unet.hop for band in self.config.bands):
             raise InputError(
-                f"These codes were made for {codes.codec} (latents of width {config.latent_dim}), but the MultiBand "
-                f"Diffusion model is for {self.config.identity}. Decode them with the codec alone, or load the "
-                "diffusion model that belongs to it."
+                f"The codes are those of {config.identity} (latents of width {config.latent_dim}), but the MultiBand "
+                f"Diffusion model {self.config.identity} was made for another codec. Decode them with the codec alone, "
+                "or load the diffusion model that belongs to it."
             )
-        codes.check_codec(config.identity)
 
     def memory_bytes(self, codes: Codes, codec: Codec) -> int:
         """What a decode takes on the device besides the weights: the U-Net's levels for one window, and signals."""
@@ -232,15 +232,25 @@ class Diffusion(nn.Module):
         return 4 * (100 * min(rows * length, int(WINDOW_S * self.config.sample_rate_hz)) + 6 * length)
 
 
-def load_diffusion(path: Path, precision: str = "float32", name: str | None = None) -> Diffusion:
-    """Read a MultiBand Diffusion file into CPU memory. precision: of the U-Nets; float16 and bfloat16 are for GPUs.
+def load_diffusion(
+    path: Path, precision: str = "auto", device: torch.device | str = "cpu", name: str | None = None
+) -> Diffusion:
+    """Read a MultiBand Diffusion file into CPU memory. `device` is where it will run.
 
+    precision: of the U-Nets. auto = what the file holds on CUDA (`convert --precision float16` makes a file that runs
+    in half precision there), float32 elsewhere.
     Raises CheckpointError for a file that is missing, damaged, unsafe, or of an unknown architecture.
     """
-    if precision not in ("float32", "bfloat16", "float16"):
-        raise InputError(f"'precision' of a diffusion model must be float32, bfloat16 or float16, got {precision!r}")
+    if precision not in ("auto", "float32", "bfloat16", "float16"):
+        raise InputError(
+            f"'precision' of a diffusion model must be auto, float32, bfloat16 or float16, got {precision!r}"
+        )
     begun = time.perf_counter()
     checkpoint = open_diffusion(Path(path))
+    if precision == "auto":
+        held = checkpoint.weights["bands.0.unet.conv_codec.weight"].dtype
+        half = torch.device(device).type == "cuda" and held in (torch.float16, torch.bfloat16)
+        precision = str(held).removeprefix("torch.") if half else "float32"
     config = replace(checkpoint.config, name=name or checkpoint.config.name)
     with torch.device("meta"):
         decoder = MultiBandDecoder(config)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from . import audio as audio_files
-from .checkpoints.download import obtain, obtain_weights
+from .checkpoints.download import obtain, obtain_diffusion, obtain_weights
+from .checkpoints.published import DIFFUSION_MODEL
 from .config import MAX_SEED, GenerationParams
 from .errors import InputError
-from .pipeline import apply_fine_tune, load
+from .pipeline import apply_fine_tune, load, load_diffusion
 from .runner import Piece, find_device, make
 
 DEFAULT_MODEL = "facebook/musicgen-stereo-melody"
@@ -70,8 +71,6 @@ class Request:
     def __post_init__(self) -> None:
         for name, kind in FIELDS.items():
             object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
-        if self.multi_band_diffusion:
-            raise InputError("'multi_band_diffusion' is not there yet in this version. Set it to false.")
         if self.prompt is None and self.input_audio is None:
             raise InputError("'prompt' and 'input_audio' are both missing. Give a description, an audio file, or both.")
         if self.continuation and self.input_audio is None:
@@ -183,13 +182,15 @@ def predict(
     out: Path | None = None,
     precision: str = "auto",
     device: str = "auto",
+    diffusion: str | Path = DIFFUSION_MODEL,
     on_progress: Any = lambda stage, done, total: None,
     **values: Any,
 ) -> Prediction:
     """Make one audio file from the 15 fields of `Request`, given by name.
 
     model: the model that is used, and that `replicate_weights` fine-tune: a name below models_dir/musicgen, or a
-    folder. out: the file; None = musicgen-1.wav, musicgen-2.wav, ... whichever is free in this folder.
+    folder. diffusion: the file that `multi_band_diffusion` decodes with, likewise.
+    out: the file; None = musicgen-1.wav, musicgen-2.wav, ... whichever is free in this folder.
     Each call loads the weights it needs: nothing of an earlier call is kept.
     Raises InputError, CheckpointError or DependencyError; no file is left behind then.
     """
@@ -206,13 +207,17 @@ def predict(
     tuned = None
     if request.replicate_weights:
         tuned = obtain_weights(request.replicate_weights, checkpoints, downloaded, allow_paths=True)
+    decoder = None
+    if request.multi_band_diffusion:  # before anything large is loaded
+        file = obtain_diffusion(str(diffusion), checkpoints, downloaded, allow_paths=True)
+        decoder = load_diffusion(file, device=place)
     folder = obtain(str(model), checkpoints, downloaded, allow_paths=True)
     loaded = load(folder, precision, place, [models_dir / "text_encoders"], None, checkpoints, downloaded)
     if tuned is not None:
         tuned_model, conditioner = apply_fine_tune(loaded.model, loaded.conditioner, tuned, 1.0)
         loaded = replace(loaded, model=tuned_model, conditioner=conditioner)
     piece = Piece(request.prompt, None, clip if request.continuation else None, None if request.continuation else clip)
-    sound, _ = make(loaded, piece, request.params, place, on_progress, [models_dir / "demucs"])
+    sound, _ = make(loaded, piece, request.params, place, on_progress, [models_dir / "demucs"], decoder)
     sound = audio_files.normalize(sound, request.normalization_strategy)
     file = audio_files.write(sound, out, request.output_format) if out else _write_free(sound, request.output_format)
     return Prediction(file, request.seed)

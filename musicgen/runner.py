@@ -11,7 +11,7 @@ from .audio import Audio
 from .codes import Codes
 from .config import GenerationParams
 from .errors import InputError
-from .pipeline import Loaded
+from .pipeline import Diffusion, Loaded
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -34,8 +34,14 @@ def make(
     device: torch.device,
     on_progress: OnProgress,
     stem_dirs: Sequence[Path] = (),
+    diffusion: Diffusion | None = None,
 ) -> tuple[Audio, Codes]:
-    """Condition, write codes, decode them. on_progress(stage, done, total) may raise to stop it."""
+    """Condition, write codes, decode them. on_progress(stage, done, total) may raise to stop it.
+
+    diffusion: decodes in the codec's place, from the same seed.
+    """
+    if diffusion is not None:
+        diffusion.check(loaded.codec)
     with _on(device, loaded.conditioner) as conditioner:
         positive = conditioner.encode_text([piece.text])
         negative = conditioner.encode_text([piece.negative]) if piece.negative else None
@@ -48,7 +54,13 @@ def make(
     with _on(device, loaded.model) as model:
         codes = model.generate(positive, params, prompt, negative, lambda *step: on_progress("writing codes", *step))
     with _on(device, loaded.codec) as codec:
-        return codec.decode(codes, lambda *step: on_progress("decoding", *step)), codes
+        plain = codec.decode(codes, lambda *step: on_progress("decoding", *step))
+        if diffusion is None:
+            return plain, codes
+        latents = codec.decode_latent(codes)
+    with _on(device, diffusion) as diffusion:
+        stage = "decoding with MultiBand Diffusion"
+        return diffusion.refine(plain, latents, params.seed, lambda *step: on_progress(stage, *step)), codes
 
 
 class _on:

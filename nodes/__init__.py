@@ -3,8 +3,8 @@
 from . import host
 from .audio import MusicGenEncode, MusicGenSaveAudio, MusicGenTrimAudio
 from .conditioning import MusicGenMelody, MusicGenText
-from .decode import MusicGenDecode
-from .loader import MusicGenFineTune, MusicGenLoader
+from .decode import MusicGenDecode, MusicGenDecodeDiffusion
+from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
 from .normalize import MusicGenNormalize
 from .sampler import MusicGenSampler
 
@@ -12,12 +12,14 @@ from .sampler import MusicGenSampler
 NODE_CLASS_MAPPINGS = {
     "MusicGenLoader": MusicGenLoader,
     "MusicGenFineTune": MusicGenFineTune,
+    "MusicGenDiffusionLoader": MusicGenDiffusionLoader,
     "MusicGenText": MusicGenText,
     "MusicGenMelody": MusicGenMelody,
     "MusicGenTrimAudio": MusicGenTrimAudio,
     "MusicGenEncode": MusicGenEncode,
     "MusicGenSampler": MusicGenSampler,
     "MusicGenDecode": MusicGenDecode,
+    "MusicGenDecodeDiffusion": MusicGenDecodeDiffusion,
     "MusicGenNormalize": MusicGenNormalize,
     "MusicGenSaveAudio": MusicGenSaveAudio,
 }
@@ -25,12 +27,14 @@ NODE_CLASS_MAPPINGS = {
 NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenLoader": "Load MusicGen",
     "MusicGenFineTune": "Apply MusicGen Fine-Tune",
+    "MusicGenDiffusionLoader": "Load MultiBand Diffusion",
     "MusicGenText": "MusicGen Text",
     "MusicGenMelody": "MusicGen Melody",
     "MusicGenTrimAudio": "Trim Audio",
     "MusicGenEncode": "MusicGen Encode Audio",
     "MusicGenSampler": "MusicGen Sampler",
     "MusicGenDecode": "MusicGen Decode",
+    "MusicGenDecodeDiffusion": "MusicGen Decode, MultiBand Diffusion",
     "MusicGenNormalize": "Normalize Audio",
     "MusicGenSaveAudio": "Save Audio File",
 }

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from ..musicgen.checkpoints import download, locate
 from ..musicgen.checkpoints.blend import MAX_STRENGTH
+from ..musicgen.checkpoints.published import DIFFUSION_MODEL
 from ..musicgen.checkpoints.urls import is_url
 from ..musicgen.config import PRECISIONS
 from ..musicgen.errors import InputError, MusicGenError
 from . import host
-from .sockets import CATEGORY, CODEC, CONDITIONER, MODEL
+from .sockets import CATEGORY, CODEC, CONDITIONER, DIFFUSION, MODEL
 
 DEFAULT_MODEL = "facebook/musicgen-small"
 ENGINES = ("native", "audiocraft")
@@ -112,6 +113,56 @@ class MusicGenLoader:
             host.Managed(loaded.conditioner, "text_encoder"),
             host.Managed(loaded.codec, "codec"),
         )
+
+
+class MusicGenDiffusionLoader:
+    DESCRIPTION = (
+        "Loads a MultiBand Diffusion model from models/musicgen: another way to turn codes into sound, clearer than the "
+        "codec's own and far slower. One model serves all checkpoints that share the codec."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ("multiband diffusion", "multi band diffusion", "mbd", "diffusion decoder", "load diffusion")
+    FUNCTION = "load"
+    RETURN_TYPES = (DIFFUSION,)
+    RETURN_NAMES = ("diffusion",)
+    OUTPUT_TOOLTIPS = ("For MusicGen Decode, MultiBand Diffusion.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        installed = locate.list_diffusion(host.model_dirs())
+        return {
+            "required": {
+                "diffusion": (
+                    list(dict.fromkeys([*installed, DIFFUSION_MODEL])),
+                    {
+                        "default": installed[0] if installed else DIFFUSION_MODEL,
+                        "tooltip": "File in models/musicgen, installed ones first. The published one is always listed; if "
+                        "it is not there yet, it is downloaded when it is first used.",
+                    },
+                ),
+            },
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, diffusion: str) -> bool | str:
+        try:
+            download.check_diffusion(diffusion, host.model_dirs())
+        except MusicGenError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, diffusion: str) -> str | float:
+        try:
+            return _fingerprint(locate.resolve_diffusion(diffusion, host.model_dirs()))
+        except (MusicGenError, OSError):
+            return float("nan")  # run it, so that it can say what is wrong
+
+    def load(self, diffusion: str) -> tuple:
+        from ..musicgen import pipeline
+
+        path = download.obtain_diffusion(diffusion, host.model_dirs(), host.progress())
+        return (host.Managed(pipeline.load_diffusion(path, device=host.model_device(), name=diffusion), "model"),)
 
 
 class MusicGenFineTune:

@@ -12,6 +12,7 @@ MODEL = "MUSICGEN_MODEL"  # host.Managed around a LanguageModel
 CONDITIONER = "MUSICGEN_CONDITIONER"  # host.Managed around a Conditioner
 CODEC = "MUSICGEN_CODEC"  # host.Managed around a Codec
 CONDITIONING = "MUSICGEN_CONDITIONING"  # the engine's Conditioning, tensors on the CPU
+DIFFUSION = "MUSICGEN_DIFFUSION"  # host.Managed around a Diffusion
 CODES = "MUSICGEN_CODES"  # the engine's Codes
 AUDIO = "AUDIO"  # ComfyUI's {"waveform": [B, C, L] float, "sample_rate": int}
 

@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,12 @@ def write_toys(folder: Path, names: Sequence[str] = ("toy", "toy-stereo", "toy-m
 
 @functools.cache
 def _start_shared(base: Path) -> "ComfyUI | str":
+    from comfyui_musicgen.musicgen.checkpoints.published import DIFFUSION_MODEL
+    from comfyui_musicgen.musicgen.toy.diffusion import TOY_UNET, write_toy_diffusion
+
     try:
         write_toys(base / "models" / "musicgen")
+        write_toy_diffusion(base / "models" / "musicgen" / DIFFUSION_MODEL, replace(TOY_UNET, hidden=4))
         server = ComfyUI(base)
     except pytest.fail.Exception as failure:
         return str(failure)  # remembered, or each test would wait for another start

@@ -9,7 +9,6 @@ from comfyui_musicgen.clients import comfyui as client
 from comfyui_musicgen.clients import predict as remote
 from comfyui_musicgen.musicgen import predict as local
 from comfyui_musicgen.musicgen.audio import Audio, read, write
-from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.tests import comfy_server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +30,7 @@ def clip(tmp_path_factory):
 def make(comfy, tmp_path):
     def call(model="toy-melody", **values):
         request = local.Request.of({"prompt": "drums", "duration": 1, "seed": 5, **values})
-        made = asyncio.run(remote.predict(request, comfy.address, model, tmp_path))
+        made = asyncio.run(remote.predict(request, comfy.address, model, out=tmp_path))
         return read(made.file), made
 
     return call
@@ -96,10 +95,16 @@ def test_blank_weights_are_the_default_model_also_after_a_fine_tune(comfy, make)
     assert torch.equal(plain.samples, again.samples) and not torch.equal(plain.samples, tuned.samples)
 
 
-def test_what_is_not_there_yet_is_refused_before_anything_is_sent():
-    with pytest.raises(InputError, match="multi_band_diffusion"):
-        local.Request.of({"prompt": "x", "multi_band_diffusion": True})
-    assert remote.main(["--prompt", "x", "--multi_band_diffusion"]) == 1
+def test_multi_band_diffusion_decodes_as_it_does_without_a_server(comfy, make, tmp_path):
+    served, _ = make(multi_band_diffusion=True)
+    plain, _ = make()
+    models = comfy.base / "models"
+    alone = local.predict(
+        model="toy-melody", models_dir=models, out=tmp_path / "alone.wav", device="cpu",
+        prompt="drums", duration=1, seed=5, multi_band_diffusion=True,
+    )  # fmt: skip
+    torch.testing.assert_close(served.samples, read(alone.file).samples, atol=2e-4, rtol=0)
+    assert not torch.equal(served.samples, plain.samples)
 
 
 def test_melody_for_a_model_that_has_none_is_explained(make, clip):

@@ -1,14 +1,17 @@
 """The Replicate contract: 15 fields, by Python, by the command line, and as a graph; the original's defects mended."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from comfyui_musicgen.clients.predict import graph
 from comfyui_musicgen.musicgen import audio
+from comfyui_musicgen.musicgen.checkpoints.published import DIFFUSION_MODEL
 from comfyui_musicgen.musicgen.cli import main
 from comfyui_musicgen.musicgen.errors import CheckpointError, InputError
 from comfyui_musicgen.musicgen.predict import DEFAULT_MODEL, FIELDS, Request, predict, schema
+from comfyui_musicgen.musicgen.toy.diffusion import TOY_UNET, write_toy_diffusion
 
 # The table of nodes.md, copied by hand: name -> (JSON type, default).
 CONTRACT = {
@@ -262,12 +265,24 @@ def test_every_field_means_the_same_on_the_command_line(toys, clip, tmp_path, ca
     assert typed.read_bytes() == called.file.read_bytes() != plain.file.read_bytes()
 
 
-def test_the_field_that_is_not_there_yet_says_so(capsys):
-    assert main(["predict", "--prompt", "x", "--multi_band_diffusion"]) == 1
-    assert "multi_band_diffusion" in capsys.readouterr().err
-    with pytest.raises(InputError, match="multi_band_diffusion"):
-        Request(prompt="x", multi_band_diffusion=True)
-    assert not Request(prompt="x", multi_band_diffusion=False).multi_band_diffusion
+def test_multi_band_diffusion_is_another_decoder(make, tmp_path):
+    file = write_toy_diffusion(
+        tmp_path / "models" / "musicgen" / DIFFUSION_MODEL, replace(TOY_UNET, hidden=4), n_bands=2
+    )
+    plain, _ = make()
+    other, _ = make(multi_band_diffusion=True)
+    again, _ = make(multi_band_diffusion=True, diffusion=file)
+    assert plain.samples.shape == other.samples.shape and not torch.equal(plain.samples, other.samples)
+    assert torch.equal(other.samples, again.samples)
+
+
+def test_multi_band_diffusion_that_is_not_there_is_explained(toys, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    models = ["--model", str(toys()), "--models", str(tmp_path), "--device", "cpu"]
+    assert main(["predict", "--prompt", "x", "--multi_band_diffusion", *models]) == 1
+    error = capsys.readouterr().err
+    assert "https://huggingface.co/facebook/multiband-diffusion" in error and "mbd_musicgen_32khz.th" in error
+    assert str(tmp_path / "musicgen") in error
 
 
 def test_a_file_name_is_found_where_none_is_given(toys, tmp_path, monkeypatch, capsys):

@@ -23,7 +23,8 @@ class Excerpts:
         """length: of an excerpt; margin: frames at its ends that are not counted, for what lies beyond is missing."""
         length = min(length, n_frames)
         n_excerpts = min(N_EXCERPTS, n_frames // length)
-        starts = [round((n_frames - length) * (i + 0.5) / n_excerpts) for i in range(n_excerpts)]
+        # Each in the middle of its share of the signal.
+        starts = [round((i + 0.5) * n_frames / n_excerpts - length / 2) for i in range(n_excerpts)]
         self.spans = [(start, start + length) for start in starts]
         self.margin = margin / length
 
