@@ -1,13 +1,15 @@
-"""Steps a second and peak memory of this engine, audiocraft and transformers: one model size, one run.
+"""Decoding speed and peak memory of this engine, audiocraft and transformers: one model, one run, one table.
 
-    python benchmarks/lm.py [--size small] [--steps 60] [--rounds 3] [--precisions float32 int8]
+    python benchmarks/lm.py [--sizes small] [--batches 1] [--seconds 8 30] [--steps 40] [--rounds 3] [--device cpu]
+                            [--precisions float32 float16 int8] [--save NAME]
 
-Random weights; text of 12 tokens; classifier-free guidance 3; top-k 250. Every engine runs in a process of its
-own, in turn, `rounds` times; the median counts. Prints a table, asserts nothing.
+Random weights; see engines.py. A piece of 8 or 30 seconds is represented by the steps in its middle. Every engine runs
+in a process of its own, in turn, `rounds` times; the median counts. The floor of a step is the time to read all weights
+and the used part of the cache once, at the memory bandwidth that is measured in the same run; 50 steps are a second
+of music. Prints tables, asserts nothing; --save keeps them in benchmarks/results/.
 """
 
 import argparse
-import importlib.util
 import itertools
 import json
 import os
@@ -19,182 +21,162 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-SIZES = {"tiny": (256, 4, 4), "small": (1024, 16, 24), "medium": (1536, 24, 48), "large": (2048, 32, 48)}
-N_TEXT, CFG, TOP_K, CARD, K = 12, 3.0, 250, 2048, 4
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from engines import CFG, ENGINES, N_TEXT, RATE_HZ, SIZES
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def load_pack():
-    """The pack under an importable name, as ComfyUI would load it."""
-    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    sys.modules["pack"] = importlib.util.module_from_spec(spec)
-
-
-def native(size, batch, steps, precision):
-    """This engine."""
-    load_pack()
+def wait(device):
     import torch
-    from pack.musicgen.config import LMConfig
-    from pack.musicgen.lm import LM, RowNoise, Sampling, Stream, generate_codes, quantize_linears, storage_dtype
 
-    dim, heads, layers = SIZES[size]
-    config = LMConfig(dim, heads, layers, 4 * dim, K, CARD, (0, 1, 2, 3), True)
-    with torch.device("meta"):
-        lm = LM(config)
-    generator = torch.Generator().manual_seed(0)
-    for module in [*lm.layers, lm]:
-        for child in module.modules():
-            for name, parameter in child.named_parameters(recurse=False):
-                if parameter.is_meta:
-                    dtype = storage_dtype(precision) if parameter.ndim == 2 else torch.float32
-                    filled = torch.empty(parameter.shape, dtype=dtype).normal_(0, 0.02, generator=generator)
-                    setattr(child, name, torch.nn.Parameter(filled, requires_grad=False))
-        if precision == "int8" and module is not lm:
-            quantize_linears(module)
-    nothing = torch.zeros(0, dim)
-    rows = [Stream(nothing, torch.randn(N_TEXT, dim))] * batch
-    null = [Stream(nothing, nothing)] * batch
-    noise = RowNoise(0, batch, K, CARD)
-
-    def run(n, on_step):
-        generate_codes(lm, rows, null, n - 3, Sampling(TOP_K), noise, CFG, on_step=on_step)
-
-    return run, sum(t.nbytes for t in lm.state_dict().values())
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
-def audiocraft(size, batch, steps, precision):
-    """Meta's library, float32 on the CPU as it runs there."""
-    load_pack()
-    import torch
-    from pack.reference.audiocraft import import_audiocraft
-
-    import_audiocraft()
-    from audiocraft.models.lm import LMModel
-    from audiocraft.modules.codebooks_patterns import DelayedPatternProvider
-    from audiocraft.modules.conditioners import ConditionFuser, ConditioningAttributes, ConditioningProvider
-
-    dim, heads, layers = SIZES[size]
-    fuser = ConditionFuser({"cross": ["description"], "prepend": [], "sum": [], "input_interpolate": []})
-    lm = LMModel(
-        DelayedPatternProvider(K, [0, 1, 2, 3]), ConditioningProvider({}), fuser, n_q=K, card=CARD, dim=dim,
-        num_heads=heads, hidden_scale=4, num_layers=layers, norm="layer_norm", norm_first=True, bias_proj=False,
-        bias_ff=False, bias_attn=False, memory_efficient=True, causal=True, cross_attention=True, activation="gelu",
-        positional_embedding="sin", dropout=0.0,
-    ).eval()  # fmt: skip
-    text = torch.randn(1, N_TEXT, dim)
-    rows = torch.cat([text.expand(batch, -1, -1), torch.zeros(batch, N_TEXT, dim)])
-    lm.condition_provider.tokenize = lambda conditions: {}
-    lm.condition_provider.forward = lambda tokenized: {"description": (rows, torch.ones(2 * batch, N_TEXT))}
-    conditions = [ConditioningAttributes(text={"description": "x"})] * batch
-
-    def run(n, on_step):
-        lm.generate(None, conditions, max_gen_len=n - 3, top_k=TOP_K, cfg_coef=CFG, callback=on_step)
-
-    return run, sum(t.nbytes for t in lm.state_dict().values())
-
-
-def transformers(size, batch, steps, precision):
-    """Hugging Face's implementation, with its own sampling loop; its text encoder and codec are tiny here."""
-    import torch
-    from transformers import EncodecConfig, LogitsProcessor, MusicgenConfig, MusicgenDecoderConfig, T5Config
-    from transformers import MusicgenForConditionalGeneration as Musicgen
-
-    dim, heads, layers = SIZES[size]
-    decoder = MusicgenDecoderConfig(
-        vocab_size=CARD, hidden_size=dim, num_hidden_layers=layers, num_attention_heads=heads, ffn_dim=4 * dim, num_codebooks=K,
-        max_position_embeddings=2048, layerdrop=0.0, dropout=0.0,
-    )  # fmt: skip
-    text = T5Config(vocab_size=64, d_model=768, d_kv=64, d_ff=64, num_layers=1, num_heads=2)
-    codec = EncodecConfig(
-        target_bandwidths=[2.2], sampling_rate=32000, num_filters=4, codebook_size=CARD, upsampling_ratios=[8, 5, 4, 4],
-        use_causal_conv=False, num_lstm_layers=1, hidden_size=128, codebook_dim=128,
-    )  # fmt: skip
-    model = Musicgen(
-        MusicgenConfig(text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict())
-    ).eval()
-    for config in (model.generation_config, model.config):
-        config.decoder_start_token_id = config.pad_token_id = config.bos_token_id = CARD
-
-    class Count(LogitsProcessor):
-        def __call__(self, ids, scores):
-            self.done += 1
-            self.on_step(self.done, 0)
-            return scores
-
-    def run(n, on_step):
-        count = Count()
-        count.on_step, count.done = on_step, 0
-        model.generate(
-            torch.full((batch, N_TEXT), 5), guidance_scale=CFG, do_sample=True, top_k=TOP_K, max_new_tokens=n,
-            logits_processor=[count],
-        )  # fmt: skip
-
-    return run, sum(t.nbytes for t in model.decoder.state_dict().values())
-
-
-ENGINES = {"native": native, "audiocraft": audiocraft, "transformers": transformers}
-
-
-def worker(engine, size, batch, steps, precision):
+def worker(engine, size, batch, seconds, steps, precision, device):
+    """One measurement: steps a second in the middle of a piece, the time to the first step, and memory."""
     import torch
 
     torch.manual_seed(0)
-    run, weights = ENGINES[engine](size, batch, steps, precision)
-    times = []
+    run, lm = ENGINES[engine](size, batch, precision, device)
+    before = max(0, int(seconds * RATE_HZ / 2) - steps // 2)
+    marks = []
+
+    def on_step(done, total):
+        marks.append((done, time.perf_counter()))
+
     with torch.inference_mode():
-        run(12, lambda done, total: None)
-        run(steps, lambda done, total: times.append(time.perf_counter()))
-    gaps = [after - before for before, after in itertools.pairwise(times[5:])]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"steps_per_s": 1 / statistics.median(gaps), "peak": peak, "weights": weights}))
+        run(8, 4, lambda done, total: None)  # what is set up once a process
+        wait(device)
+        begun = time.perf_counter()
+        run(steps, before, on_step)  # captures, and brings memory to its peak
+        first = marks[0][1] - begun
+        marks.clear()
+        begun = time.perf_counter()
+        run(steps, before, on_step)
+        wait(device)
+    again = marks[0][1] - begun
+    if device == "cuda":  # progress comes every 25 steps there
+        speed = (marks[-1][0] - marks[0][0]) / (time.perf_counter() - marks[0][1])
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        speed = 1 / statistics.median(late[1] - early[1] for early, late in itertools.pairwise(marks[2:]))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    weights = sum(t.nbytes for t in lm.state_dict().values())
+    print(json.dumps({"speed": speed, "first": first, "again": again, "peak": peak, "weights": weights}))
+
+
+def bandwidth(device):
+    """Bytes a second that a large tensor is read at (CPU), or read and written at (CUDA copy)."""
+    import torch
+
+    big = torch.ones(2**29 if device == "cuda" else 2**28, device=device)
+    other = torch.empty_like(big) if device == "cuda" else None
+    best = 1e9
+    for _ in range(8):
+        wait(device)
+        begun = time.perf_counter()
+        big.sum() if other is None else other.copy_(big)
+        wait(device)
+        best = min(best, time.perf_counter() - begun)
+    return big.nbytes * (1 if other is None else 2) / best
+
+
+def floor(size, batch, seconds, precision, device):
+    """Bytes that a step has to read: matrices, keys and values."""
+    dim, _, layers = SIZES[size]
+    n_bytes = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}[precision]
+    head_bytes = {"int8": 2, "bfloat16": 4}.get(precision, n_bytes)
+    cache_bytes = 4 if device == "cpu" or precision == "int8" else 2
+    matrices = layers * 14 * dim * dim * n_bytes + 4 * 2048 * dim * head_bytes
+    return matrices + 2 * layers * 2 * batch * dim * (int(seconds * RATE_HZ / 2) + N_TEXT) * cache_bytes
+
+
+def measure(arguments, *what):
+    command = [sys.executable, __file__, "--worker", *map(str, what), "--device", arguments.device]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{what} failed:\n{done.stderr[-1500:]}", file=sys.stderr)
+        return None
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["small"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1])
+    parser.add_argument("--seconds", nargs="+", type=float, default=[8, 30], help="of music")
+    parser.add_argument("--steps", type=int, default=40, help="that are measured")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16", "int8"], help="of this engine")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--precision", default="float32", help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precisions", nargs="+", default=["float32", "float16", "int8"], help="of this engine")
+    parser.add_argument("--save", metavar="NAME", help="keep the table as benchmarks/results/NAME.md")
+    parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        worker(arguments.worker, arguments.size, arguments.batch, arguments.steps, arguments.precision)
+        engine, size, batch, seconds, steps, precision = arguments.worker
+        worker(engine, size, int(batch), float(seconds), int(steps), precision, arguments.device)
         return
-    contenders = [
-        ("audiocraft", "float32"),
-        ("transformers", "float32"),
-        *(("native", p) for p in arguments.precisions),
-    ]
-    results = {contender: [] for contender in contenders}
-    for _ in range(arguments.rounds):
-        for contender in contenders:
-            results[contender].append(measure(*contender, arguments))
-    report(results, arguments)
+    out = [*head(arguments), ""]
+    speed = bandwidth(arguments.device)
+    out.append(f"Memory bandwidth: {speed / 1e9:.1f} GB/s.")
+    print("\n".join(out), flush=True)
+    for size, batch, seconds in itertools.product(arguments.sizes, arguments.batches, arguments.seconds):
+        lines = table(arguments, size, batch, seconds, speed)
+        print("\n".join(lines), flush=True)
+        out += lines
+    if arguments.save:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{arguments.save}.md").write_text("\n".join(out) + "\n", encoding="utf-8")
 
 
-def measure(engine, precision, arguments):
-    command = [sys.executable, __file__, "--worker", engine, "--precision", precision, "--size", arguments.size,
-               "--batch", str(arguments.batch), "--steps", str(arguments.steps)]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{engine} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def report(results, arguments):
+def head(arguments):
     import torch
+    import transformers
 
-    print(f"musicgen-{arguments.size}'s size, batch {arguments.batch}, guidance {CFG:g}; {os.cpu_count()} cores "
-          f"{platform.machine()}, torch {torch.__version__}; median of {arguments.rounds} rounds")  # fmt: skip
-    base = statistics.median(r["steps_per_s"] for r in results["audiocraft", "float32"])
-    print("| engine | precision | steps/s | over audiocraft | peak memory, MB | weights, MB |")
-    print("|---|---|---|---|---|---|")
-    for (engine, precision), runs in results.items():
-        speed = statistics.median(r["steps_per_s"] for r in runs)
-        peak, weights = max(r["peak"] for r in runs) / 1e6, runs[0]["weights"] / 1e6
-        print(f"| {engine} | {precision} | {speed:.2f} | {speed / base:.2f} | {peak:.0f} | {weights:.0f} |")
+    name = torch.cuda.get_device_name() if arguments.device == "cuda" else processor()
+    return [
+        f"# Decoding, {name}", "", time.strftime("%Y-%m-%d") + f"; torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, audiocraft 1.3.0, Python {platform.python_version()}; guidance {CFG:g}; median of "
+        f"{arguments.rounds} rounds of {arguments.steps} steps", "", f"`python benchmarks/lm.py {' '.join(sys.argv[1:])}`",
+    ]  # fmt: skip
+
+
+def processor():
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    kinds = [kind for kind in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if kind in flags]
+    return f"{os.cpu_count()} cores, {names[0] if names else platform.machine()} ({', '.join(kinds)})"
+
+
+def table(arguments, size, batch, seconds, bytes_a_second):
+    reference = "float16" if arguments.device == "cuda" else "float32"
+    contenders = [("audiocraft", reference), ("transformers", reference)]
+    contenders += [("native", precision) for precision in arguments.precisions]
+    runs = {contender: [] for contender in contenders}
+    for _ in range(arguments.rounds):
+        for engine, precision in contenders:
+            made = measure(arguments, engine, size, batch, seconds, arguments.steps, precision)
+            runs[engine, precision] += [made] if made else []
+    speeds = {key: statistics.median(run["speed"] for run in made) for key, made in runs.items() if made}
+    lines = ["", f"## {size}, batch {batch}, {seconds:g} s", ""]
+    lines.append("| engine | precision | steps/s | over audiocraft | over transformers | step over the floor | prompt to first "
+                 "step, s | in a new process, s | peak memory, MB | over the weights |")  # fmt: skip
+    lines.append("|---|---|---|---|---|---|---|---|---|---|")
+    for (engine, precision), made in runs.items():
+        if not made:
+            lines.append(f"| {engine} | {precision} | failed | | | | | | | |")
+            continue
+        steps = speeds[engine, precision]
+        over = [f"{steps / speeds[key]:.2f}" if key in speeds else "-" for key in contenders[:2]]
+        least = floor(size, batch, seconds, precision, arguments.device) / bytes_a_second
+        peak, weights = max(run["peak"] for run in made), made[0]["weights"]
+        again, first = (statistics.median(run[key] for run in made) for key in ("again", "first"))
+        lines.append(f"| {engine} | {precision} | {steps:.2f} | {over[0]} | {over[1]} | {1 / steps / least:.2f} | "
+                     f"{again:.2f} | {first:.2f} | {peak / 1e6:.0f} | {peak / weights:.2f} |")  # fmt: skip
+    return lines
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from .diffusion import WINDOW_S, MultiBandDecoder
 from .diffusion_config import DiffusionConfig
 from .errors import InputError
 from .lm import LM, RowNoise, Sampling, Stream, generate_codes, quantize_linears, resolve_precision, storage_dtype
+from .lm.static import COLUMNS_OF, rounded_up
 from .seeds import row_seed
 from .windows import Window, plan_windows
 
@@ -89,6 +90,7 @@ class LanguageModel(nn.Module):
         n_melody = 0 if conditioning.null_melody is None else len(conditioning.null_melody)
         seconds = min(params.duration_s, self.config.segment_s)
         n_columns = int(seconds * self.config.codec.frame_rate_hz) + self.config.lm.max_delay + 1 + n_text + n_melody
+        n_columns = rounded_up(n_columns, COLUMNS_OF)
         lm = self.config.lm
         prefill = 4 * n_rows * n_columns * (4 * lm.dim + lm.ffn_dim)
         logits = 4 * 4 * n_rows * lm.n_codebooks * lm.cardinality
@@ -327,8 +329,8 @@ def _build_lm(checkpoint: Checkpoint, precision: str) -> LM:
         fill(block, weights, f"{source}, layer {index}")
         if precision == "int8":
             quantize_linears(block)
-    # The heads decide the code: at 2 % of the weights, they are worth full precision where products are coarse.
-    _materialise(lm, torch.float16 if precision == "float16" else torch.float32)
+    # The heads decide the code: at 2 % of the weights, they are worth more precision where products are coarse.
+    _materialise(lm, torch.float16 if precision in ("float16", "int8") else torch.float32)
     _fill_without(lm, "layers", rest, source)
     return lm
 

@@ -58,8 +58,9 @@ class MusicGenLoader:
                     list(PRECISIONS),
                     {
                         "default": "auto",
-                        "tooltip": "Number format of the language model's weights. auto: float32 on a CPU, half "
-                        "precision on a GPU that has it. int8 needs the least memory.",
+                        "tooltip": "Number format of the language model's weights. auto: half precision on a GPU and on a "
+                        "PC's processor, else float32. float32 gives audiocraft's very codes. int8 is the fastest on a "
+                        "processor and needs the least memory.",
                     },
                 ),
             },

@@ -32,7 +32,7 @@ def engines(audiocraft, toys):
         key = tuple(sorted(options.items()))
         if key not in made:
             folder = toys(**options)
-            made[key] = pipeline.load(folder), reference.load(folder)
+            made[key] = pipeline.load(folder, "float32"), reference.load(folder)
         return made[key]
 
     return load

@@ -89,7 +89,7 @@ def engines(audiocraft, toys):
         if stereo not in made:
             folder = toys(melody=True, stereo=stereo)
             theirs = reference.load(folder)
-            made[stereo] = pipeline.load(folder), theirs
+            made[stereo] = pipeline.load(folder, "float32"), theirs
         return made[stereo]
 
     return load

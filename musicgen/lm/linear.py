@@ -1,5 +1,7 @@
 """The matrix products of the language model: how weights are kept, and the fastest stock product for a step."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,16 +10,50 @@ from ..config import PRECISIONS
 from ..errors import InputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
-_FEW_ROWS = 32
+
+PackedWeight = torch.classes.quantized.LinearPackedParamsBase
+
+
+def _has_fbgemm(device: torch.device) -> bool:
+    """Whether torch has FBGEMM there, whose packed weights x86 CPUs read near the speed of memory."""
+    return device.type == "cpu" and torch.backends.quantized.engine in ("x86", "fbgemm")
+
+
+def plain_product(x: Tensor, weight: Tensor) -> Tensor:
+    """[R, in] float32 -> [R, out] float32, on a CPU. TorchScript reads it too."""
+    n_rows = x.shape[0]
+    if weight.dtype != torch.float32:
+        return F.linear(x.to(weight.dtype), weight).float()
+    if n_rows > 32:
+        return F.linear(x, weight)
+    # A step's few rows: with the weight as the left factor, and 4 columns rather than 2 or 3 on the right, MKL reads
+    # weights up to twice as fast.
+    if n_rows == 2 or n_rows == 3:
+        x = F.pad(x, [0, 0, 0, 4 - n_rows])
+    return (weight @ x.t()).t()[:n_rows].contiguous()
+
+
+def int8_product(x: Tensor, packed: PackedWeight) -> Tensor:
+    """[R, in] float32 -> [R, out] float32: each row quantized by its own largest value. TorchScript reads it too.
+
+    To 63 steps either way: two products of 8 bits each would overflow the 16 bits that they are added in.
+    """
+    peak = x.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12)
+    product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x / peak, 1 / 63, 64, packed)
+    return product.mul_(peak)
 
 
 def resolve_precision(precision: str, device: torch.device | str) -> str:
-    """What `auto` stands for on a device: float16 on CUDA, as the reference's autocast; else float32."""
+    """What `auto` stands for on a device: the fastest that is safe.
+
+    float16 on CUDA, as the reference's autocast, and on x86 CPUs, where only weights are rounded to it; else float32.
+    """
     if precision not in PRECISIONS:
         raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision != "auto":
         return precision
-    return "float16" if torch.device(device).type == "cuda" else "float32"
+    device = torch.device(device)
+    return "float16" if device.type == "cuda" or _has_fbgemm(device) else "float32"
 
 
 def storage_dtype(precision: str) -> torch.dtype:
@@ -25,7 +61,56 @@ def storage_dtype(precision: str) -> torch.dtype:
     return _DTYPES[precision]
 
 
-class Linear(nn.Module):
+class _Packed(nn.Module):
+    """A layer whose `weight` is laid out anew for an x86 CPU when it is first used there, in the place of the old.
+
+    Moving the layer, or reading its state, gives the plain weight back.
+    """
+
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._packed: PackedWeight | None = None
+
+    @property
+    def packs(self) -> bool:
+        """Whether it is packed where its weight now is."""
+        raise NotImplementedError
+
+    def _pack(self, weight: Tensor) -> PackedWeight:
+        raise NotImplementedError
+
+    def _unpack(self, packed: PackedWeight) -> Tensor:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def packed(self) -> PackedWeight:
+        if self._packed is None:
+            self._packed = self._pack(self.weight.data)
+            self.weight.data = self.weight.data.new_empty(0)
+        return self._packed
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Back to the plain weight."""
+        if self._packed is not None:
+            self.weight.data, self._packed = self._unpack(self._packed), None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        probe = fn(self.weight.data.new_empty(1))
+        if (probe.device, probe.dtype) == (self.weight.device, self.weight.dtype):
+            return self  # ComfyUI "moves" a model to the CPU before every run
+        self.restore()
+        return super()._apply(fn, recurse)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._packed is not None:
+            destination[prefix + "weight"] = self._unpack(self._packed)
+
+
+class Linear(_Packed):
     """A linear layer without bias: [..., in] -> [..., out]."""
 
     def __init__(self, n_in: int, n_out: int):
@@ -34,21 +119,32 @@ class Linear(nn.Module):
 
     @property
     def input_dtype(self) -> torch.dtype:
-        return self.weight.dtype
+        """What it is given, and gives: CPUs compute in float32 also where they keep weights in halves of it."""
+        return torch.float32 if self.weight.device.type == "cpu" else self.weight.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        n_rows = x.numel() // x.shape[-1]
-        if x.device.type == "cpu" and x.dtype == torch.float32 and n_rows <= _FEW_ROWS:
-            # A step's few rows: reading the weight as the left factor is up to twice as fast on CPUs.
-            return (self.weight @ x.reshape(n_rows, -1).t()).t().reshape(*x.shape[:-1], -1)
-        return F.linear(x, self.weight)
+        if x.device.type != "cpu":
+            return F.linear(x, self.weight)
+        if self.packs:
+            return torch.ops.quantized.linear_dynamic_fp16(x, self.packed())
+        return plain_product(x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
+
+    @property
+    def packs(self) -> bool:
+        return self.weight.dtype == torch.float16 and _has_fbgemm(self.weight.device)
+
+    def _pack(self, weight: Tensor) -> PackedWeight:
+        return torch.ops.quantized.linear_prepack_fp16(weight.float(), None)
+
+    def _unpack(self, packed: PackedWeight) -> Tensor:
+        return torch.ops.quantized.linear_unpack_fp16(packed)[0].half()
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(_Packed):
     """A linear layer without bias whose weight is int8, with one scale an output channel.
 
-    On an x86 CPU each row of the input is quantized to 7 bits and multiplied as integers (torch's dynamic
-    quantized linear); elsewhere the weight is widened on the fly.
+    On an x86 CPU each row of the input is quantized to 7 bits by its own largest value and multiplied as integers, so
+    that a row's result does not depend on its neighbours; elsewhere the weight is widened on the fly.
     """
 
     input_dtype = torch.float32
@@ -58,28 +154,24 @@ class Int8Linear(nn.Module):
         scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
         self.register_buffer("weight", (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8))
         self.register_buffer("scale", scale)
-        self._packed = None
+
+    @property
+    def packs(self) -> bool:
+        return _has_fbgemm(self.weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] float32 -> [..., out] float32."""
-        if x.device.type != "cpu" or torch.backends.quantized.engine not in ("x86", "fbgemm", "onednn"):
+        if not self.packs:
             return F.linear(x, self.weight.to(x.dtype)) * self.scale
-        rows = x.reshape(-1, x.shape[-1])
-        peak = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
-        # torch picks one range for all rows. A guard row that spans -1..1 makes it the same for every batch,
-        # so that a row's result does not depend on its neighbours.
-        guard = torch.zeros_like(rows[:1])
-        guard[0, 0], guard[0, 1] = -1.0, 1.0
-        scaled = torch.cat([rows / peak, guard])
-        product = torch.ops.quantized.linear_dynamic(scaled, self._pack(), reduce_range=True)
-        return (product[:-1] * peak).reshape(*x.shape[:-1], -1)
+        return int8_product(x.reshape(-1, x.shape[-1]), self.packed()).view(*x.shape[:-1], -1)
 
-    def _pack(self) -> object:
-        if self._packed is None:
-            zero = torch.zeros(len(self.scale), dtype=torch.long)
-            weight = torch._make_per_channel_quantized_tensor(self.weight, self.scale.double(), zero, 0)
-            self._packed = torch.ops.quantized.linear_prepack(weight, None)
-        return self._packed
+    def _pack(self, weight: Tensor) -> PackedWeight:
+        zero = torch.zeros(len(self.scale), dtype=torch.long)
+        quantized = torch._make_per_channel_quantized_tensor(weight, self.scale.double(), zero, 0)
+        return torch.ops.quantized.linear_prepack(quantized, None)
+
+    def _unpack(self, packed: PackedWeight) -> Tensor:
+        return torch.ops.quantized.linear_unpack(packed)[0].int_repr()
 
 
 def quantize_linears(module: nn.Module) -> None:

@@ -1,15 +1,17 @@
 """The language model over K parallel codebooks, and the state of one run of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import LMConfig
+from .cpu_step import compiled_layer_step
 from .linear import Linear
-from .transformer import Block, LayerCache, sin_positions
+from .transformer import Block, Columns, LayerCache, sin_positions
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,19 @@ class State:
     padding: Tensor | None  # [R] columns of left padding, None where no row has any
     cross_mask: Tensor | None  # [R, 1, 1, N] boolean
     prefix: Tensor | None  # [R, P, D] until the first step has taken it in
+    cpu_weights: list[tuple] | None = None  # a layer: what makes a single column's step on a CPU fast
     length: int = 0  # columns in the cache
 
     @property
     def max_len(self) -> int:
         return self.layers[0].keys.shape[2]
+
+
+class Captured(Protocol):
+    """What `static.StaticRuns` is to the model."""
+
+    def check(self, lm: "LM") -> None:
+        """Drop what is bound to weights that are elsewhere now."""
 
 
 class LM(nn.Module):
@@ -46,6 +56,13 @@ class LM(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.dim)
         self.heads = Linear(config.dim, config.n_codebooks * config.cardinality)
+        self.captured: Captured | None = None  # steps that are bound to where the weights are
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LM":
+        super()._apply(fn, recurse)
+        if self.captured is not None:
+            self.captured.check(self)
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -63,14 +80,18 @@ class LM(nn.Module):
         if self.config.cross_attention:
             cross, cross_mask = _right_padded([s.cross for s in streams], self.device)
         layers = [self._layer_cache(block, len(streams), max_len, cross) for block in self.layers]
-        return State(layers, positions, padding, cross_mask, prefix if prefix.shape[1] else None)
+        weights = [block.cpu_weights() for block in self.layers] if self.device.type == "cpu" else [None]
+        return State(
+            layers, positions, padding, cross_mask, prefix if prefix.shape[1] else None,
+            None if None in weights else weights,
+        )  # fmt: skip
 
     def step(self, state: State, codes: Tensor, all_columns: bool = False) -> Tensor:
         """Take in codes [R, K, S] -> logits of the last column [R, K, cardinality].
 
         all_columns: logits of every column of `codes`, [R, K, S, cardinality].
         """
-        x = self._embed(codes)
+        x = self.embed(codes)
         n_codes = x.shape[1]
         if state.prefix is not None:
             x = torch.cat([state.prefix, x], dim=1)
@@ -79,12 +100,12 @@ class LM(nn.Module):
         assert end <= state.max_len, "the cache has no room for these columns"
         x = x + state.positions[..., start:end, :]
         mask = self._mask(state, start, end)
-        for block, cache in zip(self.layers, state.layers, strict=True):
-            x = block(x, cache, start, mask, state.cross_mask)
+        if state.cpu_weights is not None and x.shape[1] == 1:
+            x = self._cpu_step(state, x[:, 0], mask)[:, None]
+        else:
+            x = self.run_layers(x, state.layers, Columns(start, end, mask), state.cross_mask)
         state.length = end
-        x = self.norm(x[:, -n_codes:] if all_columns else x[:, -1:])
-        logits = self.heads(x.to(self.heads.input_dtype)).float()
-        logits = logits.unflatten(-1, (self.config.n_codebooks, -1)).transpose(1, 2)
+        logits = self.logits(x[:, -n_codes:] if all_columns else x[:, -1:])
         return logits if all_columns else logits[:, :, 0]
 
     def forward(self, codes: Tensor, streams: Sequence[Stream]) -> Tensor:
@@ -98,12 +119,33 @@ class LM(nn.Module):
         cached = n_columns + (n_cross if config.cross_attention else 0)
         return 2 * config.n_layers * n_rows * config.dim * cached * itemsize + 4 * n_columns * config.dim
 
-    def _embed(self, codes: Tensor) -> Tensor:
+    def run_layers(self, x: Tensor, caches: list[LayerCache], columns: Columns, cross_mask: Tensor | None) -> Tensor:
+        """All layers: [R, S, D] -> [R, S, D]."""
+        for block, cache in zip(self.layers, caches, strict=True):
+            x = block(x, cache, columns, cross_mask)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[R, S, D] of the last layer -> [R, K, S, cardinality] float32."""
+        made = self.heads(self.norm(x).to(self.heads.input_dtype)).float()
+        return made.unflatten(-1, (self.config.n_codebooks, -1)).transpose(1, 2)
+
+    def embed(self, codes: Tensor) -> Tensor:
         """Sum of the K embeddings: [R, K, S] -> [R, S, D] float32, added in the reference's order."""
         total = F.embedding(codes[:, 0], self.embeddings[0])
         for k in range(1, self.config.n_codebooks):
             total = total + F.embedding(codes[:, k], self.embeddings[k])
         return total.float()
+
+    def _cpu_step(self, state: State, x: Tensor, mask: Tensor | None) -> Tensor:
+        """One column through all layers: [R, D] -> [R, D]."""
+        step = compiled_layer_step()
+        for weights, cache in zip(state.cpu_weights, state.layers, strict=True):
+            x = step(
+                x, *weights, cache.keys, cache.values, cache.cross_keys, cache.cross_values, state.length, mask,
+                state.cross_mask,
+            )  # fmt: skip
+        return x
 
     def _layer_cache(self, block: Block, n_rows: int, max_len: int, cross: Tensor | None) -> LayerCache:
         shape = (n_rows, self.config.n_heads, max_len, self.config.head_dim)

@@ -33,31 +33,43 @@ class RowNoise:
 
     def draw(self) -> Tensor:
         """The next step's noise, [rows, K, cardinality] float32 on the CPU."""
-        noise = torch.empty(self._shape, dtype=torch.float32)
-        for row, generator in zip(noise, self._generators, strict=True):
-            row.exponential_(1.0, generator=generator)
-        return noise
+        return self.fill(torch.empty(1, *self._shape))[0]
+
+    def fill(self, out: Tensor) -> Tensor:
+        """The noise of the next steps, into `out` [steps, rows, K, cardinality] float32 on the CPU."""
+        for step in out:
+            for row, generator in zip(step, self._generators, strict=True):
+                row.exponential_(1.0, generator=generator)
+        return out
 
 
-def guide(logits: Tensor, cfg: float) -> Tensor:
+def guide(logits: Tensor, cfg: float | Tensor) -> Tensor:
     """Classifier-free guidance: rows [conditional; null] -> null + (conditional - null) * cfg."""
     conditional, null = logits.chunk(2)
     return null + (conditional - null) * cfg
 
 
-def draw(logits: Tensor, sampling: Sampling, noise: Tensor | None) -> Tensor:
+def draw(
+    logits: Tensor,
+    sampling: Sampling,
+    noise: Tensor | None,
+    temperature: Tensor | None = None,
+    top_p: Tensor | None = None,
+) -> Tensor:
     """One code a row and codebook: logits [B, K, cardinality], noise of the same shape -> [B, K].
+
+    temperature, top_p: numbers on the device that take the place of those of `sampling`, which still says what is done.
 
     A draw from p is argmax(p / e) with e ~ Exp(1), which is what torch.multinomial computes for one sample.
     Source: audiocraft `utils.sample_top_k`, `sample_top_p`, `multinomial`.
     """
     if sampling.greedy:
         return logits.argmax(dim=-1)
-    probs = torch.softmax(logits.float() / sampling.temperature, dim=-1)
+    probs = torch.softmax(logits.float() / (sampling.temperature if temperature is None else temperature), dim=-1)
     if sampling.top_p > 0:
         ordered, index = probs.sort(dim=-1, descending=True)
         before = ordered.cumsum(dim=-1) - ordered
-        ordered = ordered * (before <= sampling.top_p)
+        ordered = ordered * (before <= (sampling.top_p if top_p is None else top_p))
         ordered = ordered / ordered.sum(dim=-1, keepdim=True)
         return index.gather(-1, (ordered / noise).argmax(dim=-1, keepdim=True)).squeeze(-1)
     if 0 < sampling.top_k < probs.shape[-1]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import LMConfig
+from .cpu_step import step_weights
 from .linear import Linear
 
 
@@ -18,6 +19,22 @@ class LayerCache:
     values: Tensor  # likewise
     cross_keys: Tensor | None  # [R, H, N, D / H], computed once
     cross_values: Tensor | None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the cache a pass writes, and what its queries may attend to."""
+
+    start: int | Tensor  # the first one written; a tensor [1] where only the device knows it, for one column
+    end: int  # columns before this one are attended to
+    mask: Tensor | None  # [R or 1, 1, S, end] boolean, True = may attend; None = causal from `start`
+
+    def write(self, cache: Tensor, new: Tensor) -> None:
+        """cache [R, H, max_len, Dh], new [R, H, S, Dh]."""
+        if isinstance(self.start, Tensor):
+            cache.index_copy_(2, self.start, new)
+        else:
+            cache[:, :, self.start : self.start + new.shape[2]] = new
 
 
 class Block(nn.Module):
@@ -44,18 +61,20 @@ class Block(nn.Module):
         self.up = Linear(dim, config.ffn_dim)
         self.down = Linear(config.ffn_dim, dim)
 
-    def forward(
-        self, x: Tensor, cache: LayerCache, start: int, mask: Tensor | None, cross_mask: Tensor | None
-    ) -> Tensor:
-        """x [R, S, D] float32 at cache positions start..start+S-1 -> [R, S, D].
-
-        mask: [R or 1, 1, S, start + S] boolean, True = may attend; None = causal from `start`.
-        """
-        x = x + self._attend_self(_normed(x, self.norm_self, self.qkv), cache, start, mask)
+    def forward(self, x: Tensor, cache: LayerCache, columns: Columns, cross_mask: Tensor | None) -> Tensor:
+        """x [R, S, D] float32 at `columns` of the cache -> [R, S, D]."""
+        x = x + self._attend_self(_normed(x, self.norm_self, self.qkv), cache, columns)
         if self.has_cross:
             x = x + self._attend_cross(_normed(x, self.norm_cross, self.cross_q), cache, cross_mask)
         hidden = F.gelu(self.up(_normed(x, self.norm_ffn, self.up)))
         return x + self.down(hidden)
+
+    def cpu_weights(self) -> tuple[list, list, list, list] | None:
+        """What `cpu_step.layer_step` takes of this layer, or None where it cannot stand for it."""
+        norms, linears = [self.norm_self, self.norm_ffn], [self.qkv, self.out, self.up, self.down]
+        if self.has_cross:
+            norms, linears = [*norms, self.norm_cross], [*linears, self.cross_q, self.cross_out]
+        return step_weights(norms, linears)
 
     def cross_cache(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the conditioning: [R, N, D] -> twice [R, H, N, D / H]."""
@@ -64,18 +83,17 @@ class Block(nn.Module):
         keys, values = kv.view(n_rows, length, 2, self.n_heads, -1).permute(2, 0, 3, 1, 4)
         return keys.contiguous(), values.contiguous()
 
-    def _attend_self(self, x: Tensor, cache: LayerCache, start: int, mask: Tensor | None) -> Tensor:
+    def _attend_self(self, x: Tensor, cache: LayerCache, columns: Columns) -> Tensor:
         n_rows, length, dim = x.shape
-        end = start + length
         queries, keys, values = self.qkv(x).view(n_rows, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        cache.keys[:, :, start:end] = keys
-        cache.values[:, :, start:end] = values
+        columns.write(cache.keys, keys)
+        columns.write(cache.values, values)
         attended = F.scaled_dot_product_attention(
             queries,
-            cache.keys[:, :, :end],
-            cache.values[:, :, :end],
-            attn_mask=mask,
-            is_causal=mask is None and length > 1,
+            cache.keys[:, :, : columns.end],
+            cache.values[:, :, : columns.end],
+            attn_mask=columns.mask,
+            is_causal=columns.mask is None and length > 1,
         )
         return self.out(attended.transpose(1, 2).reshape(n_rows, length, dim))
 

@@ -1,0 +1,89 @@
+"""One column through one layer on a CPU, as a single call of TorchScript: Python's own time would be half of a step's.
+
+The functions are plain Python: where TorchScript is not to be had (Python 3.14 and later), they run as they are.
+Types are written as TorchScript wants them.
+"""
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import List, Optional  # noqa: UP035
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .linear import Int8Linear, Linear, PackedWeight, int8_product, plain_product
+
+
+def linear(
+    x: Tensor, which: int, plain: List[Tensor], half: List[PackedWeight], int8: List[PackedWeight]  # noqa: UP006
+) -> Tensor:  # fmt: skip
+    """[R, in] float32 -> [R, out] float32 through matrix number `which` of whichever list is not empty."""
+    if len(int8) > 0:
+        return int8_product(x, int8[which])
+    if len(half) > 0:
+        return torch.ops.quantized.linear_dynamic_fp16(x, half[which])
+    return plain_product(x, plain[which])
+
+
+def layer_step(
+    x: Tensor,
+    norms: List[Tensor],  # noqa: UP006
+    plain: List[Tensor],  # noqa: UP006
+    half: List[PackedWeight],  # noqa: UP006
+    int8: List[PackedWeight],  # noqa: UP006
+    keys: Tensor,
+    values: Tensor,
+    cross_keys: Optional[Tensor],  # noqa: UP045
+    cross_values: Optional[Tensor],  # noqa: UP045
+    column: int,
+    mask: Optional[Tensor],  # noqa: UP045
+    cross_mask: Optional[Tensor],  # noqa: UP045
+) -> Tensor:
+    """x [R, D] at cache position `column` -> [R, D]: what `Block.forward` does, for one column.
+
+    norms: weight and bias of each, in the order of the matrices: qkv, out, up, down, and where the model attends to
+    text, cross_q, cross_out.
+    mask: [R, 1, 1, column + 1], None = all may be attended to.
+    """
+    n_rows, dim = x.shape
+    n_heads, head_dim = keys.shape[1], keys.shape[3]
+    h = F.layer_norm(x, [dim], norms[0], norms[1])
+    qkv = linear(h, 0, plain, half, int8).view(n_rows, 3, n_heads, 1, head_dim)
+    keys.select(2, column).copy_(qkv.select(1, 1).squeeze(2))
+    values.select(2, column).copy_(qkv.select(1, 2).squeeze(2))
+    a = F.scaled_dot_product_attention(
+        qkv.select(1, 0), keys.narrow(2, 0, column + 1), values.narrow(2, 0, column + 1), attn_mask=mask
+    )
+    x = x + linear(a.reshape(n_rows, dim), 1, plain, half, int8)
+    if cross_keys is not None and cross_values is not None:
+        h = F.layer_norm(x, [dim], norms[4], norms[5])
+        q = linear(h, 4, plain, half, int8).view(n_rows, n_heads, 1, head_dim)
+        a = F.scaled_dot_product_attention(q, cross_keys, cross_values, attn_mask=cross_mask)
+        x = x + linear(a.reshape(n_rows, dim), 5, plain, half, int8)
+    h = F.layer_norm(x, [dim], norms[2], norms[3])
+    h = F.gelu(linear(h, 2, plain, half, int8))
+    return x + linear(h, 3, plain, half, int8)
+
+
+@functools.cache
+def compiled_layer_step() -> Callable[..., Tensor]:
+    """`layer_step`, by TorchScript where this Python has it."""
+    if sys.version_info >= (3, 14):
+        return layer_step
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(layer_step)
+
+
+def step_weights(norms: Sequence[nn.LayerNorm], linears: Sequence[nn.Module]) -> tuple[list, list, list, list] | None:
+    """`norms`, `plain`, `half`, `int8` of `layer_step`; None where it has no product for these layers."""
+    first = linears[0]
+    if isinstance(first, Int8Linear) and not first.packs:
+        return None
+    packed = [layer.packed() for layer in linears] if first.packs else []
+    plain = [] if first.packs else [layer.weight for layer in linears]
+    half, int8 = (packed, []) if isinstance(first, Linear) else ([], packed)
+    return [tensor for norm in norms for tensor in (norm.weight, norm.bias)], plain, half, int8

@@ -1,0 +1,128 @@
+"""Weights kept in fewer bits, and the step that CPUs take them through: near float32, whole when they travel."""
+
+import sys
+
+import pytest
+import torch
+from comfyui_musicgen.musicgen.config import LMConfig, delays_for
+from comfyui_musicgen.musicgen.lm import LM, Stream, cpu_step, linear, quantize_linears, resolve_precision
+from torch.nn import functional as F
+
+needs_fbgemm = pytest.mark.skipif(
+    torch.backends.quantized.engine not in ("x86", "fbgemm"), reason="torch has no FBGEMM on this processor"
+)
+PRECISIONS = [
+    "float32",
+    "bfloat16",
+    pytest.param("float16", marks=needs_fbgemm),
+    pytest.param("int8", marks=needs_fbgemm),
+]
+
+
+def make_lm(precision, cross=True):
+    torch.manual_seed(0)
+    lm = LM(LMConfig(48, 3, 3, 192, 4, 96, delays_for(4, 1), cross)).eval().requires_grad_(False)
+    for name, parameter in lm.named_parameters():
+        parameter.normal_(1.0 if "norm" in name and "weight" in name else 0.0, 0.2 if "embed" in name else 0.08)
+    if precision == "int8":
+        quantize_linears(lm.layers)
+    elif precision != "float32":
+        for module in lm.modules():
+            if isinstance(module, linear.Linear):
+                module.to(getattr(torch, precision))
+    return lm
+
+
+def make_streams(lm, lengths):
+    rows = [torch.randn(n, 48, generator=torch.Generator().manual_seed(n)) for n in lengths]
+    nothing = torch.zeros(0, 48)
+    return [Stream(nothing, row) if lm.config.cross_attention else Stream(row, nothing) for row in rows]
+
+
+@torch.inference_mode()
+def logits_of(lm, lengths=(5,), n=12):
+    """Of n columns one by one, [R, K, n, cardinality]."""
+    codes = torch.randint(96, (len(lengths), 4, n), generator=torch.Generator().manual_seed(3))
+    state = lm.start(make_streams(lm, lengths), n)
+    return torch.stack([lm.step(state, codes[..., i : i + 1]) for i in range(n)], dim=2)
+
+
+@pytest.mark.parametrize(("precision", "closeness"), [("bfloat16", 0.999), ("float16", 0.999999), ("int8", 0.997)])
+def test_fewer_bits_are_close(precision, closeness):
+    exact, made = logits_of(make_lm("float32")), logits_of(make_lm(precision))
+    assert F.cosine_similarity(made.flatten(), exact.flatten(), dim=0) > closeness
+    assert not torch.equal(made, exact)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("cross", [True, False], ids=["text", "prefix"])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_cpus_step_is_the_layers_own(monkeypatch, precision, cross, compiled):
+    """By TorchScript and without; rows of different lengths, so that masks count."""
+    lm = make_lm(precision, cross)
+    lengths = (7, 2, 4)
+    if not compiled:
+        monkeypatch.setattr(sys, "version_info", (3, 14))
+    cpu_step.compiled_layer_step.cache_clear()
+    try:
+        quick = logits_of(lm, lengths)
+        assert isinstance(cpu_step.compiled_layer_step(), torch.jit.ScriptFunction) == compiled
+    finally:
+        cpu_step.compiled_layer_step.cache_clear()
+    for block in lm.layers:
+        monkeypatch.setattr(block, "cpu_weights", lambda: None)
+    torch.testing.assert_close(quick, logits_of(lm, lengths), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_row_does_not_depend_on_its_batch(precision):
+    lm = make_lm(precision)
+    together = logits_of(lm, (7, 2, 4))
+    lone_codes = torch.randint(96, (3, 4, 12), generator=torch.Generator().manual_seed(3))
+    for row, length in enumerate((7, 2, 4)):
+        with torch.inference_mode():
+            state = lm.start(make_streams(lm, (length,)), 12)
+            steps = [lm.step(state, lone_codes[row : row + 1, :, i : i + 1]) for i in range(12)]
+        torch.testing.assert_close(together[row : row + 1], torch.stack(steps, dim=2), atol=2e-5, rtol=0)
+
+
+@needs_fbgemm
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_packed_weights_come_back_whole(precision):
+    lm = make_lm(precision)
+    plain = {name: tensor.clone() for name, tensor in lm.state_dict().items()}
+    before = logits_of(lm)
+    layer = lm.layers[1].up
+    assert layer.weight.numel() == 0, "packed in the place of the plain weight, not beside it"
+    packed = layer.packed()
+    for name, tensor in lm.state_dict().items():
+        assert torch.equal(tensor, plain[name]), name
+    lm.to("cpu")
+    assert layer.packed() is packed, "a move to where it is costs nothing"
+    lm.to("meta" if precision == "int8" else torch.float32)
+    assert layer.weight.shape == plain["layers.1.up.weight"].shape
+    if precision == "float16":
+        assert torch.equal(layer.weight.half(), plain["layers.1.up.weight"])
+        for module in lm.modules():
+            if isinstance(module, linear.Linear):
+                module.to(torch.float16)
+        assert torch.equal(logits_of(lm), before)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 4, 33])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_of_few_rows(n_rows, dtype):
+    x, weight = torch.randn(n_rows, 48), torch.randn(64, 48).to(dtype)
+    made = linear.plain_product(x, weight)
+    assert made.dtype == torch.float32 and made.is_contiguous()
+    torch.testing.assert_close(made, x @ weight.float().t(), atol=0.2 if dtype == torch.bfloat16 else 1e-4, rtol=0)
+
+
+def test_auto_is_the_fastest_that_is_safe(monkeypatch):
+    assert resolve_precision("auto", "cuda") == "float16"
+    assert resolve_precision("auto", "mps") == "float32"
+    monkeypatch.setattr(linear, "_has_fbgemm", lambda device: device.type == "cpu")
+    assert resolve_precision("auto", "cpu") == "float16"
+    monkeypatch.setattr(linear, "_has_fbgemm", lambda device: False)
+    assert resolve_precision("auto", "cpu") == "float32"
+    assert resolve_precision("int8", "cpu") == "int8"
