@@ -29,6 +29,7 @@ def native_lm(size, precision, device="cpu", scale=0.02):
     import torch
     from pack.musicgen.config import LMConfig
     from pack.musicgen.lm import LM, quantize_linears, storage_dtype
+    from pack.musicgen.memory import release_freed_memory
 
     dim, heads, layers = SIZES[size]
     with torch.device("meta"):
@@ -48,6 +49,7 @@ def native_lm(size, precision, device="cpu", scale=0.02):
                 setattr(child, name, torch.nn.Parameter(filled, requires_grad=False))
         if precision == "int8" and module is not lm:
             quantize_linears(module)
+        release_freed_memory()
     return lm.eval().to(device)
 
 

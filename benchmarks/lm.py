@@ -6,7 +6,7 @@
 Random weights; see engines.py. A piece of 8 or 30 seconds is represented by the steps in its middle. Every engine runs
 in a process of its own, in turn, `rounds` times; the median counts. The floor of a step is the time to read all weights
 and the used part of the cache once, at the memory bandwidth that is measured in the same run; 50 steps are a second
-of music. Prints tables, asserts nothing; --save keeps them in benchmarks/results/.
+of music. Peak memory on a CPU is what comes on top of Python and its libraries. Prints tables, asserts nothing; --save keeps them in benchmarks/results/.
 """
 
 import argparse
@@ -27,6 +27,11 @@ from engines import CFG, ENGINES, N_TEXT, RATE_HZ, SIZES
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
+def peak_bytes():
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def wait(device):
     import torch
 
@@ -39,7 +44,10 @@ def worker(engine, size, batch, seconds, steps, precision, device):
     import torch
 
     torch.manual_seed(0)
+    ENGINES[engine]("tiny", 1, precision, "cpu")  # imports what it needs
+    libraries = peak_bytes()
     run, lm = ENGINES[engine](size, batch, precision, device)
+    weights = sum(t.nbytes for t in lm.state_dict().values())
     before = max(0, int(seconds * RATE_HZ / 2) - steps // 2)
     marks = []
 
@@ -62,8 +70,7 @@ def worker(engine, size, batch, seconds, steps, precision, device):
         peak = torch.cuda.max_memory_allocated()
     else:
         speed = 1 / statistics.median(late[1] - early[1] for early, late in itertools.pairwise(marks[2:]))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    weights = sum(t.nbytes for t in lm.state_dict().values())
+        peak = peak_bytes() - libraries
     print(json.dumps({"speed": speed, "first": first, "again": again, "peak": peak, "weights": weights}))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..memory import release_freed_memory
 from .linear import Int8Linear, Linear, PackedWeight, int8_product, plain_product
 
 
@@ -83,7 +84,10 @@ def step_weights(norms: Sequence[nn.LayerNorm], linears: Sequence[nn.Module]) ->
     first = linears[0]
     if isinstance(first, Int8Linear) and not first.packs:
         return None
+    fresh = first.packs and not first.is_packed
     packed = [layer.packed() for layer in linears] if first.packs else []
+    if fresh:
+        release_freed_memory()
     plain = [] if first.packs else [layer.weight for layer in linears]
     half, int8 = (packed, []) if isinstance(first, Linear) else ([], packed)
     return [tensor for norm in norms for tensor in (norm.weight, norm.bias)], plain, half, int8

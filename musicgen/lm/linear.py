@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ..config import PRECISIONS
 from ..errors import InputError
+from ..memory import release_freed_memory
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 
@@ -83,6 +84,10 @@ class _Packed(nn.Module):
 
     def _unpack(self, packed: PackedWeight) -> Tensor:
         raise NotImplementedError
+
+    @property
+    def is_packed(self) -> bool:
+        return self._packed is not None
 
     @torch.no_grad()
     def packed(self) -> PackedWeight:
@@ -176,8 +181,13 @@ class Int8Linear(_Packed):
 
 def quantize_linears(module: nn.Module) -> None:
     """Replace every linear layer below `module` by its int8 form, one at a time."""
+    _quantize(module)
+    release_freed_memory()
+
+
+def _quantize(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, Linear):
             setattr(module, name, Int8Linear(child.weight.data.float()))
         else:
-            quantize_linears(child)
+            _quantize(child)
