@@ -1,0 +1,80 @@
+"""What every training run shares: a time box, checkpoints that appear whole, a log that a spreadsheet opens."""
+
+import csv
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+CHECKPOINT_S = 170.0  # seconds between two checkpoints
+
+
+class TimeBox:
+    """Says when to stop: after so many minutes, or when the process is asked to end (SIGTERM, SIGINT)."""
+
+    def __init__(self, minutes: float) -> None:
+        self._begun = self._saved = time.monotonic()
+        self._limit_s = 60 * minutes
+        self._asked = False
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._ask)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._begun
+
+    @property
+    def over(self) -> bool:
+        return self._asked or self.elapsed_s >= self._limit_s
+
+    def checkpoint_due(self) -> bool:
+        """True once every CHECKPOINT_S."""
+        if time.monotonic() - self._saved < CHECKPOINT_S:
+            return False
+        self._saved = time.monotonic()
+        return True
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+
+class Log:
+    """Appends rows to a CSV file, and prints them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, row: Mapping[str, float]) -> None:
+        new = not self._path.exists()
+        with open(self._path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(row)
+            writer.writerow(f"{value:.6g}" for value in row.values())
+        print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+
+
+def save(path: Path, table: Mapping) -> None:
+    """torch.save that leaves the file of before, or the new one, but never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        torch.save(dict(table), draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def pick_device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
