@@ -75,11 +75,11 @@ JANGDAN = {
         # Six beats of three (18/8), very slow, accents on the 13th and the 16th pulse.
         Jangdan("jinyangjo", "진양조", 6, 3, (30, 44), _cycle("O.....u.....x..x.x", "9.....3.....8..8.5")),
         # Twelve beats (12/4), accent on the ninth.
-        Jangdan("jungmori", "중모리", 12, 2, (78, 100), _cycle("O...d.u.d.ddu.u.x.u.u...", "9...4.4.5.445.5.9.5.4...")),
+        Jangdan("jungmori", "중모리", 12, 2, (82, 100), _cycle("O...d.u.d.ddu.u.x.u.u...", "9...4.4.5.445.5.9.5.4...")),
         # Twelve pulses (12/8), the same skeleton at about twice the pace.
-        Jangdan("jungjungmori", "중중모리", 4, 3, (56, 80), _cycle("O.dudduuxuu.", "9.444545944.")),
+        Jangdan("jungjungmori", "중중모리", 4, 3, (56, 78), _cycle("O.dudduuxuu.", "9.444545944.")),
         # Four quick beats of three (12/8).
-        Jangdan("jajinmori", "자진모리", 4, 3, (96, 136), _cycle("O..u..u.xu..", "9..5..5.85..")),
+        Jangdan("jajinmori", "자진모리", 4, 3, (104, 140), _cycle("O..u..u.xu..", "9..5..5.85..")),
         # Four very quick beats of two (4/4), accent on the sixth pulse.
         Jangdan("hwimori", "휘모리", 4, 2, (184, 232), _cycle("O.dduxu.", "9.44585.")),
     )
