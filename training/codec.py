@@ -1,6 +1,6 @@
 """Trains the codec: EnCodec's network on the synthesizer's clips, for as long as one likes, in as many sittings.
 
-Losses: log-mel spectra at four resolutions, the waveform's absolute difference relative to its level, commitment. The
+Losses: compressed mel spectra at four resolutions, the waveform's absolute difference relative to its level, commitment. The
 first steps run without the quantizer; the codebooks are then set by k-means of the latents seen.
 """
 
@@ -19,12 +19,13 @@ from ..musicgen.config import CodecConfig
 from . import crops, runs
 from .quantization import QuantizerTraining
 from .recipe import CODEC
-from .spectral import mel_distance, si_sdr_db
+from .spectral import mel_distance, mel_loss, si_sdr_db
 
 CHECKPOINT = "codec.pt"
 _WARM_UP_STEPS, _PLAIN_STEPS, _KMEANS_VECTORS = 100, 300, 24_000
-_WAVE, _MEL, _COMMITMENT = 0.5, 2.0, 0.25  # weights of the losses
+_WAVE, _MEL, _COMMITMENT = 1.0, 15.0, 0.25  # weights of the losses
 _ALL_CODEBOOKS = 0.5  # chance that a clip is coded with all codebooks; otherwise with any number
+_OUTPUT_LEVEL = 0.1  # of the clips, roughly
 _LOG_STEPS, _MEASURE_S = 50, 600.0
 
 
@@ -52,6 +53,7 @@ class Trainer:
             weight_decay=0.0,
         )  # fmt: skip
         self.generator = torch.Generator().manual_seed(plan.seed)
+        _set_levels(self.codec, crops.held_out(4, 1.0, config.sample_rate_hz).to(device))
         self.step, self.audio_s = 0, 0.0
         self._seen: list[Tensor] = []
 
@@ -73,7 +75,7 @@ class Trainer:
         decoded = self.codec.decoder(latents)[:, 0, : waves.shape[-1]]
         level = waves.abs().mean(dim=1, keepdim=True) + 0.01
         wave = ((decoded - waves).abs() / level).mean()
-        mel = mel_distance(decoded, waves, self.config.sample_rate_hz)
+        mel = mel_loss(decoded, waves, self.config.sample_rate_hz)
         loss = _WAVE * wave + _MEL * mel + _COMMITMENT * commitment
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -196,6 +198,29 @@ def _trainable(codec: Codec) -> Codec:
     for conv in _convolutions(codec):
         parametrizations.weight_norm(conv)
     return codec.requires_grad_(True)
+
+
+@torch.no_grad()
+def _set_levels(codec: Codec, waves: Tensor) -> None:
+    """Scale every convolution so that, for clips [B, L], its output has the standard deviation 1.
+
+    With torch's own initialization the signal fades from layer to layer, until the decoder learns to do without it.
+    Source: D. Mishkin and J. Matas, "All you need is a good init", arXiv:1511.06422.
+    """
+    convolutions = _convolutions(codec)
+
+    def scale(conv: nn.Module, _: object, output: Tensor) -> Tensor:
+        goal = _OUTPUT_LEVEL if conv is convolutions[-1] else 1.0
+        factor = goal / output.std()
+        conv.parametrizations.weight.original0.mul_(factor)
+        return output * factor
+
+    for conv in convolutions:
+        conv.bias.zero_()
+    hooks = [conv.register_forward_hook(scale) for conv in convolutions]
+    codec.decoder(codec.encoder(waves[:, None]))
+    for hook in hooks:
+        hook.remove()
 
 
 def _convolutions(codec: Codec) -> list[nn.Module]:

@@ -50,6 +50,7 @@ class Clip:
     melodic: np.ndarray | None  # [L] the same without the buk; None where it is alone
     line_hz: np.ndarray  # [T] pitch of the melody per LINE_FRAME_S, NaN for silence
     hits: tuple[Hit, ...]
+    line: melody.Contour | None  # the melody finer, and with its loudness
 
 
 def clip(split: str, number: int, duration_s: float, rate_hz: int) -> Clip:
@@ -85,7 +86,7 @@ def play(label: Label, duration_s: float, rate_hz: int, rng: np.random.Generator
     first_pulse = 0.0
     if jangdan and rng.random() < 1 / 3:
         first_pulse = float(rng.integers(jangdan.n_beats) * jangdan.pulses_per_beat)
-    melodic, line_hz = None, np.full(round(duration_s / LINE_FRAME_S), np.nan)
+    melodic, line, line_hz = None, None, np.full(round(duration_s / LINE_FRAME_S), np.nan)
     if label.instrument != "none":
         melodic, line = _play_line(label, first_pulse, duration_s, rate_hz, n, rng)
         line_hz = melody.line_hz(line, LINE_FRAME_S, len(line_hz))
@@ -101,7 +102,7 @@ def play(label: Label, duration_s: float, rate_hz: int, rng: np.random.Generator
     gain = min(_RMS * 10 ** (rng.uniform(-4, 2) / 20) / max(rms, 1e-6), _PEAK / max(peak, 1e-6))
     return Clip(
         label, rate_hz, (gain * samples).astype(np.float32),
-        None if melodic is None else (gain * melodic).astype(np.float32), line_hz, tuple(played),
+        None if melodic is None else (gain * melodic).astype(np.float32), line_hz, tuple(played), line,
     )  # fmt: skip
 
 

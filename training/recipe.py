@@ -15,7 +15,7 @@ TEXT_DIM, TEXT_LAYERS = 192, 2
 MELODY_RADIX2 = 14  # windows of 16384 samples, as published
 
 
-def model_config(dim: int, n_heads: int, n_layers: int) -> ModelConfig:
+def model_config(dim: int, n_heads: int, n_layers: int, codec: CodecConfig = CODEC) -> ModelConfig:
     """A melody model (chroma and text in front of the codes) of a given size."""
     hop = 2**MELODY_RADIX2 // 4
     return ModelConfig(
@@ -25,14 +25,14 @@ def model_config(dim: int, n_heads: int, n_layers: int) -> ModelConfig:
             n_heads=n_heads,
             n_layers=n_layers,
             ffn_dim=4 * dim,
-            n_codebooks=CODEC.n_codebooks,
-            cardinality=CODEC.codebook_size,
-            delays=delays_for(CODEC.n_codebooks, CODEC.channels),
+            n_codebooks=codec.n_codebooks,
+            cardinality=codec.codebook_size,
+            delays=delays_for(codec.n_codebooks, codec.channels),
             cross_attention=False,
         ),
-        codec=CODEC,
+        codec=codec,
         text=TextConfig(f"{NAME}-t5", TEXT_DIM),
-        melody=MelodyConfig(radix2_exp=MELODY_RADIX2, n_frames=1 + int(CLIP_S * CODEC.sample_rate_hz) // hop),
+        melody=MelodyConfig(radix2_exp=MELODY_RADIX2, n_frames=1 + int(CLIP_S * codec.sample_rate_hz) // hop),
         segment_s=CLIP_S,
         extend_stride_s=0.6 * CLIP_S,
     )

@@ -14,6 +14,17 @@ RESOLUTIONS = ((256, 20), (512, 40), (1024, 80), (2048, 120))  # window in sampl
 _FLOOR = 1e-4  # magnitudes below this count as silence
 
 
+def mel_loss(ours: Tensor, theirs: Tensor, rate_hz: int) -> Tensor:
+    """Mean absolute difference of compressed mel magnitudes, magnitude^0.3; [B, L] twice -> scalar. For training.
+
+    Loudness as heard, roughly, where logarithms would make the faintest noise in a rest outweigh the music.
+    """
+    total = ours.new_zeros(())
+    for window, n_mels in RESOLUTIONS:
+        total = total + F.l1_loss(*(mel(x, window, n_mels, rate_hz).pow(0.3) for x in (ours, theirs)))
+    return total / len(RESOLUTIONS)
+
+
 def mel_distance(ours: Tensor, theirs: Tensor, rate_hz: int) -> Tensor:
     """Mean absolute difference of log10 mel magnitudes over all resolutions; [B, L] twice -> scalar.
 
@@ -34,12 +45,17 @@ def si_sdr_db(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def log_mel(x: Tensor, window: int, n_mels: int, rate_hz: int) -> Tensor:
+    """Log10 mel magnitudes [B, n_mels, F] of [B, L]; hops of a quarter window."""
+    return torch.log10(mel(x, window, n_mels, rate_hz))
+
+
+def mel(x: Tensor, window: int, n_mels: int, rate_hz: int) -> Tensor:
+    """Mel magnitudes [B, n_mels, F] of [B, L], not below the floor; a sine of amplitude 1 is about 1 in its bin."""
     shape = torch.hann_window(window, device=x.device)
-    spectrum = torch.stft(x, window, window // 4, window=shape, normalized=False, return_complex=True)
-    power = torch.view_as_real(spectrum).pow(2).sum(-1)
-    magnitude = (power + _FLOOR**2).sqrt() * (2 / window)
-    mel = _mel_bands(rate_hz, window, n_mels).to(x.device) @ magnitude
-    return torch.log10(mel.clamp(min=_FLOOR))
+    spectrum = torch.stft(x, window, window // 4, window=shape, return_complex=True)
+    power = torch.view_as_real(spectrum).pow(2).sum(-1) * (2 / window) ** 2
+    magnitude = (power + _FLOOR**2).sqrt()
+    return _mel_bands(rate_hz, window, n_mels).to(x.device) @ magnitude
 
 
 @functools.lru_cache(maxsize=16)

@@ -44,6 +44,12 @@ SCALE_NAMES = {
     "pentatonic": ("pentatonic scale", "five tone scale"),
     "chromatic": ("chromatic scale",),
 }
+# Words that say nothing of the music, and may stand anywhere.
+FILLERS = (
+    "traditional korean music", "korean", "a recording of", "a song", "live performance", "beautiful", "please",
+    "pansori", "in the style of pansori", "with feeling", "good quality", "music", "old", "a short piece", "folk music",
+)  # fmt: skip
+_FILLER_CHANCE = 0.25
 _BPM_CHANCE, _MOOD_CHANCE, _REGISTER_CHANCE = 0.3, 0.6, 0.5
 
 
@@ -59,6 +65,8 @@ def describe(label: Label, rng: np.random.Generator) -> str:
             parts.append(_pick(MOODS[label.mode], rng))
     if rng.random() < _BPM_CHANCE:
         parts.append(f"{'at ' if rng.random() < 0.5 else ''}{label.bpm:.0f} bpm")
+    if rng.random() < _FILLER_CHANCE:
+        parts.insert(rng.integers(len(parts) + 1), _pick(FILLERS, rng))
     if rng.random() < 0.4:
         parts = [parts[i] for i in rng.permutation(len(parts))]
     text = ", ".join(parts)
