@@ -9,6 +9,8 @@ from comfyui_musicgen.musicgen import pipeline
 from comfyui_musicgen.musicgen.audio import Audio
 from comfyui_musicgen.musicgen.conditioning.chroma import chroma
 from comfyui_musicgen.musicgen.config import GenerationParams
+from comfyui_musicgen.musicgen.lm import Stream
+from comfyui_musicgen.musicgen.lm.delay import delay
 from comfyui_musicgen.training import codec as codec_training
 from comfyui_musicgen.training import codes, crops, export, lm, runs
 from comfyui_musicgen.training.codec import CodecTraining
@@ -59,7 +61,7 @@ def shards(codec_run, tmp_path_factory):
     return folder
 
 
-def model(tokenizer, dim=320, n_heads=5, n_layers=2):
+def model(tokenizer, dim=240, n_heads=5, n_layers=2):
     torch.manual_seed(0)
     return MusicGen(model_config(dim, n_heads, n_layers, TINY), t5_table(tokenizer))
 
@@ -135,15 +137,15 @@ def test_a_fresh_model_already_looks_at_the_melody_of_the_moment(tokenizer):
     n_melody, n_text, size = fresh.config.melody.n_frames, 14, fresh.config.lm.head_dim
     from comfyui_musicgen.musicgen.lm.transformer import sin_positions
 
-    x = fresh.lm.layers[0].norm_self(sin_positions(n_melody + n_text + 504, 320, torch.device("cpu")))
+    x = fresh.lm.layers[0].norm_self(sin_positions(n_melody + n_text + 504, 240, torch.device("cpu")))
     q, k, _ = fresh.lm.layers[0].qkv(x).chunk(3, dim=-1)
     for frame in (10, 100, 333, 470):
         scores = q[n_melody + n_text + frame, :size] @ k[:n_melody, :size].t()
         assert abs(int(scores.argmax()) - frame / 6.4) <= 1.5
 
 
-def test_the_loss_is_what_the_engine_predicts(tokenizer):
-    small = model(tokenizer, 64, 1, 2).eval()
+def test_training_sees_the_logits_of_the_engine(tokenizer):
+    small = model(tokenizer, 64, 2, 2).eval()
     generator = torch.Generator().manual_seed(1)
     batch = Batch(
         torch.randint(32, (2, 4, 20), generator=generator),
@@ -152,18 +154,16 @@ def test_the_loss_is_what_the_engine_predicts(tokenizer):
         torch.tensor([True, False]),
     )
     with torch.no_grad():
-        losses = small(batch)
-        one = small(
-            replace(
-                batch, codes=batch.codes[:1], chroma=batch.chroma[:1], ids=batch.ids[:1], with_text=batch.with_text[:1]
-            )
-        )
-        other = small(
-            replace(
-                batch, codes=batch.codes[1:], chroma=batch.chroma[1:], ids=batch.ids[1:], with_text=batch.with_text[1:]
-            )
-        )
-    assert losses.shape == (4,) and torch.allclose(losses, (one + other) / 2, atol=1e-5)
+        prefix, losses = small.prefix(batch), small(batch)
+        sequence = delay(batch.codes, small.config.lm.delays, 32)
+        nothing = torch.zeros(0, 64)
+        logits = small.lm(sequence[..., :-1], [Stream(row, nothing) for row in prefix])
+        assert torch.allclose(small.logits(prefix, sequence[..., :-1]), logits, atol=1e-4)
+    assert not prefix[1, small.config.melody.n_frames :].any()
+    for k in range(4):  # codebook k is k steps late: its frame t is predicted by step t + k
+        predicted = logits[:, k, k : k + 20].flatten(0, 1)
+        expected = torch.nn.functional.cross_entropy(predicted, batch.codes[:, k].flatten())
+        assert torch.isclose(losses[k], expected, atol=1e-4)
 
 
 def test_the_language_model_learns_and_the_engine_opens_it(codec_run, shards, tokenizer, tmp_path):
@@ -191,6 +191,35 @@ def test_the_language_model_learns_and_the_engine_opens_it(codec_run, shards, to
     conditioning = loaded.conditioner.encode_melody(conditioning, melody, "off")
     made = loaded.model.generate(conditioning, GenerationParams(duration_s=0.5, top_k=20))
     assert loaded.codec.decode(made).samples.shape == (1, 1, 16000)
+
+
+def test_an_evaluation_measures_everything(codec_run, tokenizer, tmp_path, monkeypatch, capsys):
+    from comfyui_musicgen.training import evaluate, report
+
+    small = model(tokenizer, 64, 2, 1)
+    path = export.write(codec_training.finished(codec_run[2]), small, tokenizer, tmp_path / "small.safetensors")
+    monkeypatch.setattr(report, "_CRITIC_CLIPS", 16)
+    for name, value in (("DURATION_S", 2.5), ("CONTINUED_S", 5.5), ("_CODEC_S", 1.0), ("COLLAPSE_S", 0.5)):
+        monkeypatch.setattr(evaluate, name, value)
+    findings = {finding.name: finding for finding in report.report(path, tmp_path / "out", 2, 3, 3.0, 1, ())}
+    assert len(findings) >= 18 and not [f for f in findings.values() if np.isnan(f.value)]
+    assert findings["melody: chroma cosine with the melody"].good is False
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3 and (tmp_path / "out" / "evaluation.json").is_file()
+    assert "goal 0.6: missed" in capsys.readouterr().out
+
+
+def test_the_critic_hears_what_is_played():
+    from comfyui_musicgen.training import listening
+
+    critic = listening.train_critic(120, 6.0, 32000)
+    clips = [clip("held-out", number, 6.0, 32000) for number in range(24)]
+    heard = [critic.hear(torch.from_numpy(made.samples), 32000) for made in clips]
+    pairs = list(zip(heard, clips, strict=True))
+    assert np.mean([h.player == c.label.instrument for h, c in pairs]) > 0.85
+    assert np.mean([h.buk == c.label.buk for h, c in pairs]) > 0.85
+    rhythmic = [(torch.from_numpy(c.samples), c.label) for c in clips if c.label.buk]
+    close = [abs(listening.tempo_bpm(s, 32000, label.jangdan) / label.bpm - 1) < 0.08 for s, label in rhythmic]
+    assert np.mean(close) > 0.85
 
 
 def test_what_is_too_large_is_not_written(codec_run, tokenizer, tmp_path, monkeypatch):

@@ -31,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lm = steps.add_parser("lm", help="train the language model and the text encoder on the codes")
     lm.add_argument("--minutes", type=float, default=90.0, help="when to stop (default: %(default)s)")
     lm.add_argument("--codes", type=Path, default=_RUNS / "codes", help="folder of the codes")
-    lm.add_argument("--dim", type=int, default=320)
+    lm.add_argument("--dim", type=int, default=240)
     lm.add_argument("--heads", type=int, default=5)
-    lm.add_argument("--layers", type=int, default=6)
+    lm.add_argument("--layers", type=int, default=8)
     lm.add_argument("--audio-hours", type=float, default=100.0, help="audio over which the learning rate falls")
     lm.add_argument("--batch-size", type=int, default=8)
     lm.add_argument("--learning-rate", type=float, default=1e-3)
@@ -44,6 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument("--codec", type=Path, default=_RUNS / "codec", help="folder of the codec's run")
     export.add_argument("--lm", type=Path, default=_RUNS / "lm", help="folder of the language model's run")
     export.set_defaults(run=_export, threads=1)
+    evaluate = steps.add_parser("evaluate", help="measure a model on held-out prompts, and draw pictures")
+    evaluate.add_argument("model", type=Path, help="checkpoint of any format: a file or a folder")
+    evaluate.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for report and pictures")
+    evaluate.add_argument("--prompts", type=int, default=64, help="of each kind (default: %(default)s)")
+    evaluate.add_argument("--seeds", type=int, default=200, help="for collapse (default: %(default)s)")
+    evaluate.add_argument("--cfg", type=float, default=3.0, help="guidance (default: %(default)s)")
+    evaluate.add_argument("--pictures", type=int, default=4, help="of each kind (default: %(default)s)")
+    evaluate.add_argument("--text-encoders", type=Path, action="append", default=[], help="folders of text encoders")
+    evaluate.add_argument("--threads", type=int, default=2, help="of torch, on a CPU (default: %(default)s)")
+    evaluate.set_defaults(run=_evaluate)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     return options.run(options)
@@ -91,3 +101,12 @@ def _export(options: argparse.Namespace) -> int:
     path = export(options.codec / codec.CHECKPOINT, options.lm / lm.CHECKPOINT, options.target)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from .report import report
+
+    findings = report(
+        options.model, options.out, options.prompts, options.seeds, options.cfg, options.pictures, options.text_encoders
+    )
+    return 0 if all(finding.good is not False for finding in findings) else 1

@@ -92,7 +92,7 @@ class Trainer:
         codec = shipped(self.codec, self.config)
         result = {}
         for n_codebooks in (self.config.n_codebooks, 1):
-            decoded = torch.cat([_through(codec, wave[None].to(self.device), n_codebooks) for wave in waves])
+            decoded = torch.cat([through(codec, wave[None].to(self.device), n_codebooks) for wave in waves])
             theirs = waves.to(self.device)[:, : decoded.shape[-1]]
             result[f"mel{n_codebooks}"] = float(mel_distance(decoded, theirs, self.config.sample_rate_hz))
             result[f"sdr{n_codebooks}"] = float(si_sdr_db(decoded, theirs).mean())
@@ -227,7 +227,8 @@ def _convolutions(codec: Codec) -> list[nn.Module]:
     return [m for m in codec.modules() if isinstance(m, (nn.Conv1d, nn.ConvTranspose1d))]
 
 
-def _through(codec: Codec, waves: Tensor, n_codebooks: int) -> Tensor:
+@torch.no_grad()
+def through(codec: Codec, waves: Tensor, n_codebooks: int) -> Tensor:
     """[B, L] -> reconstructions [B, L'] from the first `n_codebooks` codes."""
     codes = codec.quantizer.encode(codec.encoder(waves[:, None]))
     books = [layer.codebook.embed for layer in codec.quantizer.layers[:n_codebooks]]

@@ -25,9 +25,9 @@ _LOG_STEPS, _MEASURE_S, _MEASURED_BATCHES = 25, 600.0, 6
 class LMTraining:
     """How to train. The learning rate falls along a cosine over `audio_hours`, and then stays at a twentieth."""
 
-    dim: int = 320
+    dim: int = 240
     n_heads: int = 5
-    n_layers: int = 6
+    n_layers: int = 8
     audio_hours: float = 100.0
     batch_size: int = 8
     learning_rate: float = 1e-3

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..musicgen.config import LMConfig, ModelConfig
-from ..musicgen.lm import LM, Stream
+from ..musicgen.lm import LM
 from ..musicgen.lm.delay import delay
+from ..musicgen.lm.transformer import sin_positions
 from .examples import Batch
 from .text import TextEncoder
 
@@ -18,7 +19,7 @@ _SHARPNESS = 1.5  # of the heads that start out following the melody
 
 
 class MusicGen(nn.Module):
-    """Codes, chroma and texts -> the cross-entropy of each codebook. Every part runs as at inference."""
+    """Codes, chroma and texts -> the cross-entropy of each codebook. Equal to inference."""
 
     def __init__(self, config: ModelConfig, text_table: Mapping) -> None:
         super().__init__()
@@ -37,15 +38,32 @@ class MusicGen(nn.Module):
         """Mean cross-entropy in nats of each codebook [K], over the cells that hold a code."""
         config = self.config.lm
         sequence = delay(batch.codes, config.delays, config.cardinality).to(self.lm.device)
-        prefix = self.prefix(batch)
-        nothing = prefix.new_zeros(0, config.dim)
-        logits = self.lm(sequence[..., :-1], [Stream(row, nothing) for row in prefix])
+        logits = self.logits(self.prefix(batch), sequence[..., :-1])
         targets = sequence[..., 1:]
         losses = F.cross_entropy(
             logits.flatten(0, 2), targets.flatten(), ignore_index=config.cardinality, reduction="none"
         )
         known = (targets != config.cardinality).float()
         return (losses.view_as(known) * known).sum(dim=(0, 2)) / known.sum(dim=(0, 2))
+
+    def logits(self, prefix: Tensor, codes: Tensor) -> Tensor:
+        """What the engine's `LM.forward` gives for rows without padding: [B, P, D], [B, K, S] -> [B, K, S, c].
+
+        From the same weights, but in plain operations without a cache: those of the engine are made for inference.
+        """
+        config = self.config.lm
+        x = torch.cat(
+            [prefix, sum(F.embedding(codes[:, k], self.lm.embeddings[k]) for k in range(config.n_codebooks))], 1
+        )
+        x = x + sin_positions(x.shape[1], config.dim, x.device)
+        for block in self.lm.layers:
+            packed = F.linear(block.norm_self(x), block.qkv.weight).unflatten(-1, (3, config.n_heads, -1))
+            queries, keys, values = packed.permute(2, 0, 3, 1, 4)
+            attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+            x = x + F.linear(attended.transpose(1, 2).flatten(2), block.out.weight)
+            x = x + F.linear(F.gelu(F.linear(block.norm_ffn(x), block.up.weight)), block.down.weight)
+        made = F.linear(self.lm.norm(x[:, prefix.shape[1] :]), self.lm.heads.weight)
+        return made.float().unflatten(-1, (config.n_codebooks, -1)).transpose(1, 2)
 
     def prefix(self, batch: Batch) -> Tensor:
         """[melody | text] of each row, [B, F + n, D]. Source: the engine's `Conditioning.prefix`."""
