@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from .runs import keep_memory
+
 _RUNS = Path(__file__).resolve().parent / "runs"
 
 
@@ -56,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluate.set_defaults(run=_evaluate)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    keep_memory()
     return options.run(options)
 
 

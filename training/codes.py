@@ -19,7 +19,7 @@ from .pieces import Clip, Label, clip
 from .recipe import CLIP_S, model_config
 
 SHARD_CLIPS = 64
-_AT_ONCE = 4
+_AT_ONCE = 2
 MELODIES = ("mix", "melodic", "guide")  # what the chroma is taken from
 # mix: the clip itself. melodic: the clip without the buk. guide: the same line on a flute, so that the model learns to
 # follow a melody in another sound than its own. All three are the mix where the buk is alone.
@@ -91,6 +91,7 @@ def _write(job: tuple[Path, Path, str, int]) -> int:
     if codec_path not in _codecs:
         if multiprocessing.parent_process() is not None:
             torch.set_num_threads(1)  # one process a core
+            runs.keep_memory()
         _codecs[codec_path] = codec_training.finished(codec_path).to(runs.pick_device())
     codec = _codecs[codec_path]
     first, rate_hz = number * SHARD_CLIPS, codec.config.sample_rate_hz

@@ -29,6 +29,7 @@ class MusicGen(nn.Module):
         self.text_projection = nn.Linear(config.text.dim, config.lm.dim)
         self.melody_projection = nn.Linear(config.melody.n_chroma, config.lm.dim)
         _initialize(self.lm)
+        nn.init.normal_(self.melody_projection.weight, std=0.7)  # as strong as positions: notes are what to look for
         code_frames = config.codec.frame_rate_hz * 2**config.melody.radix2_exp / 4 / config.codec.sample_rate_hz
         for layer, head, ahead in ((0, 0, 0.0), (0, 1, 1.0), (1, 0, 0.0)):
             if layer < config.lm.n_layers and head < config.lm.n_heads:
@@ -108,7 +109,12 @@ def _initialize(lm: LM) -> None:
     config: LMConfig = lm.config
     nn.init.normal_(lm.embeddings, std=0.1)
     for block in lm.layers:
-        for linear, factor in ((block.qkv, 1.0), (block.out, 0.5), (block.up, 1.0), (block.down, 0.5)):
-            std = factor / math.sqrt(linear.weight.shape[1])
-            nn.init.normal_(linear.weight, std=std if factor == 1.0 else std / math.sqrt(config.n_layers))
+        for linear, depth in (
+            (block.qkv, 1),
+            (block.out, config.n_layers),
+            (block.up, 1),
+            (block.down, config.n_layers),
+        ):
+            std = 1 / math.sqrt(linear.weight.shape[1])
+            nn.init.normal_(linear.weight, std=std if depth == 1 else std / math.sqrt(2 * depth))
     nn.init.normal_(lm.heads.weight, std=0.5 / math.sqrt(config.dim))

@@ -1,8 +1,10 @@
 """What every training run shares: a time box, checkpoints that appear whole, a log that a spreadsheet opens."""
 
 import csv
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -73,6 +75,18 @@ def save(path: Path, table: Mapping) -> None:
 
 def load(path: Path) -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def keep_memory() -> None:
+    """Have glibc keep freed memory for the next step, where it would hand large blocks back and clear them anew.
+
+    On a CPU this makes the codec's training a tenth faster, and coding half as fast again. Nothing elsewhere.
+    """
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    for parameter, value in ((-3, 32 * 2**20), (-1, 2**31 - 1), (-2, 256 * 2**20)):  # mmap threshold, trim, top pad
+        mallopt(parameter, value)
 
 
 def pick_device() -> torch.device:
