@@ -1,11 +1,13 @@
 """`python -m training`: the steps of the recipe, in their order."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from ..musicgen.errors import MusicGenError
 from .runs import keep_memory
 
 _RUNS = Path(__file__).resolve().parent / "runs"
@@ -59,7 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     keep_memory()
-    return options.run(options)
+    try:
+        return options.run(options)
+    except (MusicGenError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def _common(parser: argparse.ArgumentParser, name: str, resume: bool = True) -> None:

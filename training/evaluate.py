@@ -5,7 +5,7 @@ All seeds are fixed. What is asked for is drawn by the synthesizer; what comes o
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from . import codec as codec_training
 from .listening import Critic, tempo_bpm
 from .modes import MODES
 from .pieces import Clip, Label, clip, draw_label
+from .recipe import CODEC
 from .spectral import mel_distance, si_sdr_db
 from .words import describe
 
@@ -29,6 +30,7 @@ TEMPO_TOLERANCE, IN_MODE = 0.08, 0.7  # a clip keeps to its mode if so many fram
 _BATCH, _CODEC_S = 8, 4.0
 _SILENCE_DB, _FEWEST_CODES, _STEADY_DB = -50.0, 6, 0.5
 _CHROMA = MelodyConfig()
+HEARING_HZ = CODEC.sample_rate_hz  # models of other rates are heard at this one too
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,17 @@ def codec_findings(model: Loaded, n: int) -> list[Finding]:
 
 def melody_findings(model: Loaded, n: int, cfg: float) -> tuple[list[Finding], list[Example]]:
     """How many chroma frames of a melody come out again, and how many of another melody's do by chance."""
-    rate_hz = model.config.codec.sample_rate_hz
-    labels = (made for made in _clips(lambda label: label.instrument != "none", DURATION_S, rate_hz))
+    labels = (made for made in _clips(lambda label: label.instrument != "none", DURATION_S))
     wanted, heard, examples = [], [], []
     for number, made in zip(range(n), labels, strict=False):
         text = _text(made.label, number)
         melody = torch.from_numpy(made.samples)
         conditioning = model.conditioner.encode_text([text])
-        conditioning = model.conditioner.encode_melody(conditioning, Audio(melody[None, None], rate_hz), "off")
+        conditioning = model.conditioner.encode_melody(conditioning, Audio(melody[None, None], HEARING_HZ), "off")
         codes = model.model.generate(conditioning, _params(DURATION_S, number, cfg))
         samples = _mono(model.codec.decode(codes))[0]
-        wanted.append(_chroma(melody, rate_hz))
-        heard.append(_chroma(samples, rate_hz))
+        wanted.append(_chroma(melody))
+        heard.append(_chroma(samples))
         examples.append(Example(f"melody-{number}", text, samples, made.label, melody))
     own = np.mean([_alike(a, b) for a, b in zip(wanted, heard, strict=True)])
     others = np.mean([_alike(wanted[(i + 1 + n // 3) % n], heard[i]) for i in range(n)])
@@ -117,15 +118,14 @@ def melody_findings(model: Loaded, n: int, cfg: float) -> tuple[list[Finding], l
 
 def text_findings(model: Loaded, critic: Critic, n: int, cfg: float) -> tuple[list[Finding], list[Example]]:
     """Whether a critic hears the jangdan, at its tempo, and the players that the text asks for."""
-    rate_hz = model.config.codec.sample_rate_hz
     labels = _labels(lambda label: label.jangdan is not None, n)
     texts = [_text(label, number, bpm=True) for number, label in enumerate(labels)]
     rhythm, player, examples = [], [], []
     for number, (label, text, samples) in enumerate(
         zip(labels, texts, _generated(model, texts, DURATION_S, cfg), strict=True)
     ):
-        heard = critic.hear(samples, rate_hz)
-        kept = abs(tempo_bpm(samples, rate_hz, label.jangdan) / label.bpm - 1) <= TEMPO_TOLERANCE
+        heard = critic.hear(samples, HEARING_HZ)
+        kept = abs(tempo_bpm(samples, HEARING_HZ, label.jangdan) / label.bpm - 1) <= TEMPO_TOLERANCE
         rhythm.append(heard.rhythm == label.jangdan and kept)
         player.append(_group(heard.player) == _group(label.instrument))
         examples.append(Example(f"text-{number}", text, samples, label))
@@ -138,20 +138,19 @@ def text_findings(model: Loaded, critic: Critic, n: int, cfg: float) -> tuple[li
 
 def continuation_findings(model: Loaded, n: int, cfg: float) -> tuple[list[Finding], list[Example]]:
     """Whether what follows a prompt of 3 s has its tempo and its mode, and whether the join is heard."""
-    rate_hz = model.config.codec.sample_rate_hz
-    join = int(PROMPT_S * rate_hz)
+    join = int(PROMPT_S * HEARING_HZ)
     tempo, mode, clicks, examples = [], [], [], []
-    clips = _clips(lambda label: label.buk and label.instrument != "none", PROMPT_S, rate_hz)
+    clips = _clips(lambda label: label.buk and label.instrument != "none", PROMPT_S)
     for number, made in zip(range(n), clips, strict=False):
         label, text = made.label, _text(made.label, number, bpm=False)
-        prompt = model.codec.encode(Audio(torch.from_numpy(made.samples)[None, None], rate_hz))
+        prompt = model.codec.encode(Audio(torch.from_numpy(made.samples)[None, None], HEARING_HZ))
         conditioning = model.conditioner.encode_text([text])
         codes = model.model.generate(conditioning, _params(CONTINUED_S, number, cfg), prompt)
         samples = _mono(model.codec.decode(codes))[0]
         new = samples[join:]
-        tempo.append(abs(tempo_bpm(new, rate_hz, label.jangdan) / label.bpm - 1) <= TEMPO_TOLERANCE)
+        tempo.append(abs(tempo_bpm(new, HEARING_HZ, label.jangdan) / label.bpm - 1) <= TEMPO_TOLERANCE)
         tones = [(label.tonic + tone) % 12 for tone in MODES[label.mode].tones]
-        mode.append(np.isin(_chroma(new, rate_hz).argmax(1).numpy(), tones).mean() >= IN_MODE)
+        mode.append(np.isin(_chroma(new).argmax(1).numpy(), tones).mean() >= IN_MODE)
         clicks.append(_clicks(samples, join))
         examples.append(Example(f"continuation-{number}", text, samples, label))
     return [
@@ -168,7 +167,7 @@ def collapse_findings(model: Loaded, n: int, cfg: float) -> list[Finding]:
     for start in range(0, n, _BATCH):
         codes = _codes(model, texts[start : start + _BATCH], COLLAPSE_S, cfg, start)
         for row, samples in zip(codes.codes, _mono(model.codec.decode(codes)), strict=True):
-            blocks = samples[: len(samples) // 1600 * 1600].reshape(-1, 1600).pow(2).mean(1).clamp(min=1e-12)
+            blocks = samples.unfold(0, HEARING_HZ // 20, HEARING_HZ // 20).pow(2).mean(1).clamp(min=1e-12)
             level_db = 10 * blocks.log10()
             loud = float(10 * blocks.mean().log10()) > _SILENCE_DB
             alive.append(loud and float(level_db.std()) > _STEADY_DB and len(row[0].unique()) >= _FEWEST_CODES)
@@ -197,11 +196,11 @@ def _labels(wanted: Callable[[Label], bool], n: int) -> list[Label]:
     return labels
 
 
-def _clips(wanted: Callable[[Label], bool], duration_s: float, rate_hz: int):
+def _clips(wanted: Callable[[Label], bool], duration_s: float) -> Iterator[Clip]:
     """Held-out clips, beyond those that training is measured by."""
     number = 10_000
     while True:
-        made: Clip = clip("held-out", number, duration_s, rate_hz)
+        made = clip("held-out", number, duration_s, HEARING_HZ)
         number += 1
         if wanted(made.label):
             yield made
@@ -237,16 +236,17 @@ def _generated(model: Loaded, texts: Sequence[str], duration_s: float, cfg: floa
 
 
 def _mono(audio: Audio) -> Tensor:
-    return convert(audio, audio.rate_hz, 1).samples[:, 0]
+    """[B, L] at HEARING_HZ."""
+    return convert(audio, HEARING_HZ, 1).samples[:, 0]
 
 
 # --- what is heard
 
 
-def _chroma(samples: Tensor, rate_hz: int) -> Tensor:
+def _chroma(samples: Tensor) -> Tensor:
     """One-hot frames [F, 12] of 8 s or less, as a melody model hears them."""
     n_frames = 1 + len(samples) // (2**_CHROMA.radix2_exp // 4)
-    return tiled(chroma(samples, rate_hz, _CHROMA, n_frames), n_frames)
+    return tiled(chroma(samples, HEARING_HZ, _CHROMA, n_frames), n_frames)
 
 
 def _alike(a: Tensor, b: Tensor) -> float:
@@ -260,9 +260,9 @@ def _group(player: str) -> str:
 
 
 def _clicks(samples: Tensor, join: int) -> bool:
-    """Whether the waveform bends more sharply within 1 ms of the join than nearly anywhere else within a second."""
-    bend = samples.diff(n=2).abs()
-    near = float(bend[join - 34 : join + 32].max())
-    around = torch.cat([bend[max(0, join - 32000) : join - 64], bend[join + 64 : join + 32000]])
-    blocks = around[: len(around) // 66 * 66].reshape(-1, 66).amax(1)
-    return near > 1.5 * float(blocks.max())
+    """Whether the waveform bends more sharply within 1 ms of the join than anywhere within a second of it, by half."""
+    bend, near_by = samples.diff(n=2).abs(), HEARING_HZ // 1000
+    near = float(bend[join - near_by : join + near_by].max())
+    before = bend[max(0, join - HEARING_HZ) : join - 2 * near_by]
+    around = torch.cat([before, bend[join + 2 * near_by : join + HEARING_HZ]])
+    return near > 1.5 * float(around.max())

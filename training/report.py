@@ -18,7 +18,7 @@ def report(
     """Measure the model at `path`; `out` gets evaluation.json and PNGs."""
     out.mkdir(parents=True, exist_ok=True)
     model = load(path, text_encoder_dirs=text_encoder_dirs)
-    rate_hz = model.config.codec.sample_rate_hz
+    rate_hz = evaluate.HEARING_HZ
     findings: list[Finding] = []
 
     def keep(found: Sequence[Finding], examples: Sequence[Example] = ()) -> None:
