@@ -53,9 +53,10 @@ def write_shards(out: Path, codec_path: Path, split: str, n_clips: int, minutes:
     pool = multiprocessing.get_context("spawn").Pool(n_workers) if n_workers > 1 else None
     try:
         for done, number in enumerate(pool.imap_unordered(_write, jobs) if pool else map(_write, jobs), start=1):
-            speed = done * SHARD_CLIPS * CLIP_S / box.elapsed_s
+            over = box.over
+            speed = done * SHARD_CLIPS * CLIP_S / max(box.elapsed_s, 1e-3)
             print(f"{split} shard {number}: {done} of {len(jobs)}, {speed:.1f} s of audio a second", flush=True)
-            if box.over:
+            if over:
                 break
     finally:
         if pool:

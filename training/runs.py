@@ -14,13 +14,19 @@ from pathlib import Path
 import torch
 
 CHECKPOINT_S = 170.0  # seconds between two checkpoints
+_PAUSE_S = 120.0
 
 
 class TimeBox:
-    """Says when to stop: after so many minutes, or when the process is asked to end (SIGTERM, SIGINT)."""
+    """Says when to stop: after so many minutes, or when the process is asked to end (SIGTERM, SIGINT).
+
+    Time is counted from one look at the clock to the next, and a longer gap than _PAUSE_S counts as that: a process that
+    was stopped for a while, on a machine that slept or was needed for something else, makes up for it.
+    """
 
     def __init__(self, minutes: float) -> None:
-        self._begun = self._saved = time.monotonic()
+        self.elapsed_s = self._saved_s = 0.0
+        self._looked = time.monotonic()
         self._limit_s = 60 * minutes
         self._asked = False
         if threading.current_thread() is threading.main_thread():
@@ -28,18 +34,18 @@ class TimeBox:
                 signal.signal(number, self._ask)
 
     @property
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self._begun
-
-    @property
     def over(self) -> bool:
+        """To be asked at every step."""
+        now = time.monotonic()
+        self.elapsed_s += min(now - self._looked, _PAUSE_S)
+        self._looked = now
         return self._asked or self.elapsed_s >= self._limit_s
 
     def checkpoint_due(self) -> bool:
         """True once every CHECKPOINT_S."""
-        if time.monotonic() - self._saved < CHECKPOINT_S:
+        if self.elapsed_s - self._saved_s < CHECKPOINT_S:
             return False
-        self._saved = time.monotonic()
+        self._saved_s = self.elapsed_s
         return True
 
     def _ask(self, *_: object) -> None:
