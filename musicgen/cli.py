@@ -24,18 +24,18 @@ _DEFAULTS = GenerationParams()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0 done, 1 a reported error, 2 wrong usage, 130 stopped."""
+    """Run one command. Returns the exit status: 0 done, 1 a reported error or a goal missed, 2 wrong usage, 130 stopped."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     try:
-        arguments.run(arguments)
+        status = arguments.run(arguments)
     except MusicGenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
         models_dir(),
     )
     cli_files.add_inspect(commands.add_parser("inspect", help="say what a file or folder of weights is"), models_dir())
+    cli_files.add_evaluate(
+        commands.add_parser("evaluate", help="measure a model: codec, melody, text, continuation, collapse"),
+        models_dir(),
+    )
     _add_toy(commands.add_parser("toy", help="write a small checkpoint with random weights, for tests and demos"))
     return parser
 

@@ -1,7 +1,9 @@
-"""Commands on files of weights: convert, inspect."""
+"""Commands on files of weights: convert, inspect, evaluate."""
 
 import argparse
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 from .checkpoints import open_checkpoint
@@ -10,6 +12,9 @@ from .checkpoints.describe import describe
 from .checkpoints.diffusion import open_diffusion
 from .checkpoints.locate import kind_of, resolve
 from .console import Progress
+from .errors import InputError
+
+_ROOT = Path(__file__).resolve().parent.parent
 
 
 def add_convert(parser: argparse.ArgumentParser, models: Path) -> None:
@@ -31,6 +36,16 @@ def add_inspect(parser: argparse.ArgumentParser, models: Path) -> None:
     parser.set_defaults(run=_inspect)
     parser.add_argument("path", metavar="FILE_OR_FOLDER", help="of a checkpoint, or a name below --models")
     parser.add_argument("--models", type=Path, default=models, metavar="DIR", help="models folder (%(default)s)")
+
+
+def add_evaluate(parser: argparse.ArgumentParser, models: Path) -> None:
+    """The arguments of `evaluate`."""
+    parser.set_defaults(run=_evaluate)
+    parser.add_argument("model", metavar="FILE_OR_FOLDER", help="of a checkpoint, or a name below --models")
+    parser.add_argument("--models", type=Path, default=models, metavar="DIR", help="models folder (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="for report and pictures")
+    parser.add_argument("--prompts", type=int, default=64, metavar="N", help="of each kind (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=200, metavar="N", help="to look for collapse (%(default)s)")
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -61,3 +76,22 @@ def _inspect(arguments: argparse.Namespace) -> None:
     print(path)
     for what, value in describe(path, dirs):
         print(f"  {what:<15} {value}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    """Handed over to the recipe, which has the synthesizer that asks and the critic that listens: the engine has neither."""
+    path = resolve(arguments.model, [arguments.models / "musicgen"], allow_paths=True)
+    if not (_ROOT / "training" / "__main__.py").is_file():
+        raise InputError(f"'evaluate' needs the folder {_ROOT / 'training'}, which this copy of the project lacks")
+    command = [
+        sys.executable,
+        "-m",
+        "training",
+        "evaluate",
+        str(path.absolute()),
+        "--out",
+        str(arguments.out.absolute()),
+    ]
+    command += ["--prompts", str(arguments.prompts), "--seeds", str(arguments.seeds)]
+    command += ["--text-encoders", str((arguments.models / "text_encoders").absolute())]
+    return subprocess.run(command, cwd=_ROOT, check=False).returncode

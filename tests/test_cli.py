@@ -102,3 +102,25 @@ def test_a_prompt_longer_than_the_piece_is_explained(run, tmp_path):
     clip = clip.rename(tmp_path / "clip.flac")
     status, out, captured = run("--continue", clip, "--duration", 0.5)
     assert status == 1 and "1 s" in captured.err and "0.5 s" in captured.err and not out.exists()
+
+
+def test_evaluate_hands_over_to_the_recipe_and_passes_on_its_verdict(tmp_path, monkeypatch):
+    from comfyui_musicgen.musicgen import cli_files
+
+    asked = []
+    done = subprocess.CompletedProcess([], 1)
+    monkeypatch.setattr(
+        cli_files.subprocess, "run", lambda command, **options: asked.append((command, options)) or done
+    )
+    (tmp_path / "some.safetensors").write_bytes(b"")
+    model, out = str(tmp_path / "some.safetensors"), str(tmp_path / "out")
+    assert main(["evaluate", model, "--out", out, "--prompts", "2"]) == 1
+    (command, options), *_ = asked
+    assert command[1:4] == ["-m", "training", "evaluate"] and options["cwd"] == ROOT
+    assert command[command.index("--prompts") + 1] == "2" and out in command
+
+
+def test_the_recipe_explains_what_it_cannot_open(tmp_path):
+    command = [sys.executable, "-m", "training", "evaluate", str(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr

@@ -89,11 +89,17 @@ def test_only_the_host_names_comfyui(path):
         assert inside_function, f"{name_of(path)} imports {module} before it is needed"
 
 
-@pytest.mark.parametrize("path", sources("musicgen", "nodes", "reference"), ids=name_of)
+@pytest.mark.parametrize("path", sources("musicgen", "nodes", "reference", "training"), ids=name_of)
 def test_the_pack_is_only_imported_relatively(path):
-    own = {"comfyui_musicgen", "musicgen", "nodes", "reference", "clients"}
+    own = {"comfyui_musicgen", "musicgen", "nodes", "reference", "clients", "training"}
     for module, ours, _ in imports(path):
         assert ours or module.split(".")[0] not in own, f"{name_of(path)} imports {module} absolutely"
+
+
+@pytest.mark.parametrize("path", sources("training"), ids=name_of)
+def test_the_recipe_stands_on_the_engine_alone(path):
+    for module, ours, _ in imports(path):
+        assert not ours or module.split(".")[0] in ("training", "musicgen"), f"{name_of(path)} imports {module}"
 
 
 def test_the_client_needs_nothing_of_the_pack():

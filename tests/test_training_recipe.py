@@ -1,0 +1,254 @@
+"""The recipe, at toy sizes: a codec learns, its codes teach a language model, and the engine opens what comes out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from comfyui_musicgen.musicgen import pipeline
+from comfyui_musicgen.musicgen.audio import Audio
+from comfyui_musicgen.musicgen.conditioning.chroma import chroma
+from comfyui_musicgen.musicgen.config import GenerationParams
+from comfyui_musicgen.musicgen.lm import Stream
+from comfyui_musicgen.musicgen.lm.delay import delay
+from comfyui_musicgen.training import codec as codec_training
+from comfyui_musicgen.training import codes, crops, export, lm, runs
+from comfyui_musicgen.training.codec import CodecTraining
+from comfyui_musicgen.training.examples import Batch, Examples, without_melody
+from comfyui_musicgen.training.model import MusicGen
+from comfyui_musicgen.training.pieces import clip
+from comfyui_musicgen.training.quantization import QuantizerTraining
+from comfyui_musicgen.training.recipe import CODEC, model_config
+from comfyui_musicgen.training.spectral import mel_distance, si_sdr_db
+from comfyui_musicgen.training.text import Texts, t5_table
+
+TINY = replace(CODEC, n_filters=2, latent_dim=16, codebook_size=32)
+PLAN = CodecTraining(audio_hours=0.01, batch_size=2, crop_s=0.25, learning_rate=2e-3)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from comfyui_musicgen.training import text
+
+    text._N_TEXTS, kept = 300, text._N_TEXTS
+    yield text.train_tokenizer()
+    text._N_TEXTS = kept
+
+
+@pytest.fixture(scope="module")
+def codec_run(tmp_path_factory):
+    """The checkpoint of a codec that was trained for a few steps, its quantizer included."""
+    trainer = codec_training.Trainer(TINY, PLAN, torch.device("cpu"))
+    data = crops.batches(PLAN.crop_s, TINY.sample_rate_hz, 0, PLAN.batch_size, 0)
+    one = next(data)
+    losses = [trainer.train_step(one) for _ in range(30)]
+    with torch.no_grad():
+        latents = trainer.codec.encoder(crops.held_out(4, 2.0, TINY.sample_rate_hz)[:, None])
+    trainer.quantizer.start(latents.transpose(1, 2).reshape(-1, TINY.latent_dim), trainer.generator)
+    losses += [trainer.train_step(next(data)) for _ in range(4)]
+    path = tmp_path_factory.mktemp("codec") / codec_training.CHECKPOINT
+    runs.save(path, trainer.state())
+    return trainer, losses, path
+
+
+@pytest.fixture(scope="module")
+def shards(codec_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("codes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codes, "SHARD_CLIPS", 4)
+        for split in ("train", "held-out"):
+            assert codes.write_shards(folder, codec_run[2], split, 8, 5.0, 1) == 2
+    return folder
+
+
+def model(tokenizer, dim=240, n_heads=5, n_layers=2):
+    torch.manual_seed(0)
+    return MusicGen(model_config(dim, n_heads, n_layers, TINY), t5_table(tokenizer))
+
+
+def test_the_codec_learns(codec_run):
+    losses = [step["loss"] for step in codec_run[1]]
+    assert np.mean(losses[26:30]) < 0.9 * np.mean(losses[:3])
+
+
+def test_a_resumed_run_goes_on_exactly(codec_run):
+    trainer, _, path = codec_run
+    again = codec_training.Trainer(TINY, replace(PLAN, seed=5), torch.device("cpu"))
+    again.restore(runs.load(path))
+    waves = crops.held_out(2, 0.5, TINY.sample_rate_hz)
+    assert again.train_step(waves)["loss"] == trainer.train_step(waves)["loss"]
+    trainer.restore(runs.load(path))
+
+
+def test_the_shipped_codec_is_the_trained_one(codec_run):
+    trainer, _, path = codec_run
+    waves = crops.held_out(1, 1.0, TINY.sample_rate_hz)
+    with torch.no_grad():
+        trained = trainer.codec.encoder(waves[:, None])
+        shipped = codec_training.finished(path).encoder(waves[:, None])
+    assert torch.allclose(trained, shipped, atol=0.02 * float(trained.abs().max()))
+
+
+def test_codebooks_move_to_what_they_stand_for():
+    codec = codec_training.Codec(TINY)
+    quantizer, generator = QuantizerTraining(codec.quantizer), torch.Generator().manual_seed(0)
+    centres = torch.randn(8, 16, generator=generator) * 4
+    vectors = centres.repeat(40, 1) + 0.01 * torch.randn(320, 16, generator=generator)
+    quantizer.start(vectors, generator)
+    moved = quantizer(vectors.t()[None], torch.tensor([1]), generator)
+    assert (moved.latents - vectors.t()[None]).abs().max() < 0.1
+    everything = quantizer(vectors.t()[None], torch.tensor([4]), generator)
+    assert (everything.latents - vectors.t()[None]).pow(2).mean() < (moved.latents - vectors.t()[None]).pow(2).mean()
+
+
+def test_distances_are_zero_for_the_same_and_grow_with_noise():
+    waves = crops.held_out(2, 1.0, 32000)
+    noisy = waves + 0.01 * torch.randn(waves.shape, generator=torch.Generator().manual_seed(0))
+    assert mel_distance(waves, waves, 32000) == 0 and mel_distance(noisy, waves, 32000) > 0.1
+    assert torch.allclose(si_sdr_db(0.3 * noisy, waves), si_sdr_db(noisy, waves), atol=1e-3)
+    assert (si_sdr_db(noisy, waves) > 5).all()
+
+
+def test_shards_hold_what_the_codec_and_the_chroma_give(codec_run, shards):
+    shard = codes.read_shard(codes.shard_path(shards, "train", 1))
+    made = clip("train", 5, 10.0, TINY.sample_rate_hz)
+    codec = codec_training.finished(codec_run[2])
+    codec.config = replace(codec.config, fingerprint="x")
+    expected = codec.encode(Audio(torch.from_numpy(made.samples)[None, None], TINY.sample_rate_hz)).codes[0].numpy()
+    assert shard.labels[1] == made.label
+    assert (shard.codes[1] == expected).mean() > 0.99  # chunks differ by rounding, which may tip a tie
+    frames = chroma(torch.from_numpy(made.samples), TINY.sample_rate_hz, model_config(64, 1, 1).melody).argmax(1)
+    assert np.array_equal(shard.chroma[1, 0], frames.numpy()[: shard.chroma.shape[2]])
+
+
+def test_batches_hold_texts_of_one_length_and_every_kind_of_conditioning(shards, tokenizer):
+    data = Examples.read(shards, "train").batches(Texts(tokenizer), 2, 0)
+    kinds = set()
+    for _ in range(60):
+        batch = next(data)
+        assert len({len(ids) for ids in batch.ids}) == 1
+        kinds |= {(bool(t), bool(c.any())) for t, c in zip(batch.with_text, batch.chroma, strict=True)}
+    assert kinds == {(True, True), (True, False), (False, True), (False, False)}
+
+
+def test_a_fresh_model_already_looks_at_the_melody_of_the_moment(tokenizer):
+    fresh = model(tokenizer)
+    n_melody, n_text, size = fresh.config.melody.n_frames, 14, fresh.config.lm.head_dim
+    from comfyui_musicgen.musicgen.lm.transformer import sin_positions
+
+    x = fresh.lm.layers[0].norm_self(sin_positions(n_melody + n_text + 504, 240, torch.device("cpu")))
+    q, k, _ = fresh.lm.layers[0].qkv(x).chunk(3, dim=-1)
+    for frame in (10, 100, 333, 470):
+        scores = q[n_melody + n_text + frame, :size] @ k[:n_melody, :size].t()
+        assert abs(int(scores.argmax()) - frame / 6.4) <= 1.5
+
+
+def test_training_sees_the_logits_of_the_engine(tokenizer):
+    small = model(tokenizer, 64, 2, 2).eval()
+    generator = torch.Generator().manual_seed(1)
+    batch = Batch(
+        torch.randint(32, (2, 4, 20), generator=generator),
+        torch.randint(12, (2, small.config.melody.n_frames), generator=generator),
+        ((5, 6, 1), (7, 8, 1)),
+        torch.tensor([True, False]),
+    )
+    with torch.no_grad():
+        prefix, losses = small.prefix(batch), small(batch)
+        sequence = delay(batch.codes, small.config.lm.delays, 32)
+        nothing = torch.zeros(0, 64)
+        logits = small.lm(sequence[..., :-1], [Stream(row, nothing) for row in prefix])
+        assert torch.allclose(small.logits(prefix, sequence[..., :-1]), logits, atol=1e-4)
+    assert not prefix[1, small.config.melody.n_frames :].any()
+    for k in range(4):  # codebook k is k steps late: its frame t is predicted by step t + k
+        predicted = logits[:, k, k : k + 20].flatten(0, 1)
+        expected = torch.nn.functional.cross_entropy(predicted, batch.codes[:, k].flatten())
+        assert torch.isclose(losses[k], expected, atol=1e-4)
+
+
+def test_the_language_model_learns_and_the_engine_opens_it(codec_run, shards, tokenizer, tmp_path):
+    plan = lm.LMTraining(dim=64, n_heads=2, n_layers=2, batch_size=2, learning_rate=3e-3, average=0.5)
+    trainer = lm.Trainer(model_config(64, 2, 2, TINY), plan, tokenizer, torch.device("cpu"))
+    texts = Texts(tokenizer)
+    data = Examples.read(shards, "train").batches(texts, 2, 0)
+    losses = [trainer.train_step(next(data))["loss"] for _ in range(12)]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    check = Examples.read(shards, "held-out").fixed(texts, 2, 1)
+    assert set(trainer.measure(check)) >= {"loss", "loss0", "loss3", "no_melody", "no_text"}
+
+    target = export.write(
+        codec_training.finished(codec_run[2]), trainer.average, tokenizer, tmp_path / "mini.safetensors"
+    )
+    loaded = pipeline.load(target)
+    assert loaded.config.name == "mini" and loaded.config.melody is not None
+    ours, null = trainer.average, without_melody(check[0])
+    text = "slow pansori, a deep voice over the buk"
+    conditioning = loaded.conditioner.encode_text([text])
+    batch = Batch(null.codes[:1], null.chroma[:1], (tuple(texts.ids(text)),), torch.tensor([True]))
+    with torch.no_grad():
+        assert torch.allclose(conditioning.prefix(0), ours.prefix(batch)[0], atol=0.02)
+    melody = Audio(torch.from_numpy(clip("train", 2, 3.0, 32000).samples)[None, None], 32000)
+    conditioning = loaded.conditioner.encode_melody(conditioning, melody, "off")
+    made = loaded.model.generate(conditioning, GenerationParams(duration_s=0.5, top_k=20))
+    assert loaded.codec.decode(made).samples.shape == (1, 1, 16000)
+
+
+def test_an_evaluation_measures_everything(codec_run, tokenizer, tmp_path, monkeypatch, capsys):
+    from comfyui_musicgen.training import evaluate, report
+
+    small = model(tokenizer, 64, 2, 1)
+    path = export.write(codec_training.finished(codec_run[2]), small, tokenizer, tmp_path / "small.safetensors")
+    monkeypatch.setattr(report, "_CRITIC_CLIPS", 16)
+    for name, value in (("DURATION_S", 2.5), ("CONTINUED_S", 5.5), ("_CODEC_S", 1.0), ("COLLAPSE_S", 0.5)):
+        monkeypatch.setattr(evaluate, name, value)
+    findings = {finding.name: finding for finding in report.report(path, tmp_path / "out", 2, 3, 3.0, 1, ())}
+    assert len(findings) >= 18 and not [f for f in findings.values() if np.isnan(f.value)]
+    assert findings["melody: chroma cosine with the melody"].good is False
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3 and (tmp_path / "out" / "evaluation.json").is_file()
+    assert "goal 0.6: missed" in capsys.readouterr().out
+
+
+def test_the_critic_hears_what_is_played():
+    from comfyui_musicgen.training import listening
+
+    critic = listening.train_critic(90, 5.0, 32000)
+    clips = [clip("held-out", number, 5.0, 32000) for number in range(20)]
+    heard = [critic.hear(torch.from_numpy(made.samples), 32000) for made in clips]
+    pairs = list(zip(heard, clips, strict=True))
+    assert np.mean([h.player == c.label.instrument for h, c in pairs]) > 0.8
+    assert np.mean([h.buk == c.label.buk for h, c in pairs]) > 0.8
+    rhythmic = [(torch.from_numpy(c.samples), c.label) for c in clips if c.label.buk]
+    close = [abs(listening.tempo_bpm(s, 32000, label.jangdan) / label.bpm - 1) < 0.08 for s, label in rhythmic]
+    assert np.mean(close) > 0.85
+
+
+def test_what_is_too_large_is_not_written(codec_run, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "MAX_BYTES", 1000)
+    with pytest.raises(export.InputError, match="Train smaller"):
+        export.write(
+            codec_training.finished(codec_run[2]), model(tokenizer, 64, 1, 1), tokenizer, tmp_path / "m.safetensors"
+        )
+
+
+def test_a_run_ends_on_time_and_is_asked_to_end(tmp_path):
+    import os
+    import signal
+
+    kept = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        box = runs.TimeBox(10.0)
+        assert not box.over and runs.TimeBox(0.0).over
+        box = runs.TimeBox(10.0)
+        box._looked -= 7200  # as after two hours of sleep
+        assert not box.over and box.elapsed_s < 200
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert box.over
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), kept, strict=True):
+            signal.signal(number, handler)
+
+
+def test_the_log_is_a_table(tmp_path):
+    log = runs.Log(tmp_path / "log.csv")
+    log.write({"step": 1, "loss": 0.5})
+    log.write({"step": 2, "loss": 0.25})
+    assert (tmp_path / "log.csv").read_text().split() == ["step,loss", "1,0.5", "2,0.25"]

@@ -1,0 +1,121 @@
+"""`python -m training`: the steps of the recipe, in their order."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..musicgen.errors import MusicGenError
+from .runs import keep_memory
+
+_RUNS = Path(__file__).resolve().parent / "runs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    steps = parser.add_subparsers(dest="step", required=True)
+    codec = steps.add_parser("codec", help="train the codec")
+    codec.add_argument("--minutes", type=float, default=90.0, help="when to stop (default: %(default)s)")
+    codec.add_argument("--audio-hours", type=float, default=8.0, help="audio over which the learning rate falls")
+    codec.add_argument("--batch-size", type=int, default=4)
+    codec.add_argument("--learning-rate", type=float, default=6e-4)
+    codec.add_argument("--workers", type=int, default=0, help="processes that synthesize (default: none but this one)")
+    _common(codec, "codec")
+    codec.set_defaults(run=_codec)
+    codes = steps.add_parser("codes", help="synthesize clips and code them with the trained codec")
+    codes.add_argument("--minutes", type=float, default=90.0, help="when to stop (default: %(default)s)")
+    codes.add_argument("--codec", type=Path, default=_RUNS / "codec", help="folder of the codec's run")
+    codes.add_argument("--clips", type=int, default=12_000, help="of 10 s, for training (default: %(default)s)")
+    codes.add_argument("--held-out", type=int, default=128, help="for measuring (default: %(default)s)")
+    codes.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    _common(codes, "codes", resume=False)
+    codes.set_defaults(run=_codes)
+    lm = steps.add_parser("lm", help="train the language model and the text encoder on the codes")
+    lm.add_argument("--minutes", type=float, default=90.0, help="when to stop (default: %(default)s)")
+    lm.add_argument("--codes", type=Path, default=_RUNS / "codes", help="folder of the codes")
+    lm.add_argument("--dim", type=int, default=240)
+    lm.add_argument("--heads", type=int, default=5)
+    lm.add_argument("--layers", type=int, default=8)
+    lm.add_argument("--audio-hours", type=float, default=100.0, help="audio over which the learning rate falls")
+    lm.add_argument("--batch-size", type=int, default=8)
+    lm.add_argument("--learning-rate", type=float, default=1e-3)
+    _common(lm, "lm")
+    lm.set_defaults(run=_lm)
+    export = steps.add_parser("export", help="put everything into one safetensors file")
+    export.add_argument("target", type=Path)
+    export.add_argument("--codec", type=Path, default=_RUNS / "codec", help="folder of the codec's run")
+    export.add_argument("--lm", type=Path, default=_RUNS / "lm", help="folder of the language model's run")
+    export.set_defaults(run=_export, threads=1)
+    evaluate = steps.add_parser("evaluate", help="measure a model on held-out prompts, and draw pictures")
+    evaluate.add_argument("model", type=Path, help="checkpoint of any format: a file or a folder")
+    evaluate.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for report and pictures")
+    evaluate.add_argument("--prompts", type=int, default=64, help="of each kind (default: %(default)s)")
+    evaluate.add_argument("--seeds", type=int, default=200, help="for collapse (default: %(default)s)")
+    evaluate.add_argument("--cfg", type=float, default=3.0, help="guidance (default: %(default)s)")
+    evaluate.add_argument("--pictures", type=int, default=4, help="of each kind (default: %(default)s)")
+    evaluate.add_argument("--text-encoders", type=Path, action="append", default=[], help="folders of text encoders")
+    evaluate.add_argument("--threads", type=int, default=2, help="of torch, on a CPU (default: %(default)s)")
+    evaluate.set_defaults(run=_evaluate)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    keep_memory()
+    try:
+        return options.run(options)
+    except (MusicGenError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _common(parser: argparse.ArgumentParser, name: str, resume: bool = True) -> None:
+    parser.add_argument("--out", type=Path, default=_RUNS / name, help="folder to write to (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch, on a CPU (default: %(default)s)")
+    if resume:
+        parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+
+
+def _codec(options: argparse.Namespace) -> int:
+    from .codec import CodecTraining, train
+
+    plan = CodecTraining(options.audio_hours, options.batch_size, learning_rate=options.learning_rate)
+    train(options.out, options.minutes, plan, options.resume, options.workers)
+    return 0
+
+
+def _codes(options: argparse.Namespace) -> int:
+    from . import codec
+    from .codes import write_shards
+
+    path = options.codec / codec.CHECKPOINT
+    write_shards(options.out, path, "held-out", options.held_out, options.minutes, options.workers)
+    write_shards(options.out, path, "train", options.clips, options.minutes, options.workers)
+    return 0
+
+
+def _lm(options: argparse.Namespace) -> int:
+    from .lm import LMTraining, train
+
+    plan = LMTraining(
+        options.dim, options.heads, options.layers, options.audio_hours, options.batch_size, options.learning_rate
+    )
+    train(options.out, options.codes, options.minutes, plan, options.resume)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from . import codec, lm
+    from .export import export
+
+    path = export(options.codec / codec.CHECKPOINT, options.lm / lm.CHECKPOINT, options.target)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from .report import report
+
+    findings = report(
+        options.model, options.out, options.prompts, options.seeds, options.cfg, options.pictures, options.text_encoders
+    )
+    return 0 if all(finding.good is not False for finding in findings) else 1

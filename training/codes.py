@@ -1,0 +1,114 @@
+"""Clips as the language model is taught them: codes, chroma and labels, in shards on the disk."""
+
+import json
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..musicgen.codec import Codec
+from ..musicgen.conditioning.chroma import chroma
+from ..musicgen.conditioning.melody import tiled
+from . import codec as codec_training
+from . import runs, voices
+from .pieces import Clip, Label, clip
+from .recipe import CLIP_S, model_config
+
+SHARD_CLIPS = 64
+_AT_ONCE = 2
+MELODIES = ("mix", "melodic", "guide")  # what the chroma is taken from
+# mix: the clip itself. melodic: the clip without the buk. guide: the same line on a flute, so that the model learns to
+# follow a melody in another sound than its own. All three are the mix where the buk is alone.
+
+
+@dataclass(frozen=True)
+class Shard:
+    """N clips. Chroma frames as the index of their strongest pitch class, all that the model hears of them."""
+
+    codes: np.ndarray  # [N, K, T] int16
+    chroma: np.ndarray  # [N, len(MELODIES), F] uint8
+    labels: tuple[Label, ...]
+
+
+def shard_path(folder: Path, split: str, number: int) -> Path:
+    return folder / f"{split}-{number:05d}.npz"
+
+
+def read_shard(path: Path) -> Shard:
+    with np.load(path) as file:
+        labels = tuple(Label(**table) for table in json.loads(str(file["labels"])))
+        return Shard(file["codes"], file["chroma"], labels)
+
+
+def write_shards(out: Path, codec_path: Path, split: str, n_clips: int, minutes: float, n_workers: int) -> int:
+    """Code the first `n_clips` clips of a split, shards that are there already left alone; how many shards there are."""
+    out.mkdir(parents=True, exist_ok=True)
+    numbers = [n for n in range(-(-n_clips // SHARD_CLIPS)) if not shard_path(out, split, n).exists()]
+    box = runs.TimeBox(minutes)
+    jobs = [(out, codec_path, split, number) for number in numbers]
+    pool = multiprocessing.get_context("spawn").Pool(n_workers) if n_workers > 1 else None
+    try:
+        for done, number in enumerate(pool.imap_unordered(_write, jobs) if pool else map(_write, jobs), start=1):
+            over = box.over
+            speed = done * SHARD_CLIPS * CLIP_S / max(box.elapsed_s, 1e-3)
+            print(f"{split} shard {number}: {done} of {len(jobs)}, {speed:.1f} s of audio a second", flush=True)
+            if over:
+                break
+    finally:
+        if pool:
+            pool.terminate()
+    return len(list(out.glob(f"{split}-*.npz")))
+
+
+@torch.no_grad()
+def encode(codec: Codec, waves: Tensor) -> Tensor:
+    """Codes [B, K, T] of clips [B, L] of whole frames: `Codec.encode` without its chunks, which is quicker here."""
+    return codec.quantizer.encode(codec.encoder(waves[:, None].to(codec.device))).cpu()
+
+
+def chroma_rows(made: Clip) -> np.ndarray:
+    """[len(MELODIES), F] uint8: the chroma of the mix, of the line alone, and of the line on a flute."""
+    config = model_config(64, 1, 1).melody
+    sources = [made.samples] * len(MELODIES)
+    if made.melodic is not None:
+        flute = voices.blow(made.line, made.rate_hz, len(made.samples), np.random.default_rng(0))
+        sources = [made.samples, made.melodic, flute]
+    rows = []
+    for samples in sources:
+        frames = chroma(torch.from_numpy(samples.astype(np.float32)), made.rate_hz, config, config.n_frames)
+        rows.append(tiled(frames, config.n_frames).argmax(dim=1).numpy())
+    return np.stack(rows).astype(np.uint8)
+
+
+_codecs: dict[Path, Codec] = {}  # of this worker process
+
+
+def _write(job: tuple[Path, Path, str, int]) -> int:
+    out, codec_path, split, number = job
+    if codec_path not in _codecs:
+        if multiprocessing.parent_process() is not None:
+            torch.set_num_threads(1)  # one process a core
+            runs.keep_memory()
+        _codecs[codec_path] = codec_training.finished(codec_path).to(runs.pick_device())
+    codec = _codecs[codec_path]
+    first, rate_hz = number * SHARD_CLIPS, codec.config.sample_rate_hz
+    codes, rows, labels = [], [], []
+    for clips in _groups(split, first, rate_hz):
+        codes.append(encode(codec, torch.from_numpy(np.stack([made.samples for made in clips]))).numpy())
+        rows += [chroma_rows(made) for made in clips]
+        labels += [asdict(made.label) for made in clips]
+    path = shard_path(out, split, number)
+    draft = path.with_suffix(".part")
+    with open(draft, "wb") as file:
+        np.savez(file, codes=np.concatenate(codes).astype(np.int16), chroma=np.stack(rows), labels=json.dumps(labels))
+    draft.replace(path)
+    return number
+
+
+def _groups(split: str, first: int, rate_hz: int) -> Iterator[list[Clip]]:
+    for start in range(first, first + SHARD_CLIPS, _AT_ONCE):
+        yield [clip(split, start + i, CLIP_S, rate_hz) for i in range(_AT_ONCE)]

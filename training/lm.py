@@ -1,0 +1,157 @@
+"""Trains the language model with its text encoder on the codes of clips, in as many sittings as one likes."""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..musicgen.config import ModelConfig
+from . import runs
+from .examples import Batch, Examples, without_melody, without_text
+from .model import MusicGen
+from .recipe import model_config
+from .text import Texts, t5_table, train_tokenizer
+
+CHECKPOINT = "lm.pt"
+_WARM_UP_STEPS, _GRADIENT_NORM = 200, 1.0
+_LOG_STEPS, _MEASURE_S, _MEASURED_BATCHES = 25, 600.0, 6
+
+
+@dataclass(frozen=True)
+class LMTraining:
+    """How to train. The learning rate falls along a cosine over `audio_hours`, and then stays at a twentieth."""
+
+    dim: int = 240
+    n_heads: int = 5
+    n_layers: int = 8
+    audio_hours: float = 100.0
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    average: float = 0.998  # of the weights, per step; the average is what is shipped
+    seed: int = 0
+
+
+class Trainer:
+    """A MusicGen in training, the running average of its weights, and how far it has come."""
+
+    def __init__(self, config: ModelConfig, plan: LMTraining, tokenizer_json: str, device: torch.device) -> None:
+        torch.manual_seed(plan.seed)  # the initialization of torch's own layers knows no other generator
+        self.config, self.plan, self.tokenizer_json, self.device = config, plan, tokenizer_json, device
+        self.model = MusicGen(config, t5_table(tokenizer_json)).to(device)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        matrices = [p for p in self.model.parameters() if p.ndim == 2]
+        others = [p for p in self.model.parameters() if p.ndim != 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
+            lr=plan.learning_rate,
+            betas=(0.9, 0.95),
+        )
+        self.step, self.audio_s = 0, 0.0
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One batch -> its losses and the learning rate."""
+        rate = self._learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            losses = self.model(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
+        self.optimizer.step()
+        self.step += 1
+        self.audio_s += batch.codes.shape[0] * batch.codes.shape[2] / self.config.codec.frame_rate_hz
+        self._follow()
+        return {"loss": losses.mean().item(), **_by_codebook(losses), "gradient": norm.item(), "rate": rate}
+
+    @torch.no_grad()
+    def measure(self, batches: list[Batch]) -> dict[str, float]:
+        """Losses of the averaged weights, and by how much leaving out text or melody raises them."""
+        self.average.eval()
+        ways = {"loss": lambda b: b, "no_melody": without_melody, "no_text": without_text}
+        result = {name: self._mean(batches, way) for name, way in ways.items()}
+        whole = result["loss"]
+        return {
+            "loss": whole.mean().item(), **_by_codebook(whole),
+            **{name: (result[name] - whole).mean().item() for name in ("no_melody", "no_text")},
+        }  # fmt: skip
+
+    def state(self) -> dict:
+        return {
+            "plan": asdict(self.plan), "tokenizer": self.tokenizer_json, "step": self.step, "audio_s": self.audio_s,
+            "model": self.model.state_dict(), "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }  # fmt: skip
+
+    def restore(self, table: Mapping) -> None:
+        self.model.load_state_dict(table["model"])
+        self.average.load_state_dict(table["average"])
+        self.optimizer.load_state_dict(table["optimizer"])
+        self.step, self.audio_s = table["step"], table["audio_s"]
+
+    def _mean(self, batches: list[Batch], way) -> Tensor:
+        return torch.stack([self.average(way(batch)) for batch in batches]).mean(dim=0)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        keep = min(self.plan.average, (1 + self.step) / (10 + self.step))
+        pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+        for average, current in pairs:
+            average.lerp_(current, 1 - keep)
+
+    def _learning_rate(self) -> float:
+        done = min(1.0, self.audio_s / (3600 * self.plan.audio_hours))
+        cosine = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
+        return self.plan.learning_rate * cosine * min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+
+
+def train(out: Path, codes: Path, minutes: float, plan: LMTraining, resume: bool = False) -> Trainer:
+    """Train for so many minutes on the shards in `codes`, and leave the checkpoint and a log in `out`.
+
+    A resumed run keeps the sizes and the tokenizer that it began with.
+    """
+    box = runs.TimeBox(minutes)
+    out.mkdir(parents=True, exist_ok=True)
+    path, log, measured = out / CHECKPOINT, runs.Log(out / "lm.csv"), runs.Log(out / "lm_held_out.csv")
+    trainer = opened(path) if resume and path.exists() else None
+    if trainer is None:
+        config = model_config(plan.dim, plan.n_heads, plan.n_layers)
+        trainer = Trainer(config, plan, train_tokenizer(), runs.pick_device())
+    texts = Texts(trainer.tokenizer_json)
+    data = Examples.read(codes, "train").batches(texts, plan.batch_size, trainer.step)
+    check = Examples.read(codes, "held-out").fixed(texts, plan.batch_size, _MEASURED_BATCHES)
+    begun_s, measured_s, totals = trainer.audio_s, 0.0, {}
+    while not box.over:
+        losses = trainer.train_step(next(data))
+        totals = {name: totals.get(name, 0.0) + value for name, value in losses.items()}
+        if trainer.step % _LOG_STEPS == 0:
+            speed = (trainer.audio_s - begun_s) / box.elapsed_s
+            means = {name: value / _LOG_STEPS for name, value in totals.items()}
+            log.write({"step": trainer.step, "audio_h": trainer.audio_s / 3600, "speed": speed, **means})
+            totals = {}
+        if box.checkpoint_due():
+            runs.save(path, trainer.state())
+        if box.elapsed_s - measured_s > _MEASURE_S:
+            measured_s = box.elapsed_s
+            measured.write({"step": trainer.step, "audio_h": trainer.audio_s / 3600, **trainer.measure(check)})
+    runs.save(path, trainer.state())
+    measured.write({"step": trainer.step, "audio_h": trainer.audio_s / 3600, **trainer.measure(check)})
+    return trainer
+
+
+def opened(path: Path) -> Trainer:
+    """The trainer of a checkpoint."""
+    table = runs.load(path)
+    plan = LMTraining(**table["plan"])
+    config = model_config(plan.dim, plan.n_heads, plan.n_layers)
+    trainer = Trainer(config, plan, table["tokenizer"], runs.pick_device())
+    trainer.restore(table)
+    return trainer
+
+
+def _by_codebook(losses: Tensor) -> dict[str, float]:
+    return {f"loss{k}": value for k, value in enumerate(losses.tolist())}

@@ -1,0 +1,120 @@
+"""What is trained together: the engine's own language model, the text encoder, and the projections between them."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..musicgen.config import LMConfig, ModelConfig
+from ..musicgen.lm import LM
+from ..musicgen.lm.delay import delay
+from ..musicgen.lm.transformer import sin_positions
+from .examples import Batch
+from .text import TextEncoder
+
+_MEAN_TEXT_TOKENS = 14  # of the descriptions, `</s>` included
+_SHARPNESS = 1.5  # of the heads that start out following the melody
+
+
+class MusicGen(nn.Module):
+    """Codes, chroma and texts -> the cross-entropy of each codebook. Equal to inference."""
+
+    def __init__(self, config: ModelConfig, text_table: Mapping) -> None:
+        super().__init__()
+        self.config = config
+        self.lm = LM(config.lm)
+        self.text = TextEncoder(text_table)
+        self.text_projection = nn.Linear(config.text.dim, config.lm.dim)
+        self.melody_projection = nn.Linear(config.melody.n_chroma, config.lm.dim)
+        _initialize(self.lm)
+        nn.init.normal_(self.melody_projection.weight, std=0.7)  # as strong as positions: notes are what to look for
+        code_frames = config.codec.frame_rate_hz * 2**config.melody.radix2_exp / 4 / config.codec.sample_rate_hz
+        for layer, head, ahead in ((0, 0, 0.0), (0, 1, 1.0), (1, 0, 0.0)):
+            if layer < config.lm.n_layers and head < config.lm.n_heads:
+                self._follow_melody(layer, head, ahead, code_frames)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy in nats of each codebook [K], over the cells that hold a code."""
+        config = self.config.lm
+        sequence = delay(batch.codes, config.delays, config.cardinality).to(self.lm.device)
+        logits = self.logits(self.prefix(batch), sequence[..., :-1])
+        targets = sequence[..., 1:]
+        losses = F.cross_entropy(
+            logits.flatten(0, 2), targets.flatten(), ignore_index=config.cardinality, reduction="none"
+        )
+        known = (targets != config.cardinality).float()
+        return (losses.view_as(known) * known).sum(dim=(0, 2)) / known.sum(dim=(0, 2))
+
+    def logits(self, prefix: Tensor, codes: Tensor) -> Tensor:
+        """What the engine's `LM.forward` gives for rows without padding: [B, P, D], [B, K, S] -> [B, K, S, c].
+
+        From the same weights, but in plain operations without a cache: those of the engine are made for inference.
+        """
+        config = self.config.lm
+        x = torch.cat(
+            [prefix, sum(F.embedding(codes[:, k], self.lm.embeddings[k]) for k in range(config.n_codebooks))], 1
+        )
+        x = x + sin_positions(x.shape[1], config.dim, x.device)
+        for block in self.lm.layers:
+            packed = F.linear(block.norm_self(x), block.qkv.weight).unflatten(-1, (3, config.n_heads, -1))
+            queries, keys, values = packed.permute(2, 0, 3, 1, 4)
+            attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+            x = x + F.linear(attended.transpose(1, 2).flatten(2), block.out.weight)
+            x = x + F.linear(F.gelu(F.linear(block.norm_ffn(x), block.up.weight)), block.down.weight)
+        made = F.linear(self.lm.norm(x[:, prefix.shape[1] :]), self.lm.heads.weight)
+        return made.float().unflatten(-1, (config.n_codebooks, -1)).transpose(1, 2)
+
+    def prefix(self, batch: Batch) -> Tensor:
+        """[melody | text] of each row, [B, F + n, D]. Source: the engine's `Conditioning.prefix`."""
+        device = self.lm.device
+        one_hot = F.one_hot(batch.chroma.to(device), self.config.melody.n_chroma).float()
+        text = self.text_projection(self.text(batch.ids)) * batch.with_text.to(device)[:, None, None]
+        return torch.cat([self.melody_projection(one_hot), text], dim=1)
+
+    @torch.no_grad()
+    def _follow_melody(self, layer: int, head: int, ahead: float, code_frames: float) -> None:
+        """Set a head to look where the melody is at the same time as the code, `ahead` chroma frames later.
+
+        The melody has its own clock: a chroma frame lasts `code_frames` codes. Positions are sinusoids of a geometric
+        row of frequencies, so to turn slower by a factor is to take frequencies further down that row: queries are
+        made of those, turned back to the first code, keys of the frequencies themselves, and their product is largest
+        where both clocks agree. Only a start: it is trained like everything else.
+        """
+        config = self.config.lm
+        size, half = config.head_dim, config.dim // 2
+        step = math.log(10000.0) / (half - 1)
+        n = size // 2
+        key_at = torch.linspace(0, 0.4 * (half - 1), n).round().long()  # frequencies from 1 down to 1/40
+        key_frequency = torch.exp(-step * key_at)
+        query_at = (key_at + math.log(code_frames) / step).round().long().clamp(max=half - 1)
+        query_frequency = torch.exp(-step * query_at)
+        start = self.config.melody.n_frames + _MEAN_TEXT_TOKENS  # position of the first column
+        turn = query_frequency * start - key_frequency * ahead
+        rows = self.lm.layers[layer].qkv.weight[head * size : (head + 1) * size]
+        keys = self.lm.layers[layer].qkv.weight[config.dim + head * size : config.dim + (head + 1) * size]
+        rows.zero_()
+        keys.zero_()
+        index = torch.arange(n)
+        # The query turned back: cos(a - t) = cos a cos t + sin a sin t, sin(a - t) = sin a cos t - cos a sin t.
+        rows[index, query_at], rows[index, half + query_at] = turn.cos() * _SHARPNESS, turn.sin() * _SHARPNESS
+        rows[n + index, half + query_at], rows[n + index, query_at] = turn.cos() * _SHARPNESS, -turn.sin() * _SHARPNESS
+        keys[index, key_at] = keys[n + index, half + key_at] = _SHARPNESS
+
+
+@torch.no_grad()
+def _initialize(lm: LM) -> None:
+    """Normal weights, small enough that positions stand out from embeddings, and layers begin near the identity."""
+    config: LMConfig = lm.config
+    nn.init.normal_(lm.embeddings, std=0.1)
+    for block in lm.layers:
+        for linear, depth in (
+            (block.qkv, 1),
+            (block.out, config.n_layers),
+            (block.up, 1),
+            (block.down, config.n_layers),
+        ):
+            std = 1 / math.sqrt(linear.weight.shape[1])
+            nn.init.normal_(linear.weight, std=std if depth == 1 else std / math.sqrt(2 * depth))
+    nn.init.normal_(lm.heads.weight, std=0.5 / math.sqrt(config.dim))
