@@ -124,10 +124,16 @@ def test_refusal_and_failure_have_codes_of_their_own(comfy, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def start(*arguments):
+    """The command with a Ctrl-C that works, also where these tests run in the background, which ignores it."""
+    heed = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+
+
 def start_long_run(comfy, tmp_path):
     """The command, sampling for minutes."""
     arguments = [*QUICK, "--set", "MusicGenSampler.duration_s=600", "--server", comfy.address, "--out", tmp_path]
-    process = subprocess.Popen(command(API / "text_to_music.json", *arguments), stderr=subprocess.PIPE, text=True)
+    process = start(API / "text_to_music.json", *arguments)
     for line in process.stderr:
         if "MusicGenSampler" in line:
             return process
@@ -157,7 +163,7 @@ def test_prompts_waiting_in_the_queue_are_taken_out(comfy, tmp_path):
     running, waiting = start_long_run(comfy, tmp_path), None
     try:
         arguments = [*QUICK, "--server", comfy.address, "--out", tmp_path]
-        waiting = subprocess.Popen(command(API / "text_to_music.json", *arguments), stderr=subprocess.PIPE, text=True)
+        waiting = start(API / "text_to_music.json", *arguments)
         while not comfy.get("/queue")["queue_pending"]:
             assert waiting.poll() is None
             time.sleep(0.1)
