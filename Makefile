@@ -1,9 +1,10 @@
-# make demo   set up, then make 8 s of music from a text (MODEL=folder-or-name for a real model)
+# make demo   set up, then make 8 s of music from a text (MODEL=folder-or-name for another model than the one included)
 # make test   set up, then run every test, the comparison with audiocraft included
 
 PYTHON ?= python3
 PROMPT ?= slow pansori, a rough deep voice over the buk drum
 SEED ?= 0
+MODEL ?= pansori-mini
 VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := demo
@@ -12,14 +13,7 @@ DEMO := demo
 
 demo: $(VENV)/.ready
 	@mkdir -p $(DEMO)
-ifdef MODEL
 	@$(PY) -m musicgen generate --model "$(MODEL)" --prompt "$(PROMPT)" --duration 8 --seed $(SEED) --out $(DEMO)/music.wav > $(DEMO)/.path
-else
-	@$(PY) -m musicgen toy $(DEMO)/toy > /dev/null
-	@echo "No MODEL given: using a toy with untrained, random weights. It sounds like noise; what it shows is that"
-	@echo "everything works. For music: make demo MODEL=facebook/musicgen-small (or the folder of a checkpoint)."
-	@$(PY) -m musicgen generate --model $(DEMO)/toy --prompt "$(PROMPT)" --duration 8 --seed $(SEED) --out $(DEMO)/music.wav > $(DEMO)/.path
-endif
 	@echo "The music is here:"
 	@echo "$(CURDIR)/$$(tail -n 1 $(DEMO)/.path)"
 

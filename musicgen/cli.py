@@ -12,6 +12,7 @@ import torch
 from . import audio as audio_files
 from . import cli_files, cli_predict
 from .checkpoints.download import obtain
+from .checkpoints.published import SHIPPED
 from .config import PRECISIONS, GenerationParams
 from .console import Progress, check_folder
 from .dependencies import require
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_generate)
     parser.add_argument(
-        "--model", required=True, metavar="DIR_OR_NAME", help="checkpoint folder, or a name below --models"
+        "--model", default=SHIPPED, metavar="DIR_OR_NAME", help="checkpoint, or a name below --models (%(default)s)"
     )
     parser.add_argument("--models", type=Path, default=models_dir(), metavar="DIR", help="models folder (%(default)s)")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="description of the music; empty = free")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from .config import GenerationParams, ModelConfig
 from .errors import InputError
 
+_OWN_STRIDE = 0.6  # of the window: 18 s of 30
 _ROUNDING = 1e-6  # 0.58 s * 50 Hz is 28.999... in floating point, and is meant to be 29 frames
 
 
@@ -20,7 +21,8 @@ class Window:
 def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -> list[Window]:
     """The windows that make `params.duration_s` of music after a prompt of `n_prompt` frames.
 
-    One window if the piece fits into the model's; else windows that start `extend_stride_s` apart, each
+    One window if the piece fits into the model's; else windows that start `extend_stride_s` apart (its default is
+    meant for windows of 30 s, and stands for the model's own stride where the window is no longer than that), each
     continuing what the ones before left in its range. Source: audiocraft `BaseGenModel._generate_tokens`
     (which can lose one frame to rounding where a duration over 30 s is no whole number of seconds; here the
     piece is always whole).
@@ -46,7 +48,10 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
         )
     if total <= longest:
         return [Window(0, n_prompt, total)]
-    stride = int(params.extend_stride_s * rate + _ROUNDING)
+    stride_s = params.extend_stride_s
+    if stride_s == GenerationParams.extend_stride_s >= config.segment_s:
+        stride_s = min(config.extend_stride_s, _OWN_STRIDE * config.segment_s)
+    stride = int(stride_s * rate + _ROUNDING)
     if not 1 <= stride < longest:
         raise InputError(
             f"'extend_stride_s' of {params.extend_stride_s:g} s must be at least one frame and shorter than the "

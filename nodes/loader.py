@@ -4,14 +4,13 @@ from pathlib import Path
 
 from ..musicgen.checkpoints import download, locate
 from ..musicgen.checkpoints.blend import MAX_STRENGTH
-from ..musicgen.checkpoints.published import DIFFUSION_MODEL
+from ..musicgen.checkpoints.published import DIFFUSION_MODEL, SHIPPED
 from ..musicgen.checkpoints.urls import is_url
 from ..musicgen.config import PRECISIONS
 from ..musicgen.errors import InputError, MusicGenError
 from . import host
 from .sockets import CATEGORY, CODEC, CONDITIONER, DIFFUSION, MODEL
 
-DEFAULT_MODEL = "facebook/musicgen-small"
 ENGINES = ("native", "audiocraft")
 
 
@@ -26,8 +25,8 @@ def _fingerprint(folder: Path) -> str:
 
 class MusicGenLoader:
     DESCRIPTION = (
-        "Loads a MusicGen checkpoint from models/musicgen: the language model that writes the music, the text encoder "
-        "that reads your description, and the codec that turns codes into sound."
+        "Loads a MusicGen checkpoint, the one that comes with this pack or one from models/musicgen: the language model "
+        "that writes the music, the text encoder that reads your description, and the codec that turns codes into sound."
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ("musicgen", "load musicgen", "music model", "text to music", "audiocraft", "checkpoint")
@@ -43,15 +42,15 @@ class MusicGenLoader:
     @classmethod
     def INPUT_TYPES(cls) -> dict:
         installed = locate.list_models(host.model_dirs())
-        names = list(dict.fromkeys([*installed, *locate.KNOWN]))
+        names = list(dict.fromkeys([SHIPPED, *installed, *locate.KNOWN]))
         return {
             "required": {
                 "model": (
                     names,
                     {
-                        "default": installed[0] if installed else DEFAULT_MODEL,
-                        "tooltip": "Checkpoint in models/musicgen, installed ones first. The published names are "
-                        "always listed; one that is not there yet is downloaded when it is first used.",
+                        "default": installed[0] if installed else SHIPPED,
+                        "tooltip": f"{SHIPPED} is small and comes with this pack. Then what is in models/musicgen, and "
+                        "the published names; one that is not there yet is downloaded when it is first used.",
                     },
                 ),
                 "precision": (

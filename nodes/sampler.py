@@ -14,7 +14,7 @@ MIN_DURATION_S, MAX_DURATION_S = 0.1, 3600.0
 class MusicGenSampler:
     DESCRIPTION = (
         "Writes the music, as codes. The seed alone decides the result: same settings, same music. Pieces longer than "
-        "the model's window (30 seconds) are written in overlapping windows."
+        "the model's window (30 seconds; pansori-mini: 10) are written in overlapping windows."
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = (
@@ -133,7 +133,8 @@ class MusicGenSampler:
                         "max": 29.0,
                         "step": 0.1,
                         "tooltip": "Only for music longer than the model's window: seconds of new music that each "
-                        "further window adds. Smaller remembers more of what came before, and takes longer.",
+                        "further window adds. Smaller remembers more of what came before, and takes longer. 18 also stands for "
+                        "the right stride of models with shorter windows.",
                     },
                 ),
             },

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from comfyui_musicgen.musicgen.checkpoints.locate import KNOWN, list_models, resolve
+from comfyui_musicgen.musicgen.checkpoints.published import SHIPPED_FILE
 from comfyui_musicgen.musicgen.errors import CheckpointError
 
 SMALL = {"dim": 16, "n_heads": 2, "n_layers": 2, "cardinality": 64, "n_filters": 2, "latent_dim": 16}
@@ -34,6 +35,12 @@ def test_names_are_resolved(two_dirs):
 def test_published_models_may_lie_without_their_owner(two_dirs):
     (two_dirs[0] / "facebook" / "musicgen-small").rename(two_dirs[1] / "musicgen-small")
     assert resolve("facebook/musicgen-small", two_dirs) == two_dirs[1] / "musicgen-small"
+
+
+def test_the_model_that_comes_with_the_pack_needs_no_folder(two_dirs):
+    assert resolve("pansori-mini", []) == SHIPPED_FILE
+    (two_dirs[0] / "mine").rename(two_dirs[0] / "pansori-mini")
+    assert resolve("pansori-mini", two_dirs) == two_dirs[0] / "pansori-mini", "the user's own, if there is one"
 
 
 def test_two_models_of_one_name_are_an_error_that_names_both(two_dirs):

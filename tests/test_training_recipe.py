@@ -9,6 +9,7 @@ from comfyui_musicgen.musicgen import pipeline
 from comfyui_musicgen.musicgen.audio import Audio
 from comfyui_musicgen.musicgen.conditioning.chroma import chroma
 from comfyui_musicgen.musicgen.config import GenerationParams
+from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.musicgen.lm import Stream
 from comfyui_musicgen.musicgen.lm.delay import delay
 from comfyui_musicgen.training import codec as codec_training
@@ -69,6 +70,28 @@ def model(tokenizer, dim=240, n_heads=5, n_layers=2):
 def test_the_codec_learns(codec_run):
     losses = [step["loss"] for step in codec_run[1]]
     assert np.mean(losses[26:30]) < 0.9 * np.mean(losses[:3])
+
+
+def test_a_decoder_trained_alone_leaves_every_code(codec_run):
+    _, _, path = codec_run
+    trainer = codec_training.Trainer(TINY, PLAN, torch.device("cpu"))
+    trainer.restore(runs.load(path))
+    trainer.freeze_encoder()
+    waves = crops.held_out(2, 0.5, TINY.sample_rate_hz)
+    before = codec_training.shipped(trainer.codec, TINY)
+    losses = [trainer.train_step(waves)["wave"] for _ in range(6)]
+    after = codec_training.shipped(trainer.codec, TINY)
+    assert torch.equal(codes.encode(before, waves), codes.encode(after, waves))
+    assert np.mean(losses[-2:]) < np.mean(losses[:2])
+    kept = codec_training.Trainer(TINY, PLAN, torch.device("cpu"))
+    kept.restore(trainer.state())
+    assert kept.plan.decoder_only and kept.begun_s == trainer.begun_s
+
+
+def test_a_decoder_is_not_trained_alone_before_there_are_codebooks():
+    trainer = codec_training.Trainer(TINY, PLAN, torch.device("cpu"))
+    with pytest.raises(InputError, match="no codebooks yet"):
+        trainer.freeze_encoder()
 
 
 def test_a_resumed_run_goes_on_exactly(codec_run):

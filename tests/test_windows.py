@@ -31,6 +31,10 @@ def test_the_references_examples_of_long_pieces():
     assert plan(31) == [(0, 0, 1500), (900, 600, 650)]
 
 
+def test_the_default_stride_suits_shorter_windows_too():
+    assert plan(20, segment_s=10.0) == [(0, 0, 500), (300, 200, 500), (600, 200, 400)]
+
+
 @pytest.mark.parametrize("duration_s", [30.06, 31.24, 45, 61.5, 300, 3600])
 @pytest.mark.parametrize("n_prompt", [0, 100, 1400])
 def test_windows_cover_the_piece_without_gap(duration_s, n_prompt):
@@ -83,7 +87,7 @@ def test_a_duration_is_not_cut_by_floating_point():
         ({"duration_s": 2, "n_prompt": 150}, ["3 s", "2 s"]),
         ({"duration_s": 60, "n_prompt": 1500}, ["30 s", "Trim"]),
         ({"duration_s": 60, "stride_s": 30}, ["extend_stride_s", "30 s"]),
-        ({"duration_s": 60, "stride_s": 18, "segment_s": 10}, ["18 s", "10 s"]),
+        ({"duration_s": 60, "stride_s": 17, "segment_s": 10}, ["17 s", "10 s"]),
     ],
 )
 def test_impossible_requests_name_their_numbers(arguments, words):

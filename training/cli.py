@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     codec.add_argument("--audio-hours", type=float, default=8.0, help="audio over which the learning rate falls")
     codec.add_argument("--batch-size", type=int, default=4)
     codec.add_argument("--learning-rate", type=float, default=6e-4)
+    codec.add_argument("--decoder-only", action="store_true", help="from now on, leave the encoder and the codebooks")
     codec.add_argument("--workers", type=int, default=0, help="processes that synthesize (default: none but this one)")
     _common(codec, "codec")
     codec.set_defaults(run=_codec)
@@ -78,7 +79,9 @@ def _common(parser: argparse.ArgumentParser, name: str, resume: bool = True) -> 
 def _codec(options: argparse.Namespace) -> int:
     from .codec import CodecTraining, train
 
-    plan = CodecTraining(options.audio_hours, options.batch_size, learning_rate=options.learning_rate)
+    plan = CodecTraining(
+        options.audio_hours, options.batch_size, learning_rate=options.learning_rate, decoder_only=options.decoder_only
+    )
     train(options.out, options.minutes, plan, options.resume, options.workers)
     return 0
 

@@ -1,12 +1,14 @@
 """Trains the codec: EnCodec's network on the synthesizer's clips, for as long as one likes, in as many sittings.
 
 Losses: compressed mel spectra at four resolutions, the waveform's absolute difference relative to its level, commitment. The
-first steps run without the quantizer; the codebooks are then set by k-means of the latents seen.
+first steps run without the quantizer; the codebooks are then set by k-means of the latents seen. Once the encoder is good
+enough to make codes with, it can be frozen with the codebooks: the decoder goes on alone, while a language model learns
+the codes.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from ..musicgen.codec import Codec
 from ..musicgen.config import CodecConfig
+from ..musicgen.errors import InputError
 from . import crops, runs
 from .quantization import QuantizerTraining
 from .recipe import CODEC
@@ -37,6 +40,7 @@ class CodecTraining:
     batch_size: int = 4
     crop_s: float = 1.0
     learning_rate: float = 6e-4
+    decoder_only: bool = False  # encoder and codebooks stay as they are, and with them every code
     seed: int = 0
 
 
@@ -55,17 +59,19 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(plan.seed)
         _set_levels(self.codec, crops.held_out(4, 1.0, config.sample_rate_hz).to(device))
         self.step, self.audio_s = 0, 0.0
+        self.begun_s = 0.0  # where the learning rate begins to fall
         self._seen: list[Tensor] = []
 
     def train_step(self, waves: Tensor) -> dict[str, float]:
         """One batch [B, L] -> the losses."""
         waves = waves.to(self.device)
         self.codec.train()
-        self.quantizer.train()
+        self.quantizer.train(not self.plan.decoder_only)
         rate = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        latents = self.codec.encoder(waves[:, None])
+        with torch.set_grad_enabled(not self.plan.decoder_only):
+            latents = self.codec.encoder(waves[:, None])
         commitment = latents.new_zeros(())
         if self.quantizer.ready:
             quantized = self.quantizer(latents, self._n_used(len(waves)), self.generator)
@@ -98,9 +104,19 @@ class Trainer:
             result[f"sdr{n_codebooks}"] = float(si_sdr_db(decoded, theirs).mean())
         return result
 
+    def freeze_encoder(self) -> None:
+        """From here on the decoder alone is trained, with a learning rate that falls anew."""
+        if not self.quantizer.ready:
+            raise InputError("the codec has no codebooks yet. Train it longer before its decoder is trained alone.")
+        self.plan = replace(self.plan, decoder_only=True)
+        self.begun_s = self.audio_s
+        for part in (self.codec.encoder, self.codec.quantizer):
+            part.requires_grad_(False)
+
     def state(self) -> dict:
         return {
             "config": asdict(self.config), "plan": asdict(self.plan), "step": self.step, "audio_s": self.audio_s,
+            "begun_s": self.begun_s,
             "codec": self.codec.state_dict(), "quantizer": self.quantizer.state_dict(),
             "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(),
         }  # fmt: skip
@@ -111,9 +127,12 @@ class Trainer:
         self.optimizer.load_state_dict(table["optimizer"])
         self.generator.set_state(table["generator"])
         self.step, self.audio_s = table["step"], table["audio_s"]
+        if table["plan"].get("decoder_only"):
+            self.freeze_encoder()
+            self.begun_s = table["begun_s"]
 
     def _learning_rate(self) -> float:
-        done = min(1.0, self.audio_s / (3600 * self.plan.audio_hours))
+        done = min(1.0, (self.audio_s - self.begun_s) / max(1.0, 3600 * self.plan.audio_hours - self.begun_s))
         cosine = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
         return self.plan.learning_rate * cosine * min(1.0, (self.step + 1) / _WARM_UP_STEPS)
 
@@ -136,11 +155,13 @@ def train(
 ) -> Trainer:  # fmt: skip
     """Train for so many minutes and leave the checkpoint and a log in `out`."""
     box = runs.TimeBox(minutes)
-    trainer = Trainer(config, plan, runs.pick_device())
+    trainer = Trainer(config, replace(plan, decoder_only=False), runs.pick_device())
     path, log, measured = out / CHECKPOINT, runs.Log(out / "codec.csv"), runs.Log(out / "codec_held_out.csv")
     out.mkdir(parents=True, exist_ok=True)
     if resume and path.exists():
         trainer.restore(runs.load(path))
+    if plan.decoder_only and not trainer.plan.decoder_only:
+        trainer.freeze_encoder()
     begun_s, measured_s, totals = trainer.audio_s, 0.0, {}
     data = crops.batches(plan.crop_s, config.sample_rate_hz, trainer.step * plan.batch_size, plan.batch_size, n_workers)
     check = crops.held_out(8, 3.0, config.sample_rate_hz)

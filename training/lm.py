@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -112,7 +112,7 @@ class Trainer:
 def train(out: Path, codes: Path, minutes: float, plan: LMTraining, resume: bool = False) -> Trainer:
     """Train for so many minutes on the shards in `codes`, and leave the checkpoint and a log in `out`.
 
-    A resumed run keeps the sizes and the tokenizer that it began with.
+    A resumed run keeps the sizes and the tokenizer that it began with, and reads what shards there are by now.
     """
     box = runs.TimeBox(minutes)
     out.mkdir(parents=True, exist_ok=True)
@@ -121,6 +121,8 @@ def train(out: Path, codes: Path, minutes: float, plan: LMTraining, resume: bool
     if trainer is None:
         config = model_config(plan.dim, plan.n_heads, plan.n_layers)
         trainer = Trainer(config, plan, train_tokenizer(), runs.pick_device())
+    begun = trainer.plan
+    trainer.plan = replace(plan, dim=begun.dim, n_heads=begun.n_heads, n_layers=begun.n_layers)
     texts = Texts(trainer.tokenizer_json)
     data = Examples.read(codes, "train").batches(texts, plan.batch_size, trainer.step)
     check = Examples.read(codes, "held-out").fixed(texts, plan.batch_size, _MEASURED_BATCHES)

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import CheckpointError
 from . import audiocraft, codecs, hub, huggingface
 from .formats import detect
-from .published import DIFFUSION, DIFFUSION_FILES, DIFFUSION_MODEL, KNOWN
+from .published import DIFFUSION, DIFFUSION_FILES, DIFFUSION_MODEL, KNOWN, SHIPPED, SHIPPED_FILE
 from .sniff import sniff
 
 MAX_DEPTH = 3  # folders below a models folder: owner/model, and one more for those who sort theirs
@@ -41,7 +41,7 @@ def _names(dirs: Sequence[Path], kinds: set[str]) -> list[str]:
 
 
 def resolve(name_or_path: str | Path, dirs: Sequence[Path], allow_paths: bool = False) -> Path:
-    """The folder or file of the checkpoint `name_or_path`: a name as `list_models` gives it, or one of KNOWN.
+    """The folder or file of the checkpoint `name_or_path`: a name as `list_models` gives it, one of KNOWN, or SHIPPED.
 
     `allow_paths` also takes anything that exists; without it nothing outside `dirs` is looked at. CheckpointError
     for an unknown name (with what to download, and where to put it), and for a name that two folders have.
@@ -65,6 +65,8 @@ def resolve(name_or_path: str | Path, dirs: Sequence[Path], allow_paths: bool = 
             return found[0]
         if any(_holds_files(folder) for folder in there):
             raise _incomplete(candidate, next(folder for folder in there if _holds_files(folder)))
+    if name == SHIPPED and SHIPPED_FILE.is_file():
+        return SHIPPED_FILE
     raise missing_model_error(name, dirs)
 
 

@@ -1,4 +1,12 @@
-"""The published models: names on the Hugging Face hub, which of their files are needed, and at which revision."""
+"""The published models: names on the Hugging Face hub, which of their files are needed, and at which revision.
+
+And the one that comes with the pack, trained by `training/`.
+"""
+
+from pathlib import Path
+
+SHIPPED = "pansori-mini"
+SHIPPED_FILE = Path(__file__).resolve().parents[2] / "pretrained" / f"{SHIPPED}.safetensors"
 
 KNOWN = (
     "facebook/musicgen-small",
