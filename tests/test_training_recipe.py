@@ -166,6 +166,20 @@ def test_a_fresh_model_already_looks_at_the_melody_of_the_moment(tokenizer):
         assert abs(int(scores.argmax()) - frame / 6.4) <= 1.5
 
 
+def test_codes_that_sound_alike_start_alike(tokenizer):
+    fresh = model(tokenizer, 64, 2, 1)
+    generator = torch.Generator().manual_seed(0)
+    codebooks = torch.randn(4, 32, 16, generator=generator)
+    codebooks[:, 1] = codebooks[:, 0] + 0.01
+    before = fresh.lm.embeddings.std()
+    fresh.know_codes(codebooks)
+    for weights in (fresh.lm.embeddings, fresh.lm.heads.weight.view(4, 32, -1)):
+        alike = torch.nn.functional.cosine_similarity(weights[:, 0], weights[:, 1], dim=-1)
+        others = torch.nn.functional.cosine_similarity(weights[:, 0, None], weights[:, 2:32], dim=-1)
+        assert alike.mean() > 0.3 > others.mean() + 0.1
+    assert torch.isclose(fresh.lm.embeddings[:, :32].std(), before, rtol=0.2)
+
+
 def test_training_sees_the_logits_of_the_engine(tokenizer):
     small = model(tokenizer, 64, 2, 2).eval()
     generator = torch.Generator().manual_seed(1)

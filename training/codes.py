@@ -19,6 +19,7 @@ from .pieces import Clip, Label, clip
 from .recipe import CLIP_S, model_config
 
 SHARD_CLIPS = 64
+CODEBOOKS_FILE = "codebooks.npy"
 _AT_ONCE = 2
 MELODIES = ("mix", "melodic", "guide")  # what the chroma is taken from
 # mix: the clip itself. melodic: the clip without the buk. guide: the same line on a flute, so that the model learns to
@@ -34,6 +35,11 @@ class Shard:
     labels: tuple[Label, ...]
 
 
+def read_codebooks(folder: Path) -> Tensor:
+    """Of the codec that made the codes: [K, card, D]."""
+    return torch.from_numpy(np.load(folder / CODEBOOKS_FILE))
+
+
 def shard_path(folder: Path, split: str, number: int) -> Path:
     return folder / f"{split}-{number:05d}.npz"
 
@@ -47,6 +53,8 @@ def read_shard(path: Path) -> Shard:
 def write_shards(out: Path, codec_path: Path, split: str, n_clips: int, minutes: float, n_workers: int) -> int:
     """Code the first `n_clips` clips of a split, shards that are there already left alone; how many shards there are."""
     out.mkdir(parents=True, exist_ok=True)
+    codec = codec_training.finished(codec_path)
+    np.save(out / CODEBOOKS_FILE, np.stack([layer.codebook.embed.numpy() for layer in codec.quantizer.layers]))
     numbers = [n for n in range(-(-n_clips // SHARD_CLIPS)) if not shard_path(out, split, n).exists()]
     box = runs.TimeBox(minutes)
     jobs = [(out, codec_path, split, number) for number in numbers]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..musicgen.config import ModelConfig
 from . import runs
+from .codes import read_codebooks
 from .examples import Batch, Examples, without_melody, without_text
 from .model import MusicGen
 from .recipe import model_config
@@ -121,6 +122,8 @@ def train(out: Path, codes: Path, minutes: float, plan: LMTraining, resume: bool
     if trainer is None:
         config = model_config(plan.dim, plan.n_heads, plan.n_layers)
         trainer = Trainer(config, plan, train_tokenizer(), runs.pick_device())
+        for model in (trainer.model, trainer.average):
+            model.know_codes(read_codebooks(codes))
     begun = trainer.plan
     trainer.plan = replace(plan, dim=begun.dim, n_heads=begun.n_heads, n_layers=begun.n_layers)
     texts = Texts(trainer.tokenizer_json)

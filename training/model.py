@@ -74,6 +74,18 @@ class MusicGen(nn.Module):
         return torch.cat([self.melody_projection(one_hot), text], dim=1)
 
     @torch.no_grad()
+    def know_codes(self, codebooks: Tensor) -> None:
+        """Start with codes that sound alike being alike: codebooks [K, card, d] of the codec, turned at random, become
+        embeddings and heads, at the same size as random ones."""
+        generator = torch.Generator().manual_seed(0)
+        n_codebooks, size, width = codebooks.shape
+        centred = codebooks - codebooks.mean(dim=1, keepdim=True)
+        for weights in (self.lm.embeddings[:, :size], self.lm.heads.weight.view(n_codebooks, size, -1)):
+            alike = centred @ torch.randn(n_codebooks, width, weights.shape[2], generator=generator)
+            alike = (alike / alike.std(dim=(1, 2), keepdim=True)).to(weights) * weights.std()
+            weights.copy_(0.5**0.5 * (weights + alike))
+
+    @torch.no_grad()
     def _follow_melody(self, layer: int, head: int, ahead: float, code_frames: float) -> None:
         """Set a head to look where the melody is at the same time as the code, `ahead` chroma frames later.
 

@@ -1,0 +1,77 @@
+"""The model that comes with the pack: what it was trained for, it does. On few prompts; `evaluate` measures on many."""
+
+import pytest
+import torch
+from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
+from comfyui_musicgen.musicgen import pipeline
+from comfyui_musicgen.musicgen.checkpoints.published import SHIPPED_FILE
+from comfyui_musicgen.musicgen.config import GenerationParams
+from comfyui_musicgen.training import evaluate, listening
+
+MODEL_CARD = SHIPPED_FILE.with_name("README.md")
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return pipeline.load(SHIPPED_FILE, name="pansori-mini")
+
+
+@pytest.fixture(scope="module")
+def critic():
+    return listening.train_critic(240, evaluate.DURATION_S, evaluate.HEARING_HZ)
+
+
+def values(findings):
+    return {finding.name.rpartition(": ")[2]: finding.value for finding in findings}
+
+
+def test_it_is_small_and_says_what_it_is():
+    assert SHIPPED_FILE.stat().st_size <= 32_000_000
+    card = MODEL_CARD.read_text(encoding="utf-8")
+    for word in ("license: mit", "## Data", "## Training", "## Measured", "## Limits"):
+        assert word in card
+
+
+def test_every_clip_of_a_batch_is_music(mini):
+    findings = evaluate.collapse_findings(mini, 8, 3.0)
+    assert findings[0].value == 1.0
+
+
+def test_it_follows_a_melody(mini):
+    findings, _ = evaluate.melody_findings(mini, 6, 3.0)
+    found = values(findings)
+    assert found["chroma cosine with the melody"] > 0.5
+    assert found["difference"] > 0.3
+
+
+def test_the_text_decides_who_plays(mini, critic):
+    texts = ["buk drum solo, jajinmori", "pansori voice alone, jungmori", "daegeum flute alone, slow"] * 2
+    groups = []
+    for samples in evaluate._generated(mini, texts, evaluate.DURATION_S, 3.0):
+        groups.append(evaluate._group(critic.hear(samples, evaluate.HEARING_HZ).player))
+    right = sum(heard == wanted for heard, wanted in zip(groups, ["none", "voice", "instrument"] * 2, strict=True))
+    assert right >= 5, groups
+
+
+def test_a_continuation_joins_without_a_click(mini):
+    findings, _ = evaluate.continuation_findings(mini, 3, 3.0)
+    assert values(findings)["joins without a click"] == 1.0
+
+
+def test_it_is_one_press_in_the_nodes():
+    loader = NODES["MusicGenLoader"]
+    assert loader.VALIDATE_INPUTS(model="pansori-mini") is True
+    model, conditioner, codec = loader().load("pansori-mini", "auto")
+    conditioning = NODES["MusicGenText"]().encode(conditioner, "a rough voice over the buk")[0]
+    codes = model.module.generate(conditioning, GenerationParams(duration_s=1.0))
+    samples = codec.module.decode(codes).samples
+    assert samples.shape == (1, 1, 32000) and float(samples.pow(2).mean().sqrt()) > 0.01
+
+
+def test_longer_pieces_take_windows_of_its_own_length(mini):
+    conditioning = mini.conditioner.encode_text(["jajinmori, a high voice over the buk"])
+    codes = mini.model.generate(conditioning, GenerationParams(duration_s=12.0, seed=1))
+    assert codes.n_frames == 600
+    levels = mini.codec.decode(codes).samples[0, 0].unfold(0, 16000, 16000).pow(2).mean(1).sqrt()
+    assert bool((levels > 0.005).all()), "it goes on in the second window"
+    assert torch.isfinite(levels).all()
