@@ -61,25 +61,28 @@ class Critic(nn.Module):
 
 
 def train_critic(n_clips: int, duration_s: float, rate_hz: int, seed: int = 0) -> Critic:
-    """A critic taught by `n_clips` clips of its own, as long as those that it will hear."""
+    """A critic taught by `n_clips` clips of its own, as long as those that it will hear, and by a worn copy of each."""
     rng = np.random.default_rng([seed, n_clips])
+    generator = torch.Generator().manual_seed(seed)
     features, targets = [], []
     for _ in range(n_clips):
         label = draw_label(rng)
-        made = play(label, duration_s, rate_hz, rng)
-        features.append(features_of(torch.from_numpy(made.samples), rate_hz))
-        targets.append((RHYTHMS.index(label.jangdan or "none"), PLAYERS.index(label.instrument), int(label.buk)))
+        samples = torch.from_numpy(play(label, duration_s, rate_hz, rng).samples)
+        target = (RHYTHMS.index(label.jangdan or "none"), PLAYERS.index(label.instrument), int(label.buk))
+        for version in (samples, _worn(samples, generator)):
+            features.append(features_of(version, rate_hz))
+            targets.append(target)
     inputs, wanted = torch.stack(features), torch.tensor(targets)
     torch.manual_seed(seed)
     critic = Critic(inputs.shape[1])
     critic.mean.copy_(inputs.mean(0))
     critic.scale.copy_(inputs.std(0).clamp(min=1e-3))
     optimizer = torch.optim.AdamW(critic.parameters(), lr=2e-3, weight_decay=0.05)
-    steps = _EPOCHS * math.ceil(n_clips / _BATCH)
+    steps = _EPOCHS * math.ceil(len(inputs) / _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     critic.train()
     for _ in range(steps):
-        rows = torch.randint(n_clips, (_BATCH,))
+        rows = torch.randint(len(inputs), (_BATCH,))
         noisy = inputs[rows] + 0.15 * critic.scale * torch.randn(_BATCH, inputs.shape[1])
         loss = sum(F.cross_entropy(scores, wanted[rows, i]) for i, scores in enumerate(critic(noisy)))
         optimizer.zero_grad()
@@ -87,6 +90,22 @@ def train_critic(n_clips: int, duration_s: float, rate_hz: int, seed: int = 0) -
         optimizer.step()
         schedule.step()
     return critic.eval()
+
+
+def _worn(samples: Tensor, generator: torch.Generator) -> Tensor:
+    """[L] with 3 to 20 dB less noise than signal, noise that follows the signal's own spectrum and loudness, and often
+    without its top: what coding does to a sound, so that the critic listens for the music and not for how clean it is."""
+    window = torch.hann_window(_WINDOW)
+    spectrum = torch.stft(samples, _WINDOW, _WINDOW // 4, window=window, return_complex=True)
+    level = F.avg_pool2d(spectrum.abs()[None], (9, 3), 1, (4, 1), count_include_pad=False)[0]
+    random = torch.rand(2, *level.shape, generator=generator)
+    noise = level * (-2 * random[0].clamp(min=1e-6).log()).sqrt() * torch.exp(2j * math.pi * random[1])
+    draw = torch.rand(3, generator=generator)
+    made = spectrum + 0.7 * noise * 10 ** (-(3 + 17 * float(draw[0])) / 20)
+    if draw[1] < 0.5:
+        top = int(len(made) * (0.25 + 0.5 * float(draw[2])))
+        made[top:] *= 0.1
+    return torch.istft(made, _WINDOW, _WINDOW // 4, window=window, length=len(samples))
 
 
 def features_of(samples: Tensor, rate_hz: int) -> Tensor:
