@@ -68,7 +68,7 @@ class ComfyUI:
             "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:", *extra_arguments,
         ]  # fmt: skip
         env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHONPATH", "VIRTUAL_ENV"))}
-        env.update({"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1", **(extra_env or {})})
+        env.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(extra_env or {})})
         with open(self.log_file, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(command, cwd=base, env=env, stdout=log, stderr=subprocess.STDOUT)
         try:

@@ -13,7 +13,7 @@ from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.musicgen.lm import Stream
 from comfyui_musicgen.musicgen.lm.delay import delay
 from comfyui_musicgen.training import codec as codec_training
-from comfyui_musicgen.training import codes, crops, export, lm, runs
+from comfyui_musicgen.training import codes, crops, export, lm, muon, runs
 from comfyui_musicgen.training.codec import CodecTraining
 from comfyui_musicgen.training.examples import Batch, Examples, without_melody
 from comfyui_musicgen.training.model import MusicGen
@@ -58,7 +58,8 @@ def shards(codec_run, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(codes, "SHARD_CLIPS", 4)
         for split in ("train", "held-out"):
-            assert codes.write_shards(folder, codec_run[2], split, 8, 5.0, 1) == 2
+            assert codes.write_shards(folder, codec_run[2], split, 8, 5.0, (2, 2)) == 1
+            assert codes.write_shards(folder, codec_run[2], split, 8, 5.0) == 2
     return folder
 
 
@@ -164,6 +165,24 @@ def test_a_fresh_model_already_looks_at_the_melody_of_the_moment(tokenizer):
     for frame in (10, 100, 333, 470):
         scores = q[n_melody + n_text + frame, :size] @ k[:n_melody, :size].t()
         assert abs(int(scores.argmax()) - frame / 6.4) <= 1.5
+
+
+@pytest.mark.parametrize("shape", [(48, 16), (16, 48), (24, 24)])
+def test_muon_makes_updates_orthogonal(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -2, shape[1])
+    values = torch.linalg.svdvals(muon.orthogonal(matrix))
+    assert values.max() < 1.3 and values[: min(shape) // 2].min() > 0.6
+
+
+def test_muon_goes_downhill():
+    goal = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
+    weight = torch.nn.Parameter(torch.zeros(12, 8))
+    optimizer = muon.Muon([weight], lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (weight - goal).pow(2).sum().backward()
+        optimizer.step()
+    assert (weight - goal).abs().mean() < 0.3 * goal.abs().mean()
 
 
 def test_codes_that_sound_alike_start_alike(tokenizer):

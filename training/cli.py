@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     codes.add_argument("--codec", type=Path, default=_RUNS / "codec", help="folder of the codec's run")
     codes.add_argument("--clips", type=int, default=12_000, help="of 10 s, for training (default: %(default)s)")
     codes.add_argument("--held-out", type=int, default=128, help="for measuring (default: %(default)s)")
-    codes.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    codes.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="I/N", help="only every N-th shard, for N processes side by side"
+    )
     _common(codes, "codes", resume=False)
     codes.set_defaults(run=_codes)
     lm = steps.add_parser("lm", help="train the language model and the text encoder on the codes")
@@ -69,6 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _part(text: str) -> tuple[int, int]:
+    index, n = map(int, text.split("/"))
+    if not 1 <= index <= n:
+        raise argparse.ArgumentTypeError(f"{text} is no part: give 1/{n} to {n}/{n}")
+    return index, n
+
+
 def _common(parser: argparse.ArgumentParser, name: str, resume: bool = True) -> None:
     parser.add_argument("--out", type=Path, default=_RUNS / name, help="folder to write to (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of torch, on a CPU (default: %(default)s)")
@@ -91,8 +100,8 @@ def _codes(options: argparse.Namespace) -> int:
     from .codes import write_shards
 
     path = options.codec / codec.CHECKPOINT
-    write_shards(options.out, path, "held-out", options.held_out, options.minutes, options.workers)
-    write_shards(options.out, path, "train", options.clips, options.minutes, options.workers)
+    write_shards(options.out, path, "held-out", options.held_out, options.minutes, options.part)
+    write_shards(options.out, path, "train", options.clips, options.minutes, options.part)
     return 0
 
 

@@ -1,7 +1,6 @@
 """Clips as the language model is taught them: codes, chroma and labels, in shards on the disk."""
 
 import json
-import multiprocessing
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,25 +49,26 @@ def read_shard(path: Path) -> Shard:
         return Shard(file["codes"], file["chroma"], labels)
 
 
-def write_shards(out: Path, codec_path: Path, split: str, n_clips: int, minutes: float, n_workers: int) -> int:
-    """Code the first `n_clips` clips of a split, shards that are there already left alone; how many shards there are."""
+def write_shards(
+    out: Path, codec_path: Path, split: str, n_clips: int, minutes: float, part: tuple[int, int] = (1, 1)
+) -> int:
+    """Code the first `n_clips` clips of a split, shards that are there already left alone; how many shards there are.
+
+    part (i, n): only every n-th shard, from the i-th, for n processes side by side.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    codec = codec_training.finished(codec_path)
-    np.save(out / CODEBOOKS_FILE, np.stack([layer.codebook.embed.numpy() for layer in codec.quantizer.layers]))
-    numbers = [n for n in range(-(-n_clips // SHARD_CLIPS)) if not shard_path(out, split, n).exists()]
+    codec = codec_training.finished(codec_path).to(runs.pick_device())
+    np.save(out / CODEBOOKS_FILE, np.stack([layer.codebook.embed.cpu().numpy() for layer in codec.quantizer.layers]))
+    numbers = range(part[0] - 1, -(-n_clips // SHARD_CLIPS), part[1])
+    missing = [number for number in numbers if not shard_path(out, split, number).exists()]
     box = runs.TimeBox(minutes)
-    jobs = [(out, codec_path, split, number) for number in numbers]
-    pool = multiprocessing.get_context("spawn").Pool(n_workers) if n_workers > 1 else None
-    try:
-        for done, number in enumerate(pool.imap_unordered(_write, jobs) if pool else map(_write, jobs), start=1):
-            over = box.over
-            speed = done * SHARD_CLIPS * CLIP_S / max(box.elapsed_s, 1e-3)
-            print(f"{split} shard {number}: {done} of {len(jobs)}, {speed:.1f} s of audio a second", flush=True)
-            if over:
-                break
-    finally:
-        if pool:
-            pool.terminate()
+    for done, number in enumerate(missing, start=1):
+        _write(out, codec, split, number)
+        over = box.over
+        speed = done * SHARD_CLIPS * CLIP_S / max(box.elapsed_s, 1e-3)
+        print(f"{split} shard {number}: {done} of {len(missing)}, {speed:.1f} s of audio a second", flush=True)
+        if over:
+            break
     return len(list(out.glob(f"{split}-*.npz")))
 
 
@@ -92,17 +92,7 @@ def chroma_rows(made: Clip) -> np.ndarray:
     return np.stack(rows).astype(np.uint8)
 
 
-_codecs: dict[Path, Codec] = {}  # of this worker process
-
-
-def _write(job: tuple[Path, Path, str, int]) -> int:
-    out, codec_path, split, number = job
-    if codec_path not in _codecs:
-        if multiprocessing.parent_process() is not None:
-            torch.set_num_threads(1)  # one process a core
-            runs.keep_memory()
-        _codecs[codec_path] = codec_training.finished(codec_path).to(runs.pick_device())
-    codec = _codecs[codec_path]
+def _write(out: Path, codec: Codec, split: str, number: int) -> None:
     first, rate_hz = number * SHARD_CLIPS, codec.config.sample_rate_hz
     codes, rows, labels = [], [], []
     for clips in _groups(split, first, rate_hz):
@@ -114,7 +104,6 @@ def _write(job: tuple[Path, Path, str, int]) -> int:
     with open(draft, "wb") as file:
         np.savez(file, codes=np.concatenate(codes).astype(np.int16), chroma=np.stack(rows), labels=json.dumps(labels))
     draft.replace(path)
-    return number
 
 
 def _groups(split: str, first: int, rate_hz: int) -> Iterator[list[Clip]]:

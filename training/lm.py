@@ -14,11 +14,13 @@ from . import runs
 from .codes import read_codebooks
 from .examples import Batch, Examples, without_melody, without_text
 from .model import MusicGen
+from .muon import Muon
 from .recipe import model_config
 from .text import Texts, t5_table, train_tokenizer
 
 CHECKPOINT = "lm.pt"
 _WARM_UP_STEPS, _GRADIENT_NORM = 200, 1.0
+_MUON_RATE, _SMALL = 2.5, 32  # Muon's learning rate over AdamW's; matrices narrower than this are left to AdamW
 _LOG_STEPS, _MEASURE_S, _MEASURED_BATCHES = 25, 600.0, 6
 
 
@@ -44,26 +46,27 @@ class Trainer:
         self.config, self.plan, self.tokenizer_json, self.device = config, plan, tokenizer_json, device
         self.model = MusicGen(config, t5_table(tokenizer_json)).to(device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        matrices = [p for p in self.model.parameters() if p.ndim == 2]
-        others = [p for p in self.model.parameters() if p.ndim != 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
-            lr=plan.learning_rate,
-            betas=(0.9, 0.95),
-        )
+        inside = [block.parameters() for block in (*self.model.lm.layers, self.model.text.t5.encoder.block)]
+        matrices = {p for parameters in inside for p in parameters if p.ndim == 2 and min(p.shape) > _SMALL}
+        others = [p for p in self.model.parameters() if p not in matrices]
+        matrices = [p for p in self.model.parameters() if p in matrices]
+        self.muon = Muon(matrices, lr=plan.learning_rate, weight_decay=0.05)
+        self.adam = torch.optim.AdamW(others, lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
         self.step, self.audio_s = 0, 0.0
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One batch -> its losses and the learning rate."""
         rate = self._learning_rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer, factor in ((self.adam, 1.0), (self.muon, _MUON_RATE)):
+            for group in optimizer.param_groups:
+                group["lr"] = factor * rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             losses = self.model(batch)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         losses.mean().backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
-        self.optimizer.step()
+        self.adam.step()
+        self.muon.step()
         self.step += 1
         self.audio_s += batch.codes.shape[0] * batch.codes.shape[2] / self.config.codec.frame_rate_hz
         self._follow()
@@ -85,13 +88,14 @@ class Trainer:
         return {
             "plan": asdict(self.plan), "tokenizer": self.tokenizer_json, "step": self.step, "audio_s": self.audio_s,
             "model": self.model.state_dict(), "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "adam": self.adam.state_dict(), "muon": self.muon.state_dict(),
         }  # fmt: skip
 
     def restore(self, table: Mapping) -> None:
         self.model.load_state_dict(table["model"])
         self.average.load_state_dict(table["average"])
-        self.optimizer.load_state_dict(table["optimizer"])
+        self.adam.load_state_dict(table["adam"])
+        self.muon.load_state_dict(table["muon"])
         self.step, self.audio_s = table["step"], table["audio_s"]
 
     def _mean(self, batches: list[Batch], way) -> Tensor:
