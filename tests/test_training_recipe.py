@@ -167,6 +167,20 @@ def test_a_fresh_model_already_looks_at_the_melody_of_the_moment(tokenizer):
         assert abs(int(scores.argmax()) - frame / 6.4) <= 1.5
 
 
+def test_hidden_frames_are_not_seen(tokenizer, monkeypatch):
+    small = model(tokenizer, 64, 2, 1)
+    codes_ = torch.randint(32, (1, 4, 20), generator=torch.Generator().manual_seed(1))
+    hidden = torch.zeros(1, 20, dtype=torch.bool)
+    hidden[0, 5:9] = True
+    others = torch.where(hidden[:, None], (codes_ + 1) % 32, codes_)
+    seen, logits = [], small.logits
+    monkeypatch.setattr(small, "logits", lambda prefix, codes: (seen.append(codes), logits(prefix, codes))[1])
+    chroma_ = torch.zeros(1, small.config.melody.n_frames, dtype=torch.long)
+    losses = [small(Batch(c, chroma_, ((5, 1),), torch.tensor([True]), hidden)) for c in (codes_, others)]
+    assert torch.equal(seen[0], seen[1]) and (seen[0][0, 0, 6:10] == 32).all()
+    assert not torch.allclose(losses[0], losses[1]), "but they are to be predicted"
+
+
 @pytest.mark.parametrize("shape", [(48, 16), (16, 48), (24, 24)])
 def test_muon_makes_updates_orthogonal(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -2, shape[1])

@@ -38,9 +38,12 @@ class MusicGen(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Mean cross-entropy in nats of each codebook [K], over the cells that hold a code."""
         config = self.config.lm
-        sequence = delay(batch.codes, config.delays, config.cardinality).to(self.lm.device)
-        logits = self.logits(self.prefix(batch), sequence[..., :-1])
-        targets = sequence[..., 1:]
+        shown = batch.codes
+        if batch.hidden is not None:
+            shown = shown.masked_fill(batch.hidden[:, None], config.cardinality)
+        inputs, targets = (delay(codes, config.delays, config.cardinality) for codes in (shown, batch.codes))
+        logits = self.logits(self.prefix(batch), inputs[..., :-1].to(self.lm.device))
+        targets = targets[..., 1:].to(self.lm.device)
         losses = F.cross_entropy(
             logits.flatten(0, 2), targets.flatten(), ignore_index=config.cardinality, reduction="none"
         )
