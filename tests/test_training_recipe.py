@@ -15,7 +15,7 @@ from comfyui_musicgen.musicgen.lm.delay import delay
 from comfyui_musicgen.training import codec as codec_training
 from comfyui_musicgen.training import codes, crops, export, lm, muon, runs
 from comfyui_musicgen.training.codec import CodecTraining
-from comfyui_musicgen.training.examples import Batch, Examples, without_melody
+from comfyui_musicgen.training.examples import HIDDEN, Batch, Examples, without_melody
 from comfyui_musicgen.training.model import MusicGen
 from comfyui_musicgen.training.pieces import clip
 from comfyui_musicgen.training.quantization import QuantizerTraining
@@ -170,15 +170,25 @@ def test_a_fresh_model_already_looks_at_the_melody_of_the_moment(tokenizer):
 def test_hidden_frames_are_not_seen(tokenizer, monkeypatch):
     small = model(tokenizer, 64, 2, 1)
     codes_ = torch.randint(32, (1, 4, 20), generator=torch.Generator().manual_seed(1))
-    hidden = torch.zeros(1, 20, dtype=torch.bool)
-    hidden[0, 5:9] = True
-    others = torch.where(hidden[:, None], (codes_ + 1) % 32, codes_)
+    shown = codes_.clone()
+    shown[..., 5:9] = HIDDEN
+    others = codes_.clone()
+    others[..., 5:9] = (others[..., 5:9] + 1) % 32
     seen, logits = [], small.logits
     monkeypatch.setattr(small, "logits", lambda prefix, codes: (seen.append(codes), logits(prefix, codes))[1])
     chroma_ = torch.zeros(1, small.config.melody.n_frames, dtype=torch.long)
-    losses = [small(Batch(c, chroma_, ((5, 1),), torch.tensor([True]), hidden)) for c in (codes_, others)]
+    losses = [small(Batch(c, chroma_, ((5, 1),), torch.tensor([True]), shown)) for c in (codes_, others)]
     assert torch.equal(seen[0], seen[1]) and (seen[0][0, 0, 6:10] == 32).all()
     assert not torch.allclose(losses[0], losses[1]), "but they are to be predicted"
+
+
+def test_batches_for_training_hide_parts_and_those_for_measuring_nothing(shards, tokenizer):
+    examples, texts = Examples.read(shards, "train"), Texts(tokenizer)
+    batch = next(examples.batches(texts, 2, 0))
+    changed = (batch.shown != batch.codes).any(dim=1)
+    assert 0.02 < changed.float().mean() < 0.9
+    assert (batch.shown == HIDDEN).any() and ((batch.shown != HIDDEN).all(dim=1) & changed).any()
+    assert examples.fixed(texts, 2, 1)[0].shown is None
 
 
 @pytest.mark.parametrize("shape", [(48, 16), (16, 48), (24, 24)])

@@ -36,10 +36,10 @@ _LOG_STEPS, _MEASURE_S = 50, 600.0
 class CodecTraining:
     """How to train. The learning rate falls along a cosine over `audio_hours`, and then stays at a twentieth."""
 
-    audio_hours: float = 8.0
+    audio_hours: float = 5.5
     batch_size: int = 4
     crop_s: float = 1.0
-    learning_rate: float = 6e-4
+    learning_rate: float = 9e-4
     decoder_only: bool = False  # encoder and codebooks stay as they are, and with them every code
     seed: int = 0
 

@@ -16,9 +16,10 @@ from .words import describe
 
 # Chances of what a clip is conditioned on. Most users give a text and no melody.
 _BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.5, 0.3, 0.1  # the rest: nothing
-# Codes follow from the codes before them so well that a model is slow to see what text and melody are good for. So parts
-# of some clips are hidden from it: there, and where a clip goes on after one, it has little else to go by.
-_HIDES, _N_SPANS, _SPAN = 0.5, (2, 6), (5, 75)  # chance of it, how many spans, their length in frames
+# Codes follow from the codes before them so well that a model is slow to see what text and melody are good for, and
+# never learns to find back to them. So in some clips spans are hidden from it, or are another clip's.
+HIDDEN = -1
+_WORN, _N_SPANS, _SPAN, _FOREIGN = 0.75, (2, 8), (3, 60), 0.4  # chance of it, how many, frames, chance of another clip
 _NULL_CHROMA = 0  # the pitch class that silence falls on, which stands for no melody
 
 
@@ -30,7 +31,7 @@ class Batch:
     chroma: Tensor  # [B, F] pitch classes, of the null melody where there is none
     ids: tuple[tuple[int, ...], ...]  # B rows of n tokens
     with_text: Tensor  # [B] bool: False = zeros in place of the text, as in the null rows of guidance
-    hidden: Tensor | None = None  # [B, T] bool: frames to be predicted without being seen
+    shown: Tensor | None = None  # [B, K, T] what is seen of the codes, HIDDEN where nothing is; None: all
 
 
 @dataclass(frozen=True)
@@ -79,24 +80,31 @@ class Examples:
         indices = [index for index, _ in rows]
         chroma = np.stack([self.chroma[i, rng.integers(len(MELODIES)) if rng else 0] for i in indices])
         with_text = np.ones(len(rows), bool)
-        hidden = np.zeros((len(rows), self.codes.shape[2]), bool)
+        codes = self.codes[indices].astype(np.int64)
         if rng:
-            for row in np.flatnonzero(rng.random(len(rows)) < _HIDES):
-                for _ in range(rng.integers(*_N_SPANS)):
-                    start = rng.integers(hidden.shape[1])
-                    hidden[row, start : start + rng.integers(*_SPAN)] = True
             kind = rng.choice(
                 4, size=len(rows), p=[_BOTH, _TEXT_ONLY, _MELODY_ONLY, 1 - _BOTH - _TEXT_ONLY - _MELODY_ONLY]
             )
             with_text = kind < 2
             chroma[(kind == 1) | (kind == 3)] = _NULL_CHROMA
         return Batch(
-            torch.from_numpy(self.codes[indices].astype(np.int64)),
+            torch.from_numpy(codes),
             torch.from_numpy(chroma.astype(np.int64)),
             tuple(tuple(ids) for _, ids in rows),
             torch.from_numpy(with_text),
-            torch.from_numpy(hidden) if rng else None,
+            torch.from_numpy(self._worn(codes, rng)) if rng else None,
         )
+
+    def _worn(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """[B, K, T] with spans hidden, or as in other clips."""
+        shown = codes.copy()
+        for row in np.flatnonzero(rng.random(len(codes)) < _WORN):
+            for _ in range(rng.integers(*_N_SPANS)):
+                start = rng.integers(codes.shape[2])
+                span = slice(start, start + rng.integers(*_SPAN))
+                foreign = rng.random() < _FOREIGN
+                shown[row, :, span] = self.codes[rng.integers(len(self.codes)), :, span] if foreign else HIDDEN
+        return shown
 
 
 def without_melody(batch: Batch) -> Batch:

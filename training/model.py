@@ -11,7 +11,7 @@ from ..musicgen.config import LMConfig, ModelConfig
 from ..musicgen.lm import LM
 from ..musicgen.lm.delay import delay
 from ..musicgen.lm.transformer import sin_positions
-from .examples import Batch
+from .examples import HIDDEN, Batch
 from .text import TextEncoder
 
 _MEAN_TEXT_TOKENS = 14  # of the descriptions, `</s>` included
@@ -38,9 +38,8 @@ class MusicGen(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Mean cross-entropy in nats of each codebook [K], over the cells that hold a code."""
         config = self.config.lm
-        shown = batch.codes
-        if batch.hidden is not None:
-            shown = shown.masked_fill(batch.hidden[:, None], config.cardinality)
+        shown = batch.codes if batch.shown is None else batch.shown
+        shown = shown.masked_fill(shown == HIDDEN, config.cardinality)
         inputs, targets = (delay(codes, config.delays, config.cardinality) for codes in (shown, batch.codes))
         logits = self.logits(self.prefix(batch), inputs[..., :-1].to(self.lm.device))
         targets = targets[..., 1:].to(self.lm.device)
