@@ -17,9 +17,11 @@ from .words import describe
 # Chances of what a clip is conditioned on. Most users give a text and no melody.
 _BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.5, 0.3, 0.1  # the rest: nothing
 # Codes follow from the codes before them so well that a model is slow to see what text and melody are good for, and
-# never learns to find back to them. So in some clips spans are hidden from it, or are another clip's.
+# never learns to find back to them. So in some clips spans are hidden from it, or are another clip's; or so much is
+# hidden that only the text can tell the tempo.
 HIDDEN = -1
 _WORN, _N_SPANS, _SPAN, _FOREIGN = 0.75, (2, 8), (3, 60), 0.4  # chance of it, how many, frames, chance of another clip
+_LONG = 0.25  # chance that instead of several short spans one long one is hidden
 _NULL_CHROMA = 0  # the pitch class that silence falls on, which stands for no melody
 
 
@@ -99,6 +101,10 @@ class Examples:
         """[B, K, T] with spans hidden, or as in other clips."""
         shown = codes.copy()
         for row in np.flatnonzero(rng.random(len(codes)) < _WORN):
+            if rng.random() < _LONG:
+                start = rng.integers(codes.shape[2] // 2)
+                shown[row, :, start : start + rng.integers(_SPAN[1], codes.shape[2])] = HIDDEN
+                continue
             for _ in range(rng.integers(*_N_SPANS)):
                 start = rng.integers(codes.shape[2])
                 span = slice(start, start + rng.integers(*_SPAN))
