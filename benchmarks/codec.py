@@ -4,28 +4,20 @@
     python benchmarks/codec.py --long     how memory grows from 1 minute of codes to an hour (this engine, decoding)
 
 Random weights in the published size (32 kHz, 64 filters, 4 codebooks of 2048). Every engine runs in a process of its own,
-in turn, `rounds` times; the best counts. Peak memory is what comes on top of Python, its libraries and the weights, the
-result included. Prints a table, asserts nothing.
+in turn, `rounds` times; the best counts. Peak memory is what comes on top of a first run of 2 s, the result included. Prints a table, asserts nothing.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from engines import load_pack
+
 RATE_HZ, HOP, K, SIZE, DIM, FILTERS, RATIOS = 32000, 640, 4, 2048, 128, 64, (8, 5, 4, 4)
-
-
-def load_pack():
-    """The pack under an importable name, as ComfyUI would load it."""
-    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    sys.modules["pack"] = importlib.util.module_from_spec(spec)
 
 
 def native(device):

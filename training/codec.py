@@ -6,7 +6,6 @@ enough to make codes with, it can be frozen with the codebooks: the decoder goes
 the codes.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -132,9 +131,8 @@ class Trainer:
             self.begun_s = table["begun_s"]
 
     def _learning_rate(self) -> float:
-        done = min(1.0, (self.audio_s - self.begun_s) / max(1.0, 3600 * self.plan.audio_hours - self.begun_s))
-        cosine = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
-        return self.plan.learning_rate * cosine * min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+        done = (self.audio_s - self.begun_s) / max(1.0, 3600 * self.plan.audio_hours - self.begun_s)
+        return runs.learning_rate(self.plan.learning_rate, done, self.step, _WARM_UP_STEPS)
 
     def _n_used(self, n_rows: int) -> Tensor:
         n_codebooks = self.config.n_codebooks

@@ -1,7 +1,6 @@
 """Trains the language model with its text encoder on the codes of clips, in as many sittings as one likes."""
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -110,9 +109,8 @@ class Trainer:
             average.lerp_(current, 1 - keep)
 
     def _learning_rate(self) -> float:
-        done = min(1.0, self.audio_s / (3600 * self.plan.audio_hours))
-        cosine = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
-        return self.plan.learning_rate * cosine * min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+        done = self.audio_s / (3600 * self.plan.audio_hours)
+        return runs.learning_rate(self.plan.learning_rate, done, self.step, _WARM_UP_STEPS)
 
 
 def train(out: Path, codes: Path, minutes: float, plan: LMTraining, resume: bool = False) -> Trainer:

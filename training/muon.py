@@ -2,7 +2,7 @@
 
 Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), with the step size of J. Liu et
 al., "Muon is scalable for LLM training", arXiv:2502.16982, which makes AdamW's learning rates fit. torch.optim.Muon is the
-same, but iterates in bfloat16, which processors without instructions for it do a hundred times slower.
+same, but iterates in bfloat16, which processors without instructions for it do slowly.
 """
 
 import torch
@@ -24,7 +24,10 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
-                average = self.state[matrix].setdefault("average", torch.zeros_like(matrix))
+                state = self.state[matrix]
+                if not state:
+                    state["average"] = torch.zeros_like(matrix)
+                average = state["average"]
                 average.lerp_(matrix.grad, 1 - group["momentum"])
                 update = orthogonal(matrix.grad.lerp(average, group["momentum"]))
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])

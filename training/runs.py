@@ -2,6 +2,7 @@
 
 import csv
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -66,6 +67,12 @@ class Log:
                 writer.writerow(row)
             writer.writerow(f"{value:.6g}" for value in row.values())
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+
+
+def learning_rate(peak: float, done: float, step: int, warm_up_steps: int) -> float:
+    """Rises over the first steps, falls along a cosine as `done` goes from 0 to 1, and then stays at a twentieth."""
+    cosine = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return peak * cosine * min(1.0, (step + 1) / warm_up_steps)
 
 
 def save(path: Path, table: Mapping) -> None:
