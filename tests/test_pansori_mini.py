@@ -53,6 +53,11 @@ def test_the_text_decides_who_plays(mini, critic):
     assert right >= 5, groups
 
 
+def test_the_text_decides_the_beat(mini, critic):
+    found = values(evaluate.text_findings(mini, critic, 20, 3.0)[0])
+    assert found["the jangdan asked for, tempo within 8 %"] >= 0.2
+
+
 def test_a_continuation_joins_without_a_click(mini):
     findings, _ = evaluate.continuation_findings(mini, 3, 3.0)
     assert values(findings)["joins without a click"] == 1.0

@@ -12,12 +12,12 @@ from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.musicgen.lm import Stream
 from comfyui_musicgen.musicgen.lm.delay import delay
+from comfyui_musicgen.training import auxiliary, codes, crops, examples, export, lm, runs
 from comfyui_musicgen.training import codec as codec_training
-from comfyui_musicgen.training import codes, crops, export, lm, muon, runs
 from comfyui_musicgen.training.codec import CodecTraining
 from comfyui_musicgen.training.examples import HIDDEN, Batch, Examples, without_melody
 from comfyui_musicgen.training.model import MusicGen
-from comfyui_musicgen.training.pieces import clip
+from comfyui_musicgen.training.pieces import clip, start
 from comfyui_musicgen.training.quantization import QuantizerTraining
 from comfyui_musicgen.training.recipe import CODEC, model_config
 from comfyui_musicgen.training.spectral import mel_distance, si_sdr_db
@@ -174,39 +174,60 @@ def test_hidden_frames_are_not_seen(tokenizer, monkeypatch):
     shown[..., 5:9] = HIDDEN
     others = codes_.clone()
     others[..., 5:9] = (others[..., 5:9] + 1) % 32
-    seen, logits = [], small.logits
-    monkeypatch.setattr(small, "logits", lambda prefix, codes: (seen.append(codes), logits(prefix, codes))[1])
+    seen, run = [], small._run
+    monkeypatch.setattr(small, "_run", lambda prefix, codes: (seen.append(codes), run(prefix, codes))[1])
     chroma_ = torch.zeros(1, small.config.melody.n_frames, dtype=torch.long)
-    losses = [small(Batch(c, chroma_, ((5, 1),), torch.tensor([True]), shown)) for c in (codes_, others)]
+    losses = [small(Batch(c, chroma_, ((5, 1),), torch.tensor([True]), shown)).codebooks for c in (codes_, others)]
     assert torch.equal(seen[0], seen[1]) and (seen[0][0, 0, 6:10] == 32).all()
     assert not torch.allclose(losses[0], losses[1]), "but they are to be predicted"
 
 
 def test_batches_for_training_hide_parts_and_those_for_measuring_nothing(shards, tokenizer):
-    examples, texts = Examples.read(shards, "train"), Texts(tokenizer)
-    batch = next(examples.batches(texts, 2, 0))
+    read, texts = Examples.read(shards, "train"), Texts(tokenizer)
+    batch = next(read.batches(texts, 2, 0))
     changed = (batch.shown != batch.codes).any(dim=1)
     assert 0.02 < changed.float().mean() < 0.9
     assert (batch.shown == HIDDEN).any() and ((batch.shown != HIDDEN).all(dim=1) & changed).any()
-    assert examples.fixed(texts, 2, 1)[0].shown is None
+    assert read.fixed(texts, 2, 1)[0].shown is None
 
 
-@pytest.mark.parametrize("shape", [(48, 16), (16, 48), (24, 24)])
-def test_muon_makes_updates_orthogonal(shape):
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -2, shape[1])
-    values = torch.linalg.svdvals(muon.orthogonal(matrix))
-    assert values.max() < 1.3 and values[: min(shape) // 2].min() > 0.6
+def test_frames_where_pulses_begin_weigh_more(tokenizer):
+    known = torch.full((1, 3, 12), auxiliary.NOTHING)
+    known[0, 0] = torch.tensor([5] * 6 + [6] * 6)
+    known = auxiliary.Known(known, torch.full((1, 2), auxiliary.NOTHING))
+    assert auxiliary.near_pulses(known)[0].tolist() == [f in (0, 1, 5, 6, 7) for f in range(12)]
+    small = model(tokenizer, 64, 2, 1)
+    codes_ = torch.randint(32, (1, 4, 12), generator=torch.Generator().manual_seed(1))
+    chroma_ = torch.zeros(1, small.config.melody.n_frames, dtype=torch.long)
+    batch = Batch(codes_, chroma_, ((5, 1),), torch.tensor([True]), None, known)
+    with torch.no_grad():
+        losses, logits = small(batch), small.logits(small.prefix(batch), delay(codes_, (0, 1, 2, 3), 32)[..., :-1])
+    for k in range(4):
+        each = torch.nn.functional.cross_entropy(logits[0, k, k : k + 12], codes_[0, k], reduction="none")
+        weights = 1.0 + 3 * auxiliary.near_pulses(known)[0]
+        assert torch.isclose(losses.codebooks[k], each.mean(), atol=1e-4)
+        assert torch.isclose(losses.weighted[k], (each * weights).sum() / weights.sum(), atol=1e-4)
 
 
-def test_muon_goes_downhill():
-    goal = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
-    weight = torch.nn.Parameter(torch.zeros(12, 8))
-    optimizer = muon.Muon([weight], lr=0.1)
-    for _ in range(100):
-        optimizer.zero_grad()
-        (weight - goal).pow(2).sum().backward()
-        optimizer.step()
-    assert (weight - goal).abs().mean() < 0.3 * goal.abs().mean()
+def test_lessons_are_of_the_beat_alone_and_are_learnt(shards, tokenizer):
+    plan = lm.LMTraining(dim=64, n_heads=2, n_layers=3, batch_size=4, learning_rate=3e-3)
+    trainer = lm.Trainer(model_config(64, 2, 3, TINY), plan, tokenizer, torch.device("cpu"))
+    data = Examples.read(shards, "train").lessons(Texts(tokenizer), 4, 0)
+    batch = next(data)
+    assert (batch.codes == HIDDEN).all() and batch.with_text.all() and not batch.chroma.any()
+    assert (batch.known.frames[:, :2] != auxiliary.NOTHING).all()
+    heads, last = trainer.model.lm.heads.weight.clone(), trainer.model.lm.layers[2].up.weight.clone()
+    one = [trainer.lesson(batch)["lesson"] for _ in range(40)]
+    assert one[-1] < 0.85 * one[0]
+    assert trainer.step == 40 and trainer.audio_s == 0, "no clip was heard"
+    assert torch.equal(heads, trainer.model.lm.heads.weight), "the heads of the codes are not taught by it"
+    assert torch.equal(last, trainer.model.lm.layers[2].up.weight), "nor the layers above the one that is asked"
+
+
+def test_codes_of_another_synthesizer_are_refused(shards, monkeypatch):
+    monkeypatch.setattr(examples, "start", lambda split, number: start(split, number + 1))
+    with pytest.raises(ValueError, match="codes' anew"):
+        Examples.read(shards, "train")
 
 
 def test_codes_that_sound_alike_start_alike(tokenizer):
@@ -233,7 +254,7 @@ def test_training_sees_the_logits_of_the_engine(tokenizer):
         torch.tensor([True, False]),
     )
     with torch.no_grad():
-        prefix, losses = small.prefix(batch), small(batch)
+        prefix, losses = small.prefix(batch), small(batch).codebooks
         sequence = delay(batch.codes, small.config.lm.delays, 32)
         nothing = torch.zeros(0, 64)
         logits = small.lm(sequence[..., :-1], [Stream(row, nothing) for row in prefix])
@@ -250,10 +271,12 @@ def test_the_language_model_learns_and_the_engine_opens_it(codec_run, shards, to
     trainer = lm.Trainer(model_config(64, 2, 2, TINY), plan, tokenizer, torch.device("cpu"))
     texts = Texts(tokenizer)
     data = Examples.read(shards, "train").batches(texts, 2, 0)
-    losses = [trainer.train_step(next(data))["loss"] for _ in range(12)]
-    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    steps = [trainer.train_step(next(data)) for _ in range(12)]
+    for name in ("loss", "auxiliary"):
+        losses = [step[name] for step in steps]
+        assert np.mean(losses[-3:]) < np.mean(losses[:3])
     check = Examples.read(shards, "held-out").fixed(texts, 2, 1)
-    assert set(trainer.measure(check)) >= {"loss", "loss0", "loss3", "no_melody", "no_text"}
+    assert set(trainer.measure(check)) >= {"loss", "loss0", "loss3", "pulses", "jangdan", "no_melody", "no_text"}
 
     target = export.write(
         codec_training.finished(codec_run[2]), trainer.average, tokenizer, tmp_path / "mini.safetensors"
@@ -290,8 +313,8 @@ def test_an_evaluation_measures_everything(codec_run, tokenizer, tmp_path, monke
 def test_the_critic_hears_what_is_played():
     from comfyui_musicgen.training import listening
 
-    critic = listening.train_critic(90, 5.0, 32000)
-    clips = [clip("held-out", number, 5.0, 32000) for number in range(20)]
+    critic = listening.train_critic(160, 5.0, 32000)
+    clips = [clip("held-out", number, 5.0, 32000) for number in range(40)]
     heard = [critic.hear(torch.from_numpy(made.samples), 32000) for made in clips]
     pairs = list(zip(heard, clips, strict=True))
     assert np.mean([h.player == c.label.instrument for h, c in pairs]) > 0.8
@@ -307,28 +330,3 @@ def test_what_is_too_large_is_not_written(codec_run, tokenizer, tmp_path, monkey
         export.write(
             codec_training.finished(codec_run[2]), model(tokenizer, 64, 1, 1), tokenizer, tmp_path / "m.safetensors"
         )
-
-
-def test_a_run_ends_on_time_and_is_asked_to_end(tmp_path):
-    import os
-    import signal
-
-    kept = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    try:
-        box = runs.TimeBox(10.0)
-        assert not box.over and runs.TimeBox(0.0).over
-        box = runs.TimeBox(10.0)
-        box._looked -= 7200  # as after two hours of sleep
-        assert not box.over and box.elapsed_s < 200
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert box.over
-    finally:
-        for number, handler in zip((signal.SIGTERM, signal.SIGINT), kept, strict=True):
-            signal.signal(number, handler)
-
-
-def test_the_log_is_a_table(tmp_path):
-    log = runs.Log(tmp_path / "log.csv")
-    log.write({"step": 1, "loss": 0.5})
-    log.write({"step": 2, "loss": 0.25})
-    assert (tmp_path / "log.csv").read_text().split() == ["step,loss", "1,0.5", "2,0.25"]

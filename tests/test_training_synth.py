@@ -64,6 +64,15 @@ def test_strokes_sound_when_they_are_said_to(name):
 def test_tempo_ranges_do_not_overlap():
     ranges = sorted(jangdan.tempo_bpm for jangdan in JANGDAN.values())
     assert all(slower[1] < quicker[0] for slower, quicker in itertools.pairwise(ranges))
+    for jangdan in JANGDAN.values():  # nothing between two tempos is far from both
+        assert all(quicker / slower < 1.17 for slower, quicker in itertools.pairwise(jangdan.tempos_bpm))
+
+
+def test_most_clips_begin_with_a_cycle_and_some_within():
+    firsts = [first for label, first in (pieces.start("train", number) for number in range(600)) if label.jangdan]
+    assert 0.75 < np.mean([first == 0 for first in firsts]) < 0.9
+    within = [first for first in firsts if first]
+    assert min(within) > 0 and np.mean([first % 1 for first in within]) > 0.3
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -32,6 +32,7 @@ class Shard:
     codes: np.ndarray  # [N, K, T] int16
     chroma: np.ndarray  # [N, len(MELODIES), F] uint8
     labels: tuple[Label, ...]
+    numbers: range  # of the clips in their split
 
 
 def read_codebooks(folder: Path) -> Tensor:
@@ -46,7 +47,8 @@ def shard_path(folder: Path, split: str, number: int) -> Path:
 def read_shard(path: Path) -> Shard:
     with np.load(path) as file:
         labels = tuple(Label(**table) for table in json.loads(str(file["labels"])))
-        return Shard(file["codes"], file["chroma"], labels)
+        first = int(path.stem.rpartition("-")[2]) * len(labels)
+        return Shard(file["codes"], file["chroma"], labels, range(first, first + len(labels)))
 
 
 def write_shards(

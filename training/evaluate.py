@@ -6,7 +6,7 @@ All seeds are fixed. What is asked for is drawn by the synthesizer; what comes o
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from ..musicgen.conditioning.chroma import chroma, tiled
 from ..musicgen.config import GenerationParams, MelodyConfig
 from ..musicgen.pipeline import Loaded
 from . import codec as codec_training
+from .jangdan import JANGDAN
 from .listening import Critic, tempo_bpm
 from .modes import MODES
 from .pieces import Clip, Label, clip, draw_label
@@ -116,9 +117,17 @@ def melody_findings(model: Loaded, n: int, cfg: float) -> tuple[list[Finding], l
     ], examples
 
 
-def text_findings(model: Loaded, critic: Critic, n: int, cfg: float) -> tuple[list[Finding], list[Example]]:
-    """Whether a critic hears the jangdan, at its tempo, and the players that the text asks for."""
+def text_findings(
+    model: Loaded, critic: Critic, n: int, cfg: float, between: bool = False
+) -> tuple[list[Finding], list[Example]]:
+    """Whether a critic hears the jangdan, at its tempo, and the players that the text asks for.
+
+    between: ask for any tempo between the slowest and the fastest at which the synthesizer plays a jangdan.
+    """
     labels = _labels(lambda label: label.jangdan is not None, n)
+    if between:
+        rng = np.random.default_rng(5)
+        labels = [replace(label, bpm=round(rng.uniform(*JANGDAN[label.jangdan].tempo_bpm))) for label in labels]
     texts = [_text(label, number, bpm=True) for number, label in enumerate(labels)]
     rhythm, player, examples = [], [], []
     for number, (label, text, samples) in enumerate(
@@ -129,7 +138,7 @@ def text_findings(model: Loaded, critic: Critic, n: int, cfg: float) -> tuple[li
         rhythm.append(heard.rhythm == label.jangdan and kept)
         player.append(_group(heard.player) == _group(label.instrument))
         examples.append(Example(f"text-{number}", text, samples, label))
-    at = f"text, guidance {cfg:g}: "
+    at = f"text, guidance {cfg:g}{', any tempo' if between else ''}: "
     return [
         Finding(at + "the jangdan asked for, tempo within 8 %", float(np.mean(rhythm)), 0.7),
         Finding(at + "buk alone, voice or instrument as asked for", float(np.mean(player)), 0.9),

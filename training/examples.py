@@ -1,27 +1,30 @@
 """Batches for the language model: codes with a fresh description each time, and conditioning left out at random."""
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .auxiliary import Known, frame_targets, stacked, text_targets
 from .codes import MELODIES, read_shard
-from .pieces import Label
+from .pieces import Label, draw_label, start
+from .recipe import CLIP_S
 from .text import Texts
 from .words import describe
 
 # Chances of what a clip is conditioned on. Most users give a text and no melody.
-_BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.5, 0.3, 0.1  # the rest: nothing
+_BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.4, 0.4, 0.1  # the rest: nothing
 # Codes follow from the codes before them so well that a model is slow to see what text and melody are good for, and
 # never learns to find back to them. So in some clips spans are hidden from it, or are another clip's; or so much is
 # hidden that only the text can tell the tempo.
 HIDDEN = -1
 _WORN, _N_SPANS, _SPAN, _FOREIGN = 0.75, (2, 8), (3, 60), 0.4  # chance of it, how many, frames, chance of another clip
-_LONG = 0.25  # chance that instead of several short spans one long one is hidden
+_LONG, _ALL = 0.35, 0.6  # chance that instead of several short spans one long one is hidden; that it is everything
+_MISSED, _BY = 0.5, 0.04  # chance that a text names another tempo than the clip's, and by how much at most
 _NULL_CHROMA = 0  # the pitch class that silence falls on, which stands for no melody
 
 
@@ -34,6 +37,17 @@ class Batch:
     ids: tuple[tuple[int, ...], ...]  # B rows of n tokens
     with_text: Tensor  # [B] bool: False = zeros in place of the text, as in the null rows of guidance
     shown: Tensor | None = None  # [B, K, T] what is seen of the codes, HIDDEN where nothing is; None: all
+    known: Known | None = None  # what else is known of the clips
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A label with one of its descriptions."""
+
+    label: Label
+    text: str
+    ids: tuple[int, ...]
+    index: int  # of the clip, if there is one
 
 
 @dataclass(frozen=True)
@@ -43,43 +57,77 @@ class Examples:
     codes: np.ndarray  # [N, K, T] int16
     chroma: np.ndarray  # [N, len(MELODIES), F] uint8
     labels: tuple[Label, ...]
+    first_pulses: tuple[float, ...]
+    frame_hz: float
 
     @classmethod
     def read(cls, folder: Path, split: str) -> "Examples":
         shards = [read_shard(path) for path in sorted(folder.glob(f"{split}-*.npz"))]
         if not shards:
             raise FileNotFoundError(f"{folder} holds no codes of the {split} split: run 'python -m training codes'")
+        codes = np.concatenate([shard.codes for shard in shards])
+        labels = tuple(label for shard in shards for label in shard.labels)
+        starts = [start(split, number) for shard in shards for number in shard.numbers]
+        if labels != tuple(label for label, _ in starts):
+            raise ValueError(
+                f"{folder} was made by another version of the synthesizer: run 'python -m training codes' anew"
+            )
         return cls(
-            np.concatenate([shard.codes for shard in shards]),
-            np.concatenate([shard.chroma for shard in shards]),
-            tuple(label for shard in shards for label in shard.labels),
-        )
+            codes, np.concatenate([shard.chroma for shard in shards]), labels,
+            tuple(first_pulse for _, first_pulse in starts), codes.shape[2] / CLIP_S,
+        )  # fmt: skip
 
     def batches(self, texts: Texts, batch_size: int, seed: int) -> Iterator[Batch]:
         """Endless; every clip once before any comes again."""
         rng = np.random.default_rng(seed)
-        waiting: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
+        waiting: dict[int, list[_Row]] = defaultdict(list)
         while True:
             for index in rng.permutation(len(self.labels)):
-                ids = texts.ids(describe(self.labels[index], rng))
-                waiting[len(ids)].append((index, ids))
-                if len(waiting[len(ids)]) == batch_size:
-                    yield self._batch(waiting.pop(len(ids)), rng)
+                row = _row(self.labels[index], texts, rng, index)
+                waiting[len(row.ids)].append(row)
+                if len(waiting[len(row.ids)]) == batch_size:
+                    yield self._batch(waiting.pop(len(row.ids)), rng)
+
+    def lessons(self, texts: Texts, batch_size: int, seed: int) -> Iterator[Batch]:
+        """Endless batches of the beat alone: texts of jangdan that no clip need play, and their pulses from the start of a
+        cycle. All codes are hidden, and are not to be predicted."""
+        rng = np.random.default_rng([seed, 1])
+        waiting: dict[int, list[_Row]] = defaultdict(list)
+        n_codebooks, n_frames = self.codes.shape[1:]
+        codes = torch.full((batch_size, n_codebooks, n_frames), HIDDEN)
+        chroma = torch.full((batch_size, self.chroma.shape[2]), _NULL_CHROMA)
+        while True:
+            label = draw_label(rng)
+            if label.jangdan is None:
+                continue
+            row = _row(label, texts, rng)
+            waiting[len(row.ids)].append(row)
+            if len(waiting[len(row.ids)]) == batch_size:
+                rows = waiting.pop(len(row.ids))
+                known = _known(rows, [0.0] * batch_size, n_frames, self.frame_hz)
+                yield Batch(
+                    codes,
+                    chroma,
+                    tuple(row.ids for row in rows),
+                    torch.ones(batch_size, dtype=torch.bool),
+                    codes,
+                    known,
+                )
 
     def fixed(self, texts: Texts, batch_size: int, n_batches: int) -> list[Batch]:
         """The same batches each time, with text and melody."""
         rng, made = np.random.default_rng(0), []
-        by_length: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
-        for index, label in enumerate(self.labels):
-            ids = texts.ids(describe(label, rng))
-            by_length[len(ids)].append((index, ids))
+        by_length: dict[int, list[_Row]] = defaultdict(list)
+        for index in range(len(self.labels)):
+            row = _row(self.labels[index], texts, rng, index)
+            by_length[len(row.ids)].append(row)
         for rows in by_length.values():
             made += [self._batch(rows[i : i + batch_size], None) for i in range(0, len(rows), batch_size)]
         return sorted(made, key=lambda batch: -len(batch.ids))[:n_batches]
 
-    def _batch(self, rows: list[tuple[int, list[int]]], rng: np.random.Generator | None) -> Batch:
+    def _batch(self, rows: list["_Row"], rng: np.random.Generator | None) -> Batch:
         """rng None: nothing is left out, and the melody is the mix's."""
-        indices = [index for index, _ in rows]
+        indices = [row.index for row in rows]
         chroma = np.stack([self.chroma[i, rng.integers(len(MELODIES)) if rng else 0] for i in indices])
         with_text = np.ones(len(rows), bool)
         codes = self.codes[indices].astype(np.int64)
@@ -92,9 +140,10 @@ class Examples:
         return Batch(
             torch.from_numpy(codes),
             torch.from_numpy(chroma.astype(np.int64)),
-            tuple(tuple(ids) for _, ids in rows),
+            tuple(row.ids for row in rows),
             torch.from_numpy(with_text),
             torch.from_numpy(self._worn(codes, rng)) if rng else None,
+            _known(rows, [self.first_pulses[i] for i in indices], codes.shape[2], self.frame_hz),
         )
 
     def _worn(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -102,8 +151,9 @@ class Examples:
         shown = codes.copy()
         for row in np.flatnonzero(rng.random(len(codes)) < _WORN):
             if rng.random() < _LONG:
-                start = rng.integers(codes.shape[2] // 2)
-                shown[row, :, start : start + rng.integers(_SPAN[1], codes.shape[2])] = HIDDEN
+                start = 0 if (everything := rng.random() < _ALL) else rng.integers(codes.shape[2] // 2)
+                length = codes.shape[2] if everything else rng.integers(_SPAN[1], codes.shape[2])
+                shown[row, :, start : start + length] = HIDDEN
                 continue
             for _ in range(rng.integers(*_N_SPANS)):
                 start = rng.integers(codes.shape[2])
@@ -113,9 +163,22 @@ class Examples:
         return shown
 
 
+def _row(label: Label, texts: Texts, rng: np.random.Generator, index: int = -1) -> _Row:
+    said = label if rng.random() >= _MISSED else replace(label, bpm=label.bpm * rng.uniform(1 - _BY, 1 + _BY))
+    text = describe(said, rng)
+    return _Row(label, text, tuple(texts.ids(text)), index)
+
+
+def _known(rows: list[_Row], first_pulses: Sequence[float], n_frames: int, frame_hz: float) -> Known:
+    frames = [
+        frame_targets(row.label, first, n_frames, frame_hz) for row, first in zip(rows, first_pulses, strict=True)
+    ]
+    return Known(stacked(frames), stacked([text_targets(row.label, row.text) for row in rows]))
+
+
 def without_melody(batch: Batch) -> Batch:
-    return Batch(batch.codes, torch.full_like(batch.chroma, _NULL_CHROMA), batch.ids, batch.with_text)
+    return replace(batch, chroma=torch.full_like(batch.chroma, _NULL_CHROMA))
 
 
 def without_text(batch: Batch) -> Batch:
-    return Batch(batch.codes, batch.chroma, batch.ids, torch.zeros_like(batch.with_text))
+    return replace(batch, with_text=torch.zeros_like(batch.with_text))

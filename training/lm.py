@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ CHECKPOINT = "lm.pt"
 _WARM_UP_STEPS, _GRADIENT_NORM = 200, 1.0
 _MUON_RATE, _SMALL = 2.5, 32  # Muon's learning rate over AdamW's; matrices narrower than this are left to AdamW
 _WEIGHTS = (1.8, 1.0, 0.7, 0.5)  # of the codebooks: the first ones carry the music, the last ones noise
+# The beat is learnt first, and kept up with one lesson in so many steps.
+_FIRST_LESSONS, _LESSON_EVERY = 600, 6
 _LOG_STEPS, _MEASURE_S, _MEASURED_BATCHES = 25, 600.0, 6
 
 
@@ -56,21 +59,22 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One batch -> its losses and the learning rate."""
-        rate = self._learning_rate()
-        for optimizer, factor in ((self.adam, 1.0), (self.muon, _MUON_RATE)):
-            for group in optimizer.param_groups:
-                group["lr"] = factor * rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            losses = self.model(batch)
-        self.model.zero_grad(set_to_none=True)
-        (losses * losses.new_tensor(_WEIGHTS)).mean().backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
-        self.adam.step()
-        self.muon.step()
-        self.step += 1
+        with self._autocast():
+            made = self.model(batch)
+        losses, rate = made.codebooks, self._learning_rate()
+        norm = self._learn((made.weighted * losses.new_tensor(_WEIGHTS)).mean() + made.auxiliary, rate)
         self.audio_s += batch.codes.shape[0] * batch.codes.shape[2] / self.config.codec.frame_rate_hz
-        self._follow()
-        return {"loss": losses.mean().item(), **_by_codebook(losses), "gradient": norm.item(), "rate": rate}
+        return {
+            "loss": losses.mean().item(), **_by_codebook(losses), "auxiliary": made.auxiliary.item(),
+            "pulses": made.pulses.item(), "jangdan": made.jangdan.item(), "gradient": norm, "rate": rate,
+        }  # fmt: skip
+
+    def lesson(self, batch: Batch) -> dict[str, float]:
+        """One batch of `Examples.lessons` -> how much of it was known."""
+        with self._autocast():
+            made = self.model.lesson(batch)
+        self._learn(made.auxiliary, self._learning_rate())
+        return {"lesson": made.auxiliary.item(), "lesson_pulses": made.pulses.item()}
 
     @torch.no_grad()
     def measure(self, batches: list[Batch]) -> dict[str, float]:
@@ -78,10 +82,10 @@ class Trainer:
         self.average.eval()
         ways = {"loss": lambda b: b, "no_melody": without_melody, "no_text": without_text}
         result = {name: self._mean(batches, way) for name, way in ways.items()}
-        whole = result["loss"]
+        codebooks, pulses, jangdan = result["loss"]
         return {
-            "loss": whole.mean().item(), **_by_codebook(whole),
-            **{name: (result[name] - whole).mean().item() for name in ("no_melody", "no_text")},
+            "loss": codebooks.mean().item(), **_by_codebook(codebooks), "pulses": pulses, "jangdan": jangdan,
+            **{name: (result[name][0] - codebooks).mean().item() for name in ("no_melody", "no_text")},
         }  # fmt: skip
 
     def state(self) -> dict:
@@ -98,8 +102,29 @@ class Trainer:
         self.muon.load_state_dict(table["muon"])
         self.step, self.audio_s = table["step"], table["audio_s"]
 
-    def _mean(self, batches: list[Batch], way) -> Tensor:
-        return torch.stack([self.average(way(batch)) for batch in batches]).mean(dim=0)
+    def _mean(self, batches: list[Batch], way) -> tuple[Tensor, float, float]:
+        made = [self.average(way(batch)) for batch in batches]
+        pulses, jangdan = (
+            float(np.mean([getattr(losses, name).item() for losses in made])) for name in ("pulses", "jangdan")
+        )
+        return torch.stack([losses.codebooks for losses in made]).mean(dim=0), pulses, jangdan
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def _learn(self, loss: Tensor, rate: float) -> float:
+        """One step downhill; the norm of the gradient."""
+        for optimizer, factor in ((self.adam, 1.0), (self.muon, _MUON_RATE)):
+            for group in optimizer.param_groups:
+                group["lr"] = factor * rate
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
+        self.adam.step()
+        self.muon.step()
+        self.step += 1
+        self._follow()
+        return norm.item()
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -121,6 +146,7 @@ def train(out: Path, codes: Path, minutes: float, plan: LMTraining, resume: bool
     box = runs.TimeBox(minutes)
     out.mkdir(parents=True, exist_ok=True)
     path, log, measured = out / CHECKPOINT, runs.Log(out / "lm.csv"), runs.Log(out / "lm_held_out.csv")
+    lesson_log = runs.Log(out / "lm_lessons.csv")
     trainer = opened(path) if resume and path.exists() else None
     if trainer is None:
         config = model_config(plan.dim, plan.n_heads, plan.n_layers)
@@ -130,17 +156,22 @@ def train(out: Path, codes: Path, minutes: float, plan: LMTraining, resume: bool
     begun = trainer.plan
     trainer.plan = replace(plan, dim=begun.dim, n_heads=begun.n_heads, n_layers=begun.n_layers)
     texts = Texts(trainer.tokenizer_json)
-    data = Examples.read(codes, "train").batches(texts, plan.batch_size, trainer.step)
+    examples = Examples.read(codes, "train")
+    data = examples.batches(texts, plan.batch_size, trainer.step)
+    lessons = examples.lessons(texts, plan.batch_size, trainer.step)
     check = Examples.read(codes, "held-out").fixed(texts, plan.batch_size, _MEASURED_BATCHES)
-    begun_s, measured_s, totals = trainer.audio_s, 0.0, {}
+    begun_s, measured_s = trainer.audio_s, 0.0
+    learnt, taught = runs.Means(), runs.Means()
     while not box.over:
-        losses = trainer.train_step(next(data))
-        totals = {name: totals.get(name, 0.0) + value for name, value in losses.items()}
+        if trainer.step < _FIRST_LESSONS or trainer.step % _LESSON_EVERY == 0:
+            taught.add(trainer.lesson(next(lessons)))
+        else:
+            learnt.add(trainer.train_step(next(data)))
         if trainer.step % _LOG_STEPS == 0:
             speed = (trainer.audio_s - begun_s) / box.elapsed_s
-            means = {name: value / _LOG_STEPS for name, value in totals.items()}
-            log.write({"step": trainer.step, "audio_h": trainer.audio_s / 3600, "speed": speed, **means})
-            totals = {}
+            for kept, means in ((log, learnt), (lesson_log, taught)):
+                if row := means.taken():
+                    kept.write({"step": trainer.step, "audio_h": trainer.audio_s / 3600, "speed": speed, **row})
         if box.checkpoint_due():
             runs.save(path, trainer.state())
         if box.elapsed_s - measured_s > _MEASURE_S:

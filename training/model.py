@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +12,28 @@ from ..musicgen.config import LMConfig, ModelConfig
 from ..musicgen.lm import LM
 from ..musicgen.lm.delay import delay
 from ..musicgen.lm.transformer import sin_positions
+from .auxiliary import Auxiliary, near_pulses
 from .examples import HIDDEN, Batch
 from .text import TextEncoder
 
 _MEAN_TEXT_TOKENS = 14  # of the descriptions, `</s>` included
+_NEAR_PULSES = 4  # weight of codes at the beginning of a pulse: a tenth of all, but what makes the rhythm
 _SHARPNESS = 1.5  # of the heads that start out following the melody
 
 
+@dataclass(frozen=True)
+class Losses:
+    """Of one batch."""
+
+    codebooks: Tensor  # [K] mean cross-entropy in nats over the cells that hold a code
+    weighted: Tensor  # [K] the same, with more weight where pulses begin
+    auxiliary: Tensor  # weighted sum of the other cross-entropies
+    pulses: Tensor  # share of frames of which the auxiliary heads find the pulse
+    jangdan: Tensor  # share of texts of which they find the jangdan
+
+
 class MusicGen(nn.Module):
-    """Codes, chroma and texts -> the cross-entropy of each codebook. Equal to inference."""
+    """Codes, chroma and texts -> losses. Equal to inference."""
 
     def __init__(self, config: ModelConfig, text_table: Mapping) -> None:
         super().__init__()
@@ -28,6 +42,8 @@ class MusicGen(nn.Module):
         self.text = TextEncoder(text_table)
         self.text_projection = nn.Linear(config.text.dim, config.lm.dim)
         self.melody_projection = nn.Linear(config.melody.n_chroma, config.lm.dim)
+        self.auxiliary = Auxiliary(config.lm.dim, config.text.dim)
+        self._asked_layer = max(1, round(config.lm.n_layers * 2 / 3))  # after which the auxiliary heads are asked
         _initialize(self.lm)
         nn.init.normal_(self.melody_projection.weight, std=0.7)  # as strong as positions: notes are what to look for
         code_frames = config.codec.frame_rate_hz * 2**config.melody.radix2_exp / 4 / config.codec.sample_rate_hz
@@ -35,45 +51,83 @@ class MusicGen(nn.Module):
             if layer < config.lm.n_layers and head < config.lm.n_heads:
                 self._follow_melody(layer, head, ahead, code_frames)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy in nats of each codebook [K], over the cells that hold a code."""
+    def forward(self, batch: Batch) -> Losses:
         config = self.config.lm
         shown = batch.codes if batch.shown is None else batch.shown
         shown = shown.masked_fill(shown == HIDDEN, config.cardinality)
         inputs, targets = (delay(codes, config.delays, config.cardinality) for codes in (shown, batch.codes))
-        logits = self.logits(self.prefix(batch), inputs[..., :-1].to(self.lm.device))
+        texts = self.text(batch.ids)
+        prefix = self._prefix(batch, texts)
+        logits, hidden, last = self._run(prefix, inputs[..., :-1].to(self.lm.device))
         targets = targets[..., 1:].to(self.lm.device)
         losses = F.cross_entropy(
             logits.flatten(0, 2), targets.flatten(), ignore_index=config.cardinality, reduction="none"
         )
         known = (targets != config.cardinality).float()
-        return (losses.view_as(known) * known).sum(dim=(0, 2)) / known.sum(dim=(0, 2))
+        losses = losses.view_as(known)
+        plain, weighted = (
+            (losses * weight).sum(dim=(0, 2)) / weight.sum(dim=(0, 2))
+            for weight in (known, known * self._weights(batch))
+        )
+        return Losses(plain, weighted, *self.auxiliary(hidden, last, texts, batch.known))
+
+    def _weights(self, batch: Batch) -> Tensor:
+        """Of the cells in the loss, [B, K, S]."""
+        near = torch.zeros_like(batch.codes, dtype=torch.bool)
+        if batch.known is not None:
+            near |= near_pulses(batch.known)[:, None]
+        return delay(torch.where(near, _NEAR_PULSES, 1), self.config.lm.delays, 1)[..., 1:].to(self.lm.device)
 
     def logits(self, prefix: Tensor, codes: Tensor) -> Tensor:
         """What the engine's `LM.forward` gives for rows without padding: [B, P, D], [B, K, S] -> [B, K, S, c].
 
         From the same weights, but in plain operations without a cache: those of the engine are made for inference.
         """
+        return self._run(prefix, codes)[0]
+
+    def _run(
+        self, prefix: Tensor, codes: Tensor, n_layers: int | None = None
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Logits, and what the codes' columns are after the layer that is asked and before the heads, [B, S, D].
+
+        n_layers: only so many layers are run, and there are no logits.
+        """
         config = self.config.lm
         x = torch.cat(
             [prefix, sum(F.embedding(codes[:, k], self.lm.embeddings[k]) for k in range(config.n_codebooks))], 1
         )
         x = x + sin_positions(x.shape[1], config.dim, x.device)
-        for block in self.lm.layers:
+        for n_done, block in enumerate(self.lm.layers[:n_layers], start=1):
             packed = F.linear(block.norm_self(x), block.qkv.weight).unflatten(-1, (3, config.n_heads, -1))
             queries, keys, values = packed.permute(2, 0, 3, 1, 4)
             attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
             x = x + F.linear(attended.transpose(1, 2).flatten(2), block.out.weight)
             x = x + F.linear(F.gelu(F.linear(block.norm_ffn(x), block.up.weight)), block.down.weight)
-        made = F.linear(self.lm.norm(x[:, prefix.shape[1] :]), self.lm.heads.weight)
-        return made.float().unflatten(-1, (config.n_codebooks, -1)).transpose(1, 2)
+            if n_done == self._asked_layer:
+                hidden = x[:, prefix.shape[1] :]
+        if n_layers is not None:
+            return None, hidden, None
+        last = self.lm.norm(x[:, prefix.shape[1] :])
+        made = F.linear(last, self.lm.heads.weight)
+        return made.float().unflatten(-1, (config.n_codebooks, -1)).transpose(1, 2), hidden, last
+
+    def lesson(self, batch: Batch) -> Losses:
+        """The auxiliary losses alone, of a batch whose codes are all hidden: only the layers that they need are run."""
+        config, texts = self.config.lm, self.text(batch.ids)
+        hidden = torch.full_like(batch.codes, config.cardinality, device=self.lm.device)
+        _, asked, _ = self._run(self._prefix(batch, texts), hidden, self._asked_layer)
+        nothing = asked.new_zeros(config.n_codebooks)
+        return Losses(nothing, nothing, *self.auxiliary(asked, None, texts, batch.known))
 
     def prefix(self, batch: Batch) -> Tensor:
         """[melody | text] of each row, [B, F + n, D]. Source: the engine's `Conditioning.prefix`."""
+        return self._prefix(batch, self.text(batch.ids))
+
+    def _prefix(self, batch: Batch, texts: Tensor) -> Tensor:
         device = self.lm.device
         one_hot = F.one_hot(batch.chroma.to(device), self.config.melody.n_chroma).float()
-        text = self.text_projection(self.text(batch.ids)) * batch.with_text.to(device)[:, None, None]
-        return torch.cat([self.melody_projection(one_hot), text], dim=1)
+        projected = self.text_projection(texts) * batch.with_text.to(device)[:, None, None]
+        return torch.cat([self.melody_projection(one_hot), projected], dim=1)
 
     @torch.no_grad()
     def know_codes(self, codebooks: Tensor) -> None:

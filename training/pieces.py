@@ -22,6 +22,8 @@ KINDS = {  # (instrument, buk, plain scale): how often
     ("gayageum", False, True): 0.06,
 }
 LINE_FRAME_S = 0.02  # of `Clip.line_hz`
+_SCALE_TEMPOS_BPM = (90, 120, 150, 180, 210)
+_WITHIN = 1 / 6  # chance that a clip begins within a cycle
 _RMS, _PEAK = 0.1, 0.9
 _ECHOES_S, _ECHO_LEVELS = (0.011, 0.023, 0.037, 0.061), (0.16, 0.12, 0.08, 0.05)
 
@@ -55,8 +57,15 @@ class Clip:
 
 def clip(split: str, number: int, duration_s: float, rate_hz: int) -> Clip:
     """Clip `number` of a split: always the same, whatever was made before it."""
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([SPLITS.index(split), number])))
+    rng = _generator(split, number)
     return play(draw_label(rng), duration_s, rate_hz, rng)
+
+
+def start(split: str, number: int) -> tuple[Label, float]:
+    """The label of clip `number`, and how many pulses into a cycle it begins, without playing it."""
+    rng = _generator(split, number)
+    label = draw_label(rng)
+    return label, _first_pulse(label, rng)
 
 
 def draw_label(rng: np.random.Generator) -> Label:
@@ -67,7 +76,7 @@ def draw_label(rng: np.random.Generator) -> Label:
     mode = str(rng.choice(list(SCALES if plain else MODES)))
     register = str(rng.choice(["deep", "high"]))
     tonic = int(rng.integers(12))
-    bpm = float(np.round(rng.uniform(*((90, 220) if plain else jangdan.tempo_bpm))))
+    bpm = float(rng.choice(_SCALE_TEMPOS_BPM if plain else jangdan.tempos_bpm))
     upwards = bool(rng.random() < 0.6)
     if instrument == "none":
         return Label("none", True, jangdan.name, bpm, None, None, None)
@@ -79,13 +88,11 @@ def draw_label(rng: np.random.Generator) -> Label:
 def play(label: Label, duration_s: float, rate_hz: int, rng: np.random.Generator) -> Clip:
     """A performance of `label`: the same label with another generator is another piece of the same kind.
 
-    Two of three begin with a cycle, the others within one.
+    Most begin with a cycle, some anywhere within one, as later windows of a long piece do.
     """
     n = round(duration_s * rate_hz)
     jangdan = JANGDAN[label.jangdan] if label.jangdan else None
-    first_pulse = 0.0
-    if jangdan and rng.random() < 1 / 3:
-        first_pulse = float(rng.integers(jangdan.n_beats) * jangdan.pulses_per_beat)
+    first_pulse = _first_pulse(label, rng)
     melodic, line, line_hz = None, None, np.full(round(duration_s / LINE_FRAME_S), np.nan)
     if label.instrument != "none":
         melodic, line = _play_line(label, first_pulse, duration_s, rate_hz, n, rng)
@@ -104,6 +111,16 @@ def play(label: Label, duration_s: float, rate_hz: int, rng: np.random.Generator
         label, rate_hz, (gain * samples).astype(np.float32),
         None if melodic is None else (gain * melodic).astype(np.float32), line_hz, tuple(played), line,
     )  # fmt: skip
+
+
+def _generator(split: str, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([SPLITS.index(split), number])))
+
+
+def _first_pulse(label: Label, rng: np.random.Generator) -> float:
+    if label.jangdan is None or rng.random() >= _WITHIN:
+        return 0.0
+    return float(rng.uniform(0, JANGDAN[label.jangdan].n_pulses))
 
 
 def _play_line(

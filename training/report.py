@@ -37,6 +37,7 @@ def report(
     guided, examples = evaluate.text_findings(model, critic, n_prompts, 3.0)
     keep([Finding(finding.name, finding.value) for finding in unguided])
     keep(guided, examples)
+    keep([Finding(found.name, found.value) for found in evaluate.text_findings(model, critic, n_prompts, 3.0, True)[0]])
     rise = sum(after.value - before.value for before, after in zip(unguided, guided, strict=True)) / len(guided)
     keep([Finding("text: mean agreement gained by guidance 3 over 1", rise, 0.0)])
     keep(*evaluate.continuation_findings(model, n_prompts, cfg))

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,6 +52,21 @@ class TimeBox:
 
     def _ask(self, *_: object) -> None:
         self._asked = True
+
+
+class Means:
+    """Of numbers by name, since they were last taken."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            self._numbers[name].append(value)
+
+    def taken(self) -> dict[str, float]:
+        numbers, self._numbers = self._numbers, defaultdict(list)
+        return {name: sum(values) / len(values) for name, values in numbers.items()}
 
 
 class Log:

@@ -50,7 +50,7 @@ FILLERS = (
     "pansori", "in the style of pansori", "with feeling", "good quality", "music", "old", "a short piece", "folk music",
 )  # fmt: skip
 _FILLER_CHANCE = 0.25
-_BPM_CHANCE, _MOOD_CHANCE, _REGISTER_CHANCE = 0.5, 0.6, 0.5
+_BPM_CHANCE, _MOOD_CHANCE, _REGISTER_CHANCE = 0.7, 0.6, 0.5
 
 
 def describe(label: Label, rng: np.random.Generator) -> str:
