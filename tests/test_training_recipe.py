@@ -226,7 +226,7 @@ def test_lessons_are_of_the_beat_alone_and_are_learnt(shards, tokenizer):
 
 def test_codes_of_another_synthesizer_are_refused(shards, monkeypatch):
     monkeypatch.setattr(examples, "start", lambda split, number: start(split, number + 1))
-    with pytest.raises(ValueError, match="codes' anew"):
+    with pytest.raises(InputError, match="codes' anew"):
         Examples.read(shards, "train")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..musicgen.errors import InputError
 from .auxiliary import Known, frame_targets, stacked, text_targets
 from .codes import MELODIES, read_shard
 from .pieces import Label, draw_label, start
@@ -69,7 +70,7 @@ class Examples:
         labels = tuple(label for shard in shards for label in shard.labels)
         starts = [start(split, number) for shard in shards for number in shard.numbers]
         if labels != tuple(label for label, _ in starts):
-            raise ValueError(
+            raise InputError(
                 f"{folder} was made by another version of the synthesizer: run 'python -m training codes' anew"
             )
         return cls(
@@ -151,13 +152,14 @@ class Examples:
         shown = codes.copy()
         for row in np.flatnonzero(rng.random(len(codes)) < _WORN):
             if rng.random() < _LONG:
-                start = 0 if (everything := rng.random() < _ALL) else rng.integers(codes.shape[2] // 2)
-                length = codes.shape[2] if everything else rng.integers(_SPAN[1], codes.shape[2])
-                shown[row, :, start : start + length] = HIDDEN
+                first, length = 0, codes.shape[2]
+                if rng.random() >= _ALL:
+                    first, length = rng.integers(length // 2), rng.integers(_SPAN[1], length)
+                shown[row, :, first : first + length] = HIDDEN
                 continue
             for _ in range(rng.integers(*_N_SPANS)):
-                start = rng.integers(codes.shape[2])
-                span = slice(start, start + rng.integers(*_SPAN))
+                first = rng.integers(codes.shape[2])
+                span = slice(first, first + rng.integers(*_SPAN))
                 foreign = rng.random() < _FOREIGN
                 shown[row, :, span] = self.codes[rng.integers(len(self.codes)), :, span] if foreign else HIDDEN
         return shown
