@@ -20,9 +20,10 @@ from .streaming import Section, split_at_lstm, stream
 OnStep = Callable[[int, int], None]
 
 _PAD_MODES = ("reflect", "constant", "replicate")
-# Rows and frames between two looks at Cancel: a quarter of a second's work for two slow cores, and for anything
-# faster as much as keeps it busy in a few hundred megabytes. Two rows are the channels of a stereo clip.
-_AT_ONCE_ON_CPU, _AT_ONCE = (2, 25), (8, 50)
+# Rows and frames between two looks at Cancel: a second of audio, a fifth of a second's work for two slow cores, and for
+# anything faster as many rows as keep it busy in a few hundred megabytes. Shorter chunks lose more to their overlap.
+# Two rows are the channels of a stereo clip.
+_AT_ONCE_ON_CPU, _AT_ONCE = (2, 50), (8, 50)
 
 
 class Codec(nn.Module):
