@@ -4,7 +4,8 @@
     python benchmarks/codec.py --long     how memory grows from 1 minute of codes to an hour (this engine, decoding)
 
 Random weights in the published size (32 kHz, 64 filters, 4 codebooks of 2048). Every engine runs in a process of its own,
-in turn, `rounds` times; the best counts. Peak memory is what comes on top of a first run of 2 s, the result included. Prints a table, asserts nothing.
+in turn, `rounds` times; the best counts. Peak memory is what comes on top of a first run of 2 s, the result included.
+Prints a table, asserts nothing.
 """
 
 import argparse

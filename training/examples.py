@@ -81,39 +81,32 @@ class Examples:
     def batches(self, texts: Texts, batch_size: int, seed: int) -> Iterator[Batch]:
         """Endless; every clip once before any comes again."""
         rng = np.random.default_rng(seed)
-        waiting: dict[int, list[_Row]] = defaultdict(list)
-        while True:
-            for index in rng.permutation(len(self.labels)):
-                row = _row(self.labels[index], texts, rng, index)
-                waiting[len(row.ids)].append(row)
-                if len(waiting[len(row.ids)]) == batch_size:
-                    yield self._batch(waiting.pop(len(row.ids)), rng)
+
+        def rows() -> Iterator[_Row]:
+            while True:
+                for index in rng.permutation(len(self.labels)):
+                    yield _row(self.labels[index], texts, rng, index)
+
+        for some in _of_one_length(rows(), batch_size):
+            yield self._batch(some, rng)
 
     def lessons(self, texts: Texts, batch_size: int, seed: int) -> Iterator[Batch]:
         """Endless batches of the beat alone: texts of jangdan that no clip need play, and their pulses from the start of a
         cycle. All codes are hidden, and are not to be predicted."""
         rng = np.random.default_rng([seed, 1])
-        waiting: dict[int, list[_Row]] = defaultdict(list)
         n_codebooks, n_frames = self.codes.shape[1:]
         codes = torch.full((batch_size, n_codebooks, n_frames), HIDDEN)
         chroma = torch.full((batch_size, self.chroma.shape[2]), _NULL_CHROMA)
-        while True:
-            label = draw_label(rng)
-            if label.jangdan is None:
-                continue
-            row = _row(label, texts, rng)
-            waiting[len(row.ids)].append(row)
-            if len(waiting[len(row.ids)]) == batch_size:
-                rows = waiting.pop(len(row.ids))
-                known = _known(rows, [0.0] * batch_size, n_frames, self.frame_hz)
-                yield Batch(
-                    codes,
-                    chroma,
-                    tuple(row.ids for row in rows),
-                    torch.ones(batch_size, dtype=torch.bool),
-                    codes,
-                    known,
-                )
+        with_text = torch.ones(batch_size, dtype=torch.bool)
+
+        def rows() -> Iterator[_Row]:
+            while True:
+                if (label := draw_label(rng)).jangdan:
+                    yield _row(label, texts, rng)
+
+        for some in _of_one_length(rows(), batch_size):
+            known = _known(some, [0.0] * batch_size, n_frames, self.frame_hz)
+            yield Batch(codes, chroma, tuple(row.ids for row in some), with_text, known=known)
 
     def fixed(self, texts: Texts, batch_size: int, n_batches: int) -> list[Batch]:
         """The same batches each time, with text and melody."""
@@ -126,7 +119,7 @@ class Examples:
             made += [self._batch(rows[i : i + batch_size], None) for i in range(0, len(rows), batch_size)]
         return sorted(made, key=lambda batch: -len(batch.ids))[:n_batches]
 
-    def _batch(self, rows: list["_Row"], rng: np.random.Generator | None) -> Batch:
+    def _batch(self, rows: list[_Row], rng: np.random.Generator | None) -> Batch:
         """rng None: nothing is left out, and the melody is the mix's."""
         indices = [row.index for row in rows]
         chroma = np.stack([self.chroma[i, rng.integers(len(MELODIES)) if rng else 0] for i in indices])
@@ -169,6 +162,15 @@ def _row(label: Label, texts: Texts, rng: np.random.Generator, index: int = -1) 
     said = label if rng.random() >= _MISSED else replace(label, bpm=label.bpm * rng.uniform(1 - _BY, 1 + _BY))
     text = describe(said, rng)
     return _Row(label, text, tuple(texts.ids(text)), index)
+
+
+def _of_one_length(rows: Iterator[_Row], batch_size: int) -> Iterator[list[_Row]]:
+    """Rows whose descriptions have the same number of tokens, as soon as there are enough."""
+    waiting: dict[int, list[_Row]] = defaultdict(list)
+    for row in rows:
+        waiting[len(row.ids)].append(row)
+        if len(waiting[len(row.ids)]) == batch_size:
+            yield waiting.pop(len(row.ids))
 
 
 def _known(rows: list[_Row], first_pulses: Sequence[float], n_frames: int, frame_hz: float) -> Known:
