@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from comfyui_musicgen.training import auxiliary, muon, pieces, runs
-from comfyui_musicgen.training.jangdan import JANGDAN
+from comfyui_musicgen.training.jangdan import JANGDAN, STROKES
 from comfyui_musicgen.training.pieces import clip, start
 
 
@@ -26,6 +27,11 @@ def test_the_pulse_that_is_taught_is_the_one_that_is_struck():
             pulse = known[0, frame] - first
             if known[0, frame] != known[0, frame - 1] and pulse in strokes:
                 assert min(abs(time - frame / 50) for time in times) < 0.04
+        struck = np.flatnonzero(known[3])
+        assert len(struck) and set(known[3][struck]) <= set(range(1, 1 + len(STROKES)))
+        begins = [frame for frame in struck if frame > 2 and known[0, frame] != known[0, frame - 1]]
+        light = [frame for frame in begins if min(abs(hit.time_s - frame / 50) for hit in played.hits) > 0.04]
+        assert len(light) <= 0.4 * len(begins), "some light strokes are left out"
         assert known[1].min() == 0 and (known[1] < auxiliary.FRAME_TARGETS["until"][0]).all()
     assert made > 5
 
@@ -35,16 +41,24 @@ def test_what_is_not_known_is_not_taught():
     alone = pieces.Label("none", True, "hwimori", 200.0, None, None, None)
     assert (auxiliary.frame_targets(scale, 0.0, 50, 50.0)[:2] == auxiliary.NOTHING).all()
     assert (auxiliary.frame_targets(alone, 0.0, 50, 50.0)[2] == auxiliary.NOTHING).all()
+    tones = np.array([4, 7, 9])
+    assert (auxiliary.frame_targets(alone, 0.0, 50, 50.0, tones)[4] == auxiliary.NOTHING).all()
+    assert (auxiliary.frame_targets(scale, 0.0, 50, 50.0)[4] == auxiliary.NOTHING).all()
+    assert auxiliary.frame_targets(scale, 0.0, 8, 50.0, tones)[4].tolist() == [4, 4, 7, 7, 7, 7, 9, 9]
+    assert not auxiliary.frame_targets(scale, 0.0, 50, 50.0)[3].any()
+    assert not auxiliary.frame_targets(replace(alone, buk=False), 0.0, 50, 50.0)[3].any()
     assert auxiliary.text_targets(scale, "major scale") == (auxiliary.NOTHING, auxiliary.NOTHING)
     slow, fast = (
         auxiliary.text_targets(replace(alone, bpm=bpm), f"hwimori, {bpm:.0f} bpm")[1] for bpm in (190.0, 210.0)
     )
     assert fast - slow in (3, 4)
     heads = auxiliary.Auxiliary(8, 8)
-    known = auxiliary.Known(torch.full((1, 3, 4), auxiliary.NOTHING), torch.full((1, 2), auxiliary.NOTHING))
+    known = auxiliary.Known(
+        torch.full((1, len(auxiliary.FRAME_TARGETS), 4), auxiliary.NOTHING), torch.full((1, 2), auxiliary.NOTHING)
+    )
     for last in (None, torch.randn(1, 7, 8)):
         assert heads(torch.randn(1, 7, 8), last, torch.randn(1, 3, 8), known)[0] == 0
-    assert not auxiliary.near_pulses(known).any()
+    assert (auxiliary.code_weights(known) == 1).all()
 
 
 def test_means_are_of_what_came_since_the_last():

@@ -189,13 +189,20 @@ def test_batches_for_training_hide_parts_and_those_for_measuring_nothing(shards,
     assert 0.02 < changed.float().mean() < 0.9
     assert (batch.shown == HIDDEN).any() and ((batch.shown != HIDDEN).all(dim=1) & changed).any()
     assert read.fixed(texts, 2, 1)[0].shown is None
+    for codes_, known in zip(batch.codes.numpy(), batch.known.frames.numpy(), strict=True):
+        (index,) = np.flatnonzero((read.codes == codes_).all(axis=(1, 2)))
+        taught = set(known[4].tolist()) - {auxiliary.NOTHING}  # the line itself, whatever the batch is conditioned on
+        assert taught <= set(read.chroma[index, 1].tolist())
+        assert bool(taught) == (read.labels[index].mode is not None)
 
 
-def test_frames_where_pulses_begin_weigh_more(tokenizer):
-    known = torch.full((1, 3, 12), auxiliary.NOTHING)
+def test_frames_where_pulses_begin_weigh_more_and_strokes_most(tokenizer):
+    known = torch.full((1, len(auxiliary.FRAME_TARGETS), 12), auxiliary.NOTHING)
     known[0, 0] = torch.tensor([5] * 6 + [6] * 6)
+    known[0, 3] = torch.tensor([0] * 6 + [2] * 2 + [0] * 4)
     known = auxiliary.Known(known, torch.full((1, 2), auxiliary.NOTHING))
-    assert auxiliary.near_pulses(known)[0].tolist() == [f in (0, 1, 5, 6, 7) for f in range(12)]
+    weights = auxiliary.code_weights(known)[0]
+    assert weights.tolist() == [4, 4, 1, 1, 1, 6, 6, 6, 1, 1, 1, 1]
     small = model(tokenizer, 64, 2, 1)
     codes_ = torch.randint(32, (1, 4, 12), generator=torch.Generator().manual_seed(1))
     chroma_ = torch.zeros(1, small.config.melody.n_frames, dtype=torch.long)
@@ -204,7 +211,6 @@ def test_frames_where_pulses_begin_weigh_more(tokenizer):
         losses, logits = small(batch), small.logits(small.prefix(batch), delay(codes_, (0, 1, 2, 3), 32)[..., :-1])
     for k in range(4):
         each = torch.nn.functional.cross_entropy(logits[0, k, k : k + 12], codes_[0, k], reduction="none")
-        weights = 1.0 + 3 * auxiliary.near_pulses(known)[0]
         assert torch.isclose(losses.codebooks[k], each.mean(), atol=1e-4)
         assert torch.isclose(losses.weighted[k], (each * weights).sum() / weights.sum(), atol=1e-4)
 
@@ -215,7 +221,8 @@ def test_lessons_are_of_the_beat_alone_and_are_learnt(shards, tokenizer):
     data = Examples.read(shards, "train").lessons(Texts(tokenizer), 4, 0)
     batch = next(data)
     assert (batch.codes == HIDDEN).all() and batch.with_text.all() and not batch.chroma.any()
-    assert (batch.known.frames[:, :2] != auxiliary.NOTHING).all()
+    assert (batch.known.frames[:, :2] != auxiliary.NOTHING).all() and batch.known.frames[:, 3].any()
+    assert (batch.known.frames[:, 4] == auxiliary.NOTHING).all(), "no clip, no melody"
     heads, last = trainer.model.lm.heads.weight.clone(), trainer.model.lm.layers[2].up.weight.clone()
     one = [trainer.lesson(batch)["lesson"] for _ in range(40)]
     assert one[-1] < 0.85 * one[0]

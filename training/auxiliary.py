@@ -1,4 +1,5 @@
-"""What else a model in training must know: where in the cycle each frame is, its key, and what the text asks for.
+"""What else a model in training must know: the beat, the strokes, the key and the tone of each frame, and what the text
+asks for.
 
 From codes alone a small model is slow to find the beat: a stroke is a few codes among the hundreds of every second. The
 synthesizer knows it, so a layer inside the language model is asked for it, and the text encoder for the jangdan and the
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .jangdan import JANGDAN
+from .jangdan import JANGDAN, STROKES, Jangdan
 from .modes import MODES, OCTAVE, SCALES
 from .pieces import Label
 
@@ -27,8 +28,17 @@ _FIRST_PULSES = dict(
 _N_PULSES = sum(jangdan.n_pulses for jangdan in JANGDAN.values())
 _N_UNTIL = 36  # frames until the next pulse: the slowest pulse is 33 frames long
 _TEMPO_STEP, _SLOWEST_BPM, _N_TEMPOS = 0.03, 28.0, 72
-FRAME_TARGETS = {"pulse": (_N_PULSES, 0.6), "until": (_N_UNTIL, 0.3), "key": (OCTAVE * len(_SCALES), 0.15)}
-TEXT_TARGETS = {"jangdan": (len(_RHYTHMS), 0.1), "tempo": (_N_TEMPOS, 0.1)}  # name: (how many classes, weight)
+FRAME_TARGETS = {  # name: (how many classes, weight)
+    "pulse": (_N_PULSES, 0.6),
+    "until": (_N_UNTIL, 0.3),
+    "key": (OCTAVE * len(_SCALES), 0.15),
+    "stroke": (1 + len(STROKES), 0.5),  # 0: the buk is not struck
+    "tone": (OCTAVE, 0.25),  # of the melody, as its chroma has it
+}
+_PULSE, _UNTIL, _KEY, _STROKE, _TONE = range(len(FRAME_TARGETS))
+_STRUCK_FRAMES = 2  # that a stroke counts for: the one in which it begins and the next
+_NEAR_PULSES, _NEAR_STROKES = 4, 6  # weight of codes there: a tenth of all, but what makes the rhythm
+TEXT_TARGETS = {"jangdan": (len(_RHYTHMS), 0.1), "tempo": (_N_TEMPOS, 0.1)}
 
 
 @dataclass(frozen=True)
@@ -39,25 +49,47 @@ class Known:
     texts: Tensor  # [B, len(TEXT_TARGETS)]
 
 
-def frame_targets(label: Label, first_pulse: float, n_frames: int, frame_hz: float) -> np.ndarray:
-    """[len(FRAME_TARGETS), T]: the pulse of its jangdan that sounds in each frame, the frames until the next, the key."""
+def frame_targets(
+    label: Label, first_pulse: float, n_frames: int, frame_hz: float, tones: np.ndarray | None = None
+) -> np.ndarray:
+    """[len(FRAME_TARGETS), T]: the pulse of its jangdan that sounds in each frame, the frames until the next, the key,
+    the stroke that the jangdan has there, the tone.
+
+    tones [F]: pitch classes of the melody over the same time, if it is known.
+    """
     result = np.full((len(FRAME_TARGETS), n_frames), NOTHING)
+    result[_STROKE] = 0
     if label.jangdan:
         jangdan = JANGDAN[label.jangdan]
         frames_per_pulse = jangdan.pulse_s(label.bpm) * frame_hz
         pulse = first_pulse + (np.arange(n_frames) + 0.5) / frames_per_pulse
-        result[0] = _FIRST_PULSES[label.jangdan] + pulse.astype(int) % jangdan.n_pulses
-        result[1] = (1 - pulse % 1) * frames_per_pulse
+        result[_PULSE] = _FIRST_PULSES[label.jangdan] + pulse.astype(int) % jangdan.n_pulses
+        result[_UNTIL] = (1 - pulse % 1) * frames_per_pulse
+        if label.buk:
+            begins = pulse % 1 * frames_per_pulse < _STRUCK_FRAMES
+            result[_STROKE] = begins * _strokes(jangdan)[pulse.astype(int) % jangdan.n_pulses]
     if label.mode:
-        result[2] = _SCALES.index(label.mode) * OCTAVE + label.tonic
+        result[_KEY] = _SCALES.index(label.mode) * OCTAVE + label.tonic
+        if tones is not None:
+            result[_TONE] = tones[((np.arange(n_frames) + 0.5) * (len(tones) - 1) / n_frames).round().astype(int)]
     return result
 
 
-def near_pulses(known: Known) -> Tensor:
-    """[B, T] bool: the frames around the beginning of a pulse, where strokes and tones begin or do not."""
-    pulses = known.frames[:, 0]
+def _strokes(jangdan: Jangdan) -> np.ndarray:
+    """[pulses of the cycle]: 0 or 1 + the stroke's place in STROKES."""
+    result = np.zeros(jangdan.n_pulses, int)
+    for stroke in jangdan.strokes:
+        result[stroke.pulse] = 1 + STROKES.index(stroke.name)
+    return result
+
+
+def code_weights(known: Known) -> Tensor:
+    """[B, T] of the codes of frames: more around the beginning of a pulse, where strokes and tones begin or do not."""
+    pulses = known.frames[:, _PULSE]
     begins = F.pad(pulses[:, 1:] != pulses[:, :-1], (1, 0), value=True) & (pulses != NOTHING)
-    return F.max_pool1d(begins[:, None].float(), 3, 1, 1)[:, 0] > 0
+    struck = begins & (known.frames[:, _STROKE] > 0)
+    near, near_strokes = (F.max_pool1d(where[:, None].float(), 3, 1, 1)[:, 0] > 0 for where in (begins, struck))
+    return 1.0 + (_NEAR_PULSES - 1) * near + (_NEAR_STROKES - _NEAR_PULSES) * near_strokes
 
 
 def text_targets(label: Label, text: str) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Batches for the language model: codes with a fresh description each time, and conditioning left out at random."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .text import Texts
 from .words import describe
 
 # Chances of what a clip is conditioned on. Most users give a text and no melody.
-_BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.4, 0.4, 0.1  # the rest: nothing
+_BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.45, 0.4, 0.07  # the rest: nothing
 # Codes follow from the codes before them so well that a model is slow to see what text and melody are good for, and
 # never learns to find back to them. So in some clips spans are hidden from it, or are another clip's; or so much is
 # hidden that only the text can tell the tempo.
@@ -26,6 +26,7 @@ HIDDEN = -1
 _WORN, _N_SPANS, _SPAN, _FOREIGN = 0.75, (2, 8), (3, 60), 0.4  # chance of it, how many, frames, chance of another clip
 _LONG, _ALL = 0.35, 0.6  # chance that instead of several short spans one long one is hidden; that it is everything
 _MISSED, _BY = 0.5, 0.04  # chance that a text names another tempo than the clip's, and by how much at most
+_MELODIC = MELODIES.index("melodic")
 _NULL_CHROMA = 0  # the pitch class that silence falls on, which stands for no melody
 
 
@@ -48,7 +49,7 @@ class _Row:
     label: Label
     text: str
     ids: tuple[int, ...]
-    index: int  # of the clip, if there is one
+    index: int | None  # of the clip, if there is one
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Examples:
                     yield _row(label, texts, rng)
 
         for some in _of_one_length(rows(), batch_size):
-            known = _known(some, [0.0] * batch_size, n_frames, self.frame_hz)
+            known = self._known(some, n_frames)
             yield Batch(codes, chroma, tuple(row.ids for row in some), with_text, known=known)
 
     def fixed(self, texts: Texts, batch_size: int, n_batches: int) -> list[Batch]:
@@ -137,8 +138,19 @@ class Examples:
             tuple(row.ids for row in rows),
             torch.from_numpy(with_text),
             torch.from_numpy(self._worn(codes, rng)) if rng else None,
-            _known(rows, [self.first_pulses[i] for i in indices], codes.shape[2], self.frame_hz),
+            self._known(rows, codes.shape[2]),
         )
+
+    def _known(self, rows: list[_Row], n_frames: int) -> Known:
+        frames = [
+            frame_targets(row.label, 0.0, n_frames, self.frame_hz)
+            if row.index is None
+            else frame_targets(
+                row.label, self.first_pulses[row.index], n_frames, self.frame_hz, self.chroma[row.index, _MELODIC]
+            )
+            for row in rows
+        ]
+        return Known(stacked(frames), stacked([text_targets(row.label, row.text) for row in rows]))
 
     def _worn(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """[B, K, T] with spans hidden, or as in other clips."""
@@ -158,7 +170,7 @@ class Examples:
         return shown
 
 
-def _row(label: Label, texts: Texts, rng: np.random.Generator, index: int = -1) -> _Row:
+def _row(label: Label, texts: Texts, rng: np.random.Generator, index: int | None = None) -> _Row:
     said = label if rng.random() >= _MISSED else replace(label, bpm=label.bpm * rng.uniform(1 - _BY, 1 + _BY))
     text = describe(said, rng)
     return _Row(label, text, tuple(texts.ids(text)), index)
@@ -171,13 +183,6 @@ def _of_one_length(rows: Iterator[_Row], batch_size: int) -> Iterator[list[_Row]
         waiting[len(row.ids)].append(row)
         if len(waiting[len(row.ids)]) == batch_size:
             yield waiting.pop(len(row.ids))
-
-
-def _known(rows: list[_Row], first_pulses: Sequence[float], n_frames: int, frame_hz: float) -> Known:
-    frames = [
-        frame_targets(row.label, first, n_frames, frame_hz) for row, first in zip(rows, first_pulses, strict=True)
-    ]
-    return Known(stacked(frames), stacked([text_targets(row.label, row.text) for row in rows]))
 
 
 def without_melody(batch: Batch) -> Batch:

@@ -12,12 +12,11 @@ from ..musicgen.config import LMConfig, ModelConfig
 from ..musicgen.lm import LM
 from ..musicgen.lm.delay import delay
 from ..musicgen.lm.transformer import sin_positions
-from .auxiliary import Auxiliary, near_pulses
+from .auxiliary import Auxiliary, code_weights
 from .examples import HIDDEN, Batch
 from .text import TextEncoder
 
 _MEAN_TEXT_TOKENS = 14  # of the descriptions, `</s>` included
-_NEAR_PULSES = 4  # weight of codes at the beginning of a pulse: a tenth of all, but what makes the rhythm
 _SHARPNESS = 1.5  # of the heads that start out following the melody
 
 
@@ -73,10 +72,10 @@ class MusicGen(nn.Module):
 
     def _weights(self, batch: Batch) -> Tensor:
         """Of the cells in the loss, [B, K, S]."""
-        near = torch.zeros_like(batch.codes, dtype=torch.bool)
+        of_frames = torch.ones(batch.codes.shape, device=batch.codes.device)
         if batch.known is not None:
-            near |= near_pulses(batch.known)[:, None]
-        return delay(torch.where(near, _NEAR_PULSES, 1), self.config.lm.delays, 1)[..., 1:].to(self.lm.device)
+            of_frames = of_frames * code_weights(batch.known)[:, None]
+        return delay(of_frames, self.config.lm.delays, 1)[..., 1:].to(self.lm.device)
 
     def logits(self, prefix: Tensor, codes: Tensor) -> Tensor:
         """What the engine's `LM.forward` gives for rows without padding: [B, P, D], [B, K, S] -> [B, K, S, c].
