@@ -10,13 +10,12 @@ Prints a table, asserts nothing.
 
 import argparse
 import json
-import os
-import resource
-import subprocess
 import sys
 import time
+from pathlib import Path
 
-from engines import load_pack
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from harness import Failed, in_turn, load_pack, machine, measured, peak_bytes
 
 RATE_HZ, HOP, K, SIZE, DIM, FILTERS, RATIOS = 32000, 640, 4, 2048, 128, 64, (8, 5, 4, 4)
 
@@ -96,7 +95,7 @@ def worker(arguments):
     result = {}
     with torch.no_grad():
         decode(codes[..., :100]), encode(wave[..., : 100 * HOP])
-        before = _memory(arguments.device)
+        before = peak_bytes(arguments.device)
         for name, run, value, expected in (
             ("decode", decode, codes, wave.shape),
             ("encode", encode, wave, codes.shape),
@@ -106,30 +105,15 @@ def worker(arguments):
             begun = time.perf_counter()
             made = run(value)  # the results are on the CPU, so this waits for the GPU
             result[name] = time.perf_counter() - begun
-            result[f"{name}_peak"] = _memory(arguments.device) - before
+            result[f"{name}_peak"] = peak_bytes(arguments.device) - before
             if made.shape != expected:
                 sys.exit(f"{name} made {list(made.shape)} instead of {list(expected)}")
     print(json.dumps(result))
 
 
-def _memory(device):
-    """Peak so far, in bytes."""
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def measure(engine, arguments, seconds):
-    command = [
-        sys.executable, __file__, "--worker", engine, "--device", arguments.device, "--seconds", str(seconds),
-        *(["--long"] if arguments.long else []),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{engine} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    options = ["--worker", engine, "--device", arguments.device, "--seconds", seconds]
+    return measured(__file__, *options, *(["--long"] if arguments.long else []))
 
 
 def main():
@@ -145,18 +129,15 @@ def main():
     elif arguments.long:
         report_long(arguments)
     else:
-        results = {engine: [] for engine in ENGINES}
-        for _ in range(arguments.rounds):
-            for engine in ENGINES:
-                results[engine].append(measure(engine, arguments, arguments.seconds))
-        report(results, arguments)
+        report(
+            in_turn(ENGINES, arguments.rounds, lambda engine: measure(engine, arguments, arguments.seconds)), arguments
+        )
 
 
 def about(arguments):
     import torch
 
-    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{os.cpu_count()} cores"
-    return f"{where}, torch {torch.__version__}, float32, random weights"
+    return f"{machine(arguments.device)}, torch {torch.__version__}, float32, random weights"
 
 
 def report(results, arguments):
@@ -185,4 +166,7 @@ def report_long(arguments):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Failed as error:
+        sys.exit(str(error))

@@ -9,19 +9,16 @@ equalizer; what 4 bands of 20 steps take is worked out from that. Every engine r
 """
 
 import argparse
-import importlib.util
 import json
-import os
-import platform
-import resource
-import subprocess
 import sys
 import time
 import types
 from pathlib import Path
 from unittest import mock
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from harness import Failed, in_turn, load_pack, machine, measured, peak_bytes, wait
+
 RATE_HZ, HOP, LATENT_DIM, N_BANDS, N_STEPS = 32000, 640, 128, 4, 20
 SHAPE = {
     "hidden": 48,
@@ -33,12 +30,6 @@ SHAPE = {
     "codec_dim": LATENT_DIM,
 }
 SCHEDULE = {"beta_t0": 1e-5, "beta_t1": 2.9e-2, "beta_exp": 7.5}
-
-
-def load_pack():
-    """The pack under an importable name, as ComfyUI would load it."""
-    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    sys.modules["pack"] = importlib.util.module_from_spec(spec)
 
 
 def native(device, precision):
@@ -113,13 +104,6 @@ def audiocraft(device, precision):
 ENGINES = {"native": native, "audiocraft": audiocraft}
 
 
-def wait(device):
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def worker(arguments):
     import torch
 
@@ -132,22 +116,16 @@ def worker(arguments):
     if arguments.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     steps, prepare, equalizer = run(latents, wave, arguments.steps)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    if arguments.device == "cuda":
-        peak = torch.cuda.max_memory_allocated()
+    peak = peak_bytes(arguments.device)
     print(json.dumps({"step": steps / arguments.steps, "prepare": prepare, "equalizer": equalizer, "peak": peak}))
 
 
 def measure(engine, precision, arguments, seconds=None, steps=None):
-    command = [
-        sys.executable, __file__, "--worker", engine, "--precision", precision, "--device", arguments.device,
-        "--seconds", str(seconds or arguments.seconds), "--steps", str(steps or arguments.steps),
-        *(["--long"] if arguments.long else []),
+    options = [
+        "--worker", engine, "--precision", precision, "--device", arguments.device,
+        "--seconds", seconds or arguments.seconds, "--steps", steps or arguments.steps,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{engine} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return measured(__file__, *options, *(["--long"] if arguments.long else []))
 
 
 def main():
@@ -167,20 +145,13 @@ def main():
         report_long(arguments)
     else:
         contenders = [("audiocraft", "float32"), *(("native", precision) for precision in arguments.precisions)]
-        results = {contender: [] for contender in contenders}
-        for _ in range(arguments.rounds):
-            for contender in contenders:
-                results[contender].append(measure(*contender, arguments))
-        report(results, arguments)
+        report(in_turn(contenders, arguments.rounds, lambda contender: measure(*contender, arguments)), arguments)
 
 
 def about(arguments):
     import torch
 
-    where = (
-        torch.cuda.get_device_name() if arguments.device == "cuda" else f"{os.cpu_count()} cores {platform.machine()}"
-    )
-    return f"{where}, torch {torch.__version__}, random weights"
+    return f"{machine(arguments.device)}, torch {torch.__version__}, random weights"
 
 
 def report(results, arguments):
@@ -210,4 +181,7 @@ def report_long(arguments):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Failed as error:
+        sys.exit(str(error))

@@ -5,22 +5,11 @@ Each builder returns (run, lm): run(frames, prompt_frames, on_step) writes `fram
 """
 
 import contextlib
-import importlib.util
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from harness import load_pack
+
 SIZES = {"tiny": (256, 4, 4), "small": (1024, 16, 24), "medium": (1536, 24, 48), "large": (2048, 32, 48)}
 N_TEXT, CFG, TOP_K, CARD, K, RATE_HZ = 12, 3.0, 250, 2048, 4, 50
-
-
-def load_pack():
-    """The pack under an importable name, as ComfyUI would load it."""
-    if "pack" not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            "pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-        )
-        sys.modules["pack"] = importlib.util.module_from_spec(spec)
 
 
 def native_lm(size, precision, device="cpu", scale=0.02):

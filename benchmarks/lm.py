@@ -12,35 +12,17 @@ of music. Peak memory on a CPU is what comes on top of Python and its libraries.
 import argparse
 import itertools
 import json
-import os
 import platform
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from engines import CFG, ENGINES, N_TEXT, RATE_HZ, SIZES
+from harness import Failed, in_turn, machine, measured, peak_bytes, wait
 
 RESULTS = Path(__file__).resolve().parent / "results"
-
-
-def peak_bytes():
-    """The most memory that this process has had. (Linux counts a parent's into ru_maxrss.)"""
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def wait(device):
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def worker(engine, size, batch, seconds, steps, precision, device):
@@ -70,8 +52,7 @@ def worker(engine, size, batch, seconds, steps, precision, device):
         wait(device)
     again = marks[0][1] - begun
     if device == "cuda":  # progress comes every 25 steps there
-        speed = (marks[-1][0] - marks[0][0]) / (time.perf_counter() - marks[0][1])
-        peak = torch.cuda.max_memory_allocated()
+        speed, peak = (marks[-1][0] - marks[0][0]) / (time.perf_counter() - marks[0][1]), peak_bytes(device)
     else:
         speed = 1 / statistics.median(late[1] - early[1] for early, late in itertools.pairwise(marks[2:]))
         peak = peak_bytes() - libraries
@@ -105,12 +86,11 @@ def floor(size, batch, seconds, precision, device):
 
 
 def measure(arguments, *what):
-    command = [sys.executable, __file__, "--worker", *map(str, what), "--device", arguments.device]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"{what} failed:\n{done.stderr[-1500:]}", file=sys.stderr)
+    try:
+        return measured(__file__, "--worker", *what, "--device", arguments.device)
+    except Failed as error:
+        print(error, file=sys.stderr)
         return None
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def main():
@@ -146,31 +126,23 @@ def head(arguments):
     import torch
     import transformers
 
-    name = torch.cuda.get_device_name() if arguments.device == "cuda" else processor()
     return [
-        f"# Decoding, {name}", "", time.strftime("%Y-%m-%d") + f"; torch {torch.__version__}, transformers "
+        f"# Decoding, {machine(arguments.device)}", "", time.strftime("%Y-%m-%d") + f"; torch {torch.__version__}, transformers "
         f"{transformers.__version__}, audiocraft 1.3.0, Python {platform.python_version()}; guidance {CFG:g}; median of "
         f"{arguments.rounds} rounds of {arguments.steps} steps", "", f"`python benchmarks/lm.py {' '.join(sys.argv[1:])}`",
     ]  # fmt: skip
-
-
-def processor():
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
-    kinds = [kind for kind in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if kind in flags]
-    return f"{os.cpu_count()} cores, {names[0] if names else platform.machine()} ({', '.join(kinds)})"
 
 
 def table(arguments, size, batch, seconds, bytes_a_second):
     reference = "float16" if arguments.device == "cuda" else "float32"
     contenders = [("audiocraft", reference), ("transformers", reference)]
     contenders += [("native", precision) for precision in arguments.precisions]
-    runs = {contender: [] for contender in contenders}
-    for _ in range(arguments.rounds):
-        for engine, precision in contenders:
-            made = measure(arguments, engine, size, batch, seconds, arguments.steps, precision)
-            runs[engine, precision] += [made] if made else []
+    runs = in_turn(
+        contenders,
+        arguments.rounds,
+        lambda contender: measure(arguments, contender[0], size, batch, seconds, arguments.steps, contender[1]),
+    )
+    runs = {contender: [run for run in made if run] for contender, made in runs.items()}
     speeds = {key: statistics.median(run["speed"] for run in made) for key, made in runs.items() if made}
     lines = ["", f"## {size}, batch {batch}, {seconds:g} s", ""]
     lines.append("| engine | precision | steps/s | over audiocraft | over transformers | step over the floor | prompt to first "

@@ -8,18 +8,16 @@ Prints a table, asserts nothing.
 """
 
 import argparse
-import importlib.util
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from harness import Failed, in_turn, load_pack, machine, measured, peak_bytes
+
 # Width, heads, layers, filters of the codec. "2gb" is half a medium model, 2.1 GB in audiocraft's float16.
 SIZES = {
     "tiny": (128, 4, 4, 8),
@@ -27,12 +25,6 @@ SIZES = {
     "2gb": (1536, 24, 24, 64),
     "medium": (1536, 24, 48, 64),
 }
-
-
-def load_pack():
-    """The pack under an importable name, as ComfyUI would load it."""
-    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    sys.modules["pack"] = importlib.util.module_from_spec(spec)
 
 
 def write(size, folder):
@@ -46,6 +38,7 @@ def write(size, folder):
     original = write_toy(folder / "original", dim=dim, n_heads=heads, n_layers=layers, n_filters=filters)
     checkpoint = open_checkpoint(original)
     convert(checkpoint, folder / "converted.safetensors", text_encoder=find_text_encoder(checkpoint, []))
+    print("{}")
 
 
 def warm(path):
@@ -86,35 +79,25 @@ def worker(engine, path, precision):
     for module in (loaded.model, loaded.conditioner, loaded.codec):
         for tensor in [*module.parameters(), *module.buffers()]:
             tensors[tensor.data_ptr()] = tensor.nbytes
-    print(json.dumps({"seconds": seconds, "peak": status("VmHWM") - before, "weights": sum(tensors.values())}))
-
-
-def status(field):
-    """Bytes that Linux tells of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
+    print(json.dumps({"seconds": seconds, "peak": peak_bytes() - before, "weights": sum(tensors.values())}))
 
 
 def reset_peak():
     """Forget the highest use of memory so far; returns the present one."""
     Path("/proc/self/clear_refs").write_text("5")
-    return status("VmRSS")
+    return peak_bytes()
 
 
 def measure(engine, path, precision):
-    command = [sys.executable, __file__, "--worker", engine, "--path", str(path), "--precision", precision]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        sys.exit(f"{engine} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    options = ["--worker", engine, "--path", path, "--precision", precision]
+    return measured(__file__, *options, environment={"HF_HUB_OFFLINE": "1"})
 
 
 def report(results, size, rounds, files):
     import torch
 
-    print(f"{size}: original {files[0] / 1e9:.2f} GB, converted {files[1] / 1e9:.2f} GB; {os.cpu_count()} cores "
-          f"{platform.machine()}, torch {torch.__version__}; median of {rounds} rounds")  # fmt: skip
+    print(f"{size}: original {files[0] / 1e9:.2f} GB, converted {files[1] / 1e9:.2f} GB; {machine('cpu')}, "
+          f"torch {torch.__version__}; median of {rounds} rounds")  # fmt: skip
     base = statistics.median(run["seconds"] for run in results["audiocraft", "original", "float32"])
     print("| engine | file | precision | seconds | times as fast | weights, MB | peak memory over weights |")
     print("|---|---|---|---|---|---|---|")
@@ -144,19 +127,23 @@ def main():
     if not Path("/proc/self/clear_refs").exists():
         sys.exit("peak memory is read as Linux tells it")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        command = [sys.executable, __file__, "--worker", "write", "--size", arguments.size, "--path", name]
-        subprocess.run(command, check=True)
+        measured(__file__, "--worker", "write", "--size", arguments.size, "--path", name)
         files = {"original": Path(name) / "original", "converted": Path(name) / "converted.safetensors"}
         contenders = [("audiocraft", "original", "float32")]
         contenders += [("native", file, precision) for file in files for precision in arguments.precisions]
-        results = {contender: [] for contender in contenders}
-        for _ in range(arguments.rounds):
-            for engine, file, precision in contenders:
-                warm(files[file])
-                results[engine, file, precision].append(measure(engine, files[file], precision))
+
+        def measure_warm(contender):
+            engine, file, precision = contender
+            warm(files[file])
+            return measure(engine, files[file], precision)
+
+        results = in_turn(contenders, arguments.rounds, measure_warm)
         sizes = [sum(f.stat().st_size for f in [files["original"], *files["original"].rglob("*")] if f.is_file())]
         report(results, arguments.size, arguments.rounds, [*sizes, files["converted"].stat().st_size])
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Failed as error:
+        sys.exit(str(error))
