@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from comfyui_musicgen.training import auxiliary, muon, pieces, runs
+from comfyui_musicgen.training import auxiliary, muon, pieces, rollouts, runs
 from comfyui_musicgen.training.jangdan import JANGDAN, STROKES
 from comfyui_musicgen.training.pieces import clip, start
 
@@ -111,3 +111,16 @@ def test_the_log_is_a_table(tmp_path):
     log.write({"step": 1, "loss": 0.5})
     log.write({"step": 2, "loss": 0.25})
     assert (tmp_path / "log.csv").read_text().split() == ["step,loss", "1,0.5", "2,0.25"]
+
+
+def test_of_its_own_music_the_last_of_the_same_kind_is_shown():
+    kept, rng = rollouts.Rollouts(), np.random.default_rng(0)
+    slow = pieces.Label("voice", True, "jungmori", 86.0, "ujo", 1, "deep")
+    for number in range(10):
+        kept.add([slow, replace(slow, bpm=96.0)], np.full((2, 4, 8), number) + np.array([0, 100])[:, None, None])
+    for other in ({"mode": "pyeongjo", "tonic": 4}, {"register": "high"}):
+        found = {int(kept.like(replace(slow, **other), rng)[0, 0]) for _ in range(100)}
+        assert found <= set(range(10)) and len(found) > 3 and max(found) == 9, "the same beat, the last ones"
+    assert len(kept) < 20
+    for other in ({"bpm": 90.0}, {"buk": False}, {"instrument": "daegeum"}, {"jangdan": "hwimori"}):
+        assert kept.like(replace(slow, **other), rng) is None

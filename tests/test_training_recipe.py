@@ -1,5 +1,6 @@
 """The recipe, at toy sizes: a codec learns, its codes teach a language model, and the engine opens what comes out."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from comfyui_musicgen.training.model import MusicGen
 from comfyui_musicgen.training.pieces import clip, start
 from comfyui_musicgen.training.quantization import QuantizerTraining
 from comfyui_musicgen.training.recipe import CODEC, model_config
+from comfyui_musicgen.training.rollouts import Rollouts
 from comfyui_musicgen.training.spectral import mel_distance, si_sdr_db
 from comfyui_musicgen.training.text import Texts, t5_table
 
@@ -229,6 +231,33 @@ def test_lessons_are_of_the_beat_alone_and_are_learnt(shards, tokenizer):
     assert trainer.step == 40 and trainer.audio_s == 0, "no clip was heard"
     assert torch.equal(heads, trainer.model.lm.heads.weight), "the heads of the codes are not taught by it"
     assert torch.equal(last, trainer.model.lm.layers[2].up.weight), "nor the layers above the one that is asked"
+
+
+def test_its_own_music_is_seen_where_the_text_tells_the_beat_and_never_to_be_predicted(shards, tokenizer):
+    plan = lm.LMTraining(dim=64, n_heads=2, n_layers=2, batch_size=2)
+    trainer = lm.Trainer(model_config(64, 2, 2, TINY), plan, tokenizer, torch.device("cpu"))
+    read, texts, kept = Examples.read(shards, "train"), Texts(tokenizer), Rollouts()
+    labels, asked = zip(*itertools.islice(read.tasks(texts, 0), 3), strict=True)
+    assert all(label.jangdan for label in labels) and not any(batch.chroma.any() for batch in asked)
+    written = trainer.write(asked, 5)
+    assert written.shape == (3, *read.codes.shape[1:]) and written.max() < TINY.codebook_size
+    assert torch.equal(written, trainer.write(asked, 5)) and not torch.equal(written, trainer.write(asked, 6))
+    trainer.train_step(next(read.batches(texts, 2, 0)))  # nothing that was made in writing is in the way
+
+    mark = 31  # stands out: no clip is made of one code alone
+    for label in filter(lambda label: label.jangdan, read.labels):
+        kept.add([label], np.full((1, *read.codes.shape[1:]), mark))
+    seen = 0
+    for batch in itertools.islice(read.batches(texts, 2, 0, kept), 60):
+        for row in range(2):
+            (index,) = np.flatnonzero((read.codes == batch.codes[row].numpy()).all(axis=(1, 2)))
+            if (batch.shown[row] == mark).all(dim=0)[-1]:
+                seen += 1
+                assert batch.with_text[row] and read.first_pulses[index] == 0 and read.labels[index].jangdan
+    assert seen > 5
+    lessons = list(itertools.islice(read.lessons(texts, 2, 0, kept), 200))
+    assert all((batch.codes == HIDDEN).all() for batch in lessons)
+    assert {True, False} == {bool((row == HIDDEN).all()) for batch in lessons for row in batch.shown}
 
 
 def test_codes_of_another_synthesizer_are_refused(shards, monkeypatch):

@@ -83,13 +83,17 @@ def _strokes(jangdan: Jangdan) -> np.ndarray:
     return result
 
 
-def code_weights(known: Known) -> Tensor:
-    """[B, T] of the codes of frames: more around the beginning of a pulse, where strokes and tones begin or do not."""
+def code_weights(known: Known, of_strokes: Tensor | None = None) -> Tensor:
+    """[B, T] of the codes of frames: more around the beginning of a pulse, where strokes and tones begin or do not.
+
+    of_strokes [B]: rows in which nothing counts but frames around strokes.
+    """
     pulses = known.frames[:, _PULSE]
     begins = F.pad(pulses[:, 1:] != pulses[:, :-1], (1, 0), value=True) & (pulses != NOTHING)
     struck = begins & (known.frames[:, _STROKE] > 0)
     near, near_strokes = (F.max_pool1d(where[:, None].float(), 3, 1, 1)[:, 0] > 0 for where in (begins, struck))
-    return 1.0 + (_NEAR_PULSES - 1) * near + (_NEAR_STROKES - _NEAR_PULSES) * near_strokes
+    weights = 1.0 + (_NEAR_PULSES - 1) * near + (_NEAR_STROKES - _NEAR_PULSES) * near_strokes
+    return weights if of_strokes is None else weights * (near_strokes | ~of_strokes[:, None])
 
 
 def text_targets(label: Label, text: str) -> tuple[int, int]:

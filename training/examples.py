@@ -14,6 +14,7 @@ from .auxiliary import Known, frame_targets, stacked, text_targets
 from .codes import MELODIES, read_shard
 from .pieces import Label, draw_label, start
 from .recipe import CLIP_S
+from .rollouts import Rollouts
 from .text import Texts
 from .words import describe
 
@@ -25,6 +26,7 @@ _BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.45, 0.4, 0.07  # the rest: nothing
 HIDDEN = -1
 _WORN, _N_SPANS, _SPAN, _FOREIGN = 0.75, (2, 8), (3, 60), 0.4  # chance of it, how many, frames, chance of another clip
 _LONG, _ALL = 0.35, 0.6  # chance that instead of several short spans one long one is hidden; that it is everything
+_OWN, _OWN_IN_LESSONS = 0.3, 0.5  # chance that a row whose text names the tempo shows the model's own music
 _MISSED, _BY = 0.5, 0.04  # chance that a text names another tempo than the clip's, and by how much at most
 _MELODIC = MELODIES.index("melodic")
 _NULL_CHROMA = 0  # the pitch class that silence falls on, which stands for no melody
@@ -40,6 +42,7 @@ class Batch:
     with_text: Tensor  # [B] bool: False = zeros in place of the text, as in the null rows of guidance
     shown: Tensor | None = None  # [B, K, T] what is seen of the codes, HIDDEN where nothing is; None: all
     known: Known | None = None  # what else is known of the clips
+    of_strokes: Tensor | None = None  # [B] bool: rows of which nothing but the strokes can be told from what is seen
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,10 @@ class _Row:
     text: str
     ids: tuple[int, ...]
     index: int | None  # of the clip, if there is one
+
+    @property
+    def names_tempo(self) -> bool:
+        return "bpm" in self.text
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,8 @@ class Examples:
             tuple(first_pulse for _, first_pulse in starts), codes.shape[2] / CLIP_S,
         )  # fmt: skip
 
-    def batches(self, texts: Texts, batch_size: int, seed: int) -> Iterator[Batch]:
-        """Endless; every clip once before any comes again."""
+    def batches(self, texts: Texts, batch_size: int, seed: int, rollouts: Rollouts | None = None) -> Iterator[Batch]:
+        """Endless; every clip once before any comes again. `rollouts`: seen in place of some clips, as they come."""
         rng = np.random.default_rng(seed)
 
         def rows() -> Iterator[_Row]:
@@ -89,11 +96,11 @@ class Examples:
                     yield _row(self.labels[index], texts, rng, index)
 
         for some in _of_one_length(rows(), batch_size):
-            yield self._batch(some, rng)
+            yield self._batch(some, rng, rollouts or Rollouts())
 
-    def lessons(self, texts: Texts, batch_size: int, seed: int) -> Iterator[Batch]:
+    def lessons(self, texts: Texts, batch_size: int, seed: int, rollouts: Rollouts | None = None) -> Iterator[Batch]:
         """Endless batches of the beat alone: texts of jangdan that no clip need play, and their pulses from the start of a
-        cycle. All codes are hidden, and are not to be predicted."""
+        cycle. Codes are not to be predicted; all are hidden, or as in `rollouts`."""
         rng = np.random.default_rng([seed, 1])
         n_codebooks, n_frames = self.codes.shape[1:]
         codes = torch.full((batch_size, n_codebooks, n_frames), HIDDEN)
@@ -106,8 +113,25 @@ class Examples:
                     yield _row(label, texts, rng)
 
         for some in _of_one_length(rows(), batch_size):
-            known = self._known(some, n_frames)
-            yield Batch(codes, chroma, tuple(row.ids for row in some), with_text, known=known)
+            shown = codes.numpy().copy()
+            for row, made in enumerate(some):
+                if rollouts and made.names_tempo and rng.random() < _OWN_IN_LESSONS:
+                    own = rollouts.like(made.label, rng)
+                    shown[row] = HIDDEN if own is None else own
+            yield Batch(
+                codes, chroma, tuple(row.ids for row in some), with_text,
+                torch.from_numpy(shown), self._known(some, n_frames),
+            )  # fmt: skip
+
+    def tasks(self, texts: Texts, seed: int) -> Iterator[tuple[Label, Batch]]:
+        """Endless: what to write for `Rollouts`. A label, and a batch of one text that names its tempo, without a clip."""
+        rng = np.random.default_rng([seed, 2])
+        codes = torch.full((1, *self.codes.shape[1:]), HIDDEN)
+        chroma = torch.full((1, self.chroma.shape[2]), _NULL_CHROMA)
+        while True:
+            row = _row(draw_label(rng), texts, rng)
+            if row.label.jangdan and row.names_tempo:
+                yield row.label, Batch(codes, chroma, (row.ids,), torch.ones(1, dtype=torch.bool))
 
     def fixed(self, texts: Texts, batch_size: int, n_batches: int) -> list[Batch]:
         """The same batches each time, with text and melody."""
@@ -120,25 +144,33 @@ class Examples:
             made += [self._batch(rows[i : i + batch_size], None) for i in range(0, len(rows), batch_size)]
         return sorted(made, key=lambda batch: -len(batch.ids))[:n_batches]
 
-    def _batch(self, rows: list[_Row], rng: np.random.Generator | None) -> Batch:
+    def _batch(self, rows: list[_Row], rng: np.random.Generator | None, rollouts: Rollouts | None = None) -> Batch:
         """rng None: nothing is left out, and the melody is the mix's."""
         indices = [row.index for row in rows]
         chroma = np.stack([self.chroma[i, rng.integers(len(MELODIES)) if rng else 0] for i in indices])
         with_text = np.ones(len(rows), bool)
         codes = self.codes[indices].astype(np.int64)
+        of_strokes = np.zeros(len(rows), bool)
         if rng:
             kind = rng.choice(
                 4, size=len(rows), p=[_BOTH, _TEXT_ONLY, _MELODY_ONLY, 1 - _BOTH - _TEXT_ONLY - _MELODY_ONLY]
             )
             with_text = kind < 2
             chroma[(kind == 1) | (kind == 3)] = _NULL_CHROMA
+            shown = self._worn(codes, rng)
+            for row in np.flatnonzero(with_text):
+                of_strokes[row] = self._show_own(shown[row], rows[row], rollouts, rng)
+            # How a melody goes on cannot be told from another, or from nothing: that would only be learnt by heart.
+            of_strokes |= (shown == HIDDEN).all(axis=(1, 2))
+            of_strokes &= np.array([row.label.instrument != "none" for row in rows])
         return Batch(
             torch.from_numpy(codes),
             torch.from_numpy(chroma.astype(np.int64)),
             tuple(row.ids for row in rows),
             torch.from_numpy(with_text),
-            torch.from_numpy(self._worn(codes, rng)) if rng else None,
+            torch.from_numpy(shown) if rng else None,
             self._known(rows, codes.shape[2]),
+            torch.from_numpy(of_strokes),
         )
 
     def _known(self, rows: list[_Row], n_frames: int) -> Known:
@@ -151,6 +183,17 @@ class Examples:
             for row in rows
         ]
         return Known(stacked(frames), stacked([text_targets(row.label, row.text) for row in rows]))
+
+    def _show_own(self, shown: np.ndarray, row: _Row, rollouts: Rollouts, rng: np.random.Generator) -> bool:
+        """Whether [K, T] was filled, from its beginning or from a frame of its first half on: at times, if the text tells
+        the beat of all of it."""
+        if row.names_tempo and self.first_pulses[row.index] == 0 and rng.random() < _OWN:
+            own = rollouts.like(row.label, rng)
+            if own is not None:
+                first = rng.integers(2) * rng.integers(shown.shape[1] // 2)
+                shown[:, first:] = own[:, first:]
+                return True
+        return False
 
     def _worn(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """[B, K, T] with spans hidden, or as in other clips."""

@@ -1,6 +1,7 @@
 """Trains the language model with its text encoder on the codes of clips, in as many sittings as one likes."""
 
 import copy
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ..musicgen.config import ModelConfig
+from ..musicgen.lm import RowNoise, Sampling, Stream, generate_codes
 from . import runs
 from .codes import read_codebooks
 from .examples import Batch, Examples, without_melody, without_text
 from .model import MusicGen
 from .muon import Muon
 from .recipe import model_config
+from .rollouts import Rollouts
 from .text import Texts, t5_table, train_tokenizer
 
 CHECKPOINT = "lm.pt"
@@ -24,6 +27,9 @@ _MUON_RATE, _SMALL = 2.5, 32  # Muon's learning rate over AdamW's; matrices narr
 _WEIGHTS = (1.8, 1.0, 0.7, 0.5)  # of the codebooks: the first ones carry the music, the last ones noise
 # The beat is learnt first, and kept up with one lesson in so many steps.
 _FIRST_LESSONS, _LESSON_EVERY = 600, 6
+# From so many steps on, when its music is music, it writes some of its own now and then, and hears that too.
+_OWN_FROM, _OWN_EVERY, _OWN_PIECES, _OWN_AT_LEAST = 6000, 150, 24, 72
+_OWN_GUIDANCE, _OWN_TOP_K = 3.0, 250
 _LOG_STEPS, _MEASURE_S, _MEASURED_BATCHES = 25, 600.0, 6
 
 
@@ -75,6 +81,19 @@ class Trainer:
             made = self.model.lesson(batch)
         self._learn(made.auxiliary, self._learning_rate())
         return {"lesson": made.auxiliary.item(), "lesson_pulses": made.pulses.item()}
+
+    @torch.no_grad()
+    def write(self, tasks: list[Batch], seed: int) -> Tensor:
+        """Codes [B, K, T] that the averaged weights write to B batches of one text, sampled as users do."""
+        self.average.eval()
+        nothing, config = torch.zeros(0, self.config.lm.dim, device=self.device), self.config.lm
+        streams, null = (
+            [Stream(self.average.prefix(way(task))[0], nothing) for task in tasks]
+            for way in (lambda t: t, without_text)
+        )
+        noise = RowNoise(seed, len(tasks), config.n_codebooks, config.cardinality)
+        n_frames = tasks[0].codes.shape[2]
+        return generate_codes(self.average.lm, streams, null, n_frames, Sampling(_OWN_TOP_K), noise, _OWN_GUIDANCE)
 
     @torch.no_grad()
     def measure(self, batches: list[Batch]) -> dict[str, float]:
@@ -157,12 +176,17 @@ def train(out: Path, codes: Path, minutes: float, plan: LMTraining, resume: bool
     trainer.plan = replace(plan, dim=begun.dim, n_heads=begun.n_heads, n_layers=begun.n_layers)
     texts = Texts(trainer.tokenizer_json)
     examples = Examples.read(codes, "train")
-    data = examples.batches(texts, plan.batch_size, trainer.step)
-    lessons = examples.lessons(texts, plan.batch_size, trainer.step)
+    rollouts, tasks = Rollouts(), examples.tasks(texts, trainer.step)
+    data = examples.batches(texts, plan.batch_size, trainer.step, rollouts)
+    lessons = examples.lessons(texts, plan.batch_size, trainer.step, rollouts)
     check = Examples.read(codes, "held-out").fixed(texts, plan.batch_size, _MEASURED_BATCHES)
     begun_s, measured_s = trainer.audio_s, 0.0
     learnt, taught = runs.Means(), runs.Means()
     while not box.over:
+        few = len(rollouts) < _OWN_AT_LEAST
+        if trainer.step >= _OWN_FROM and (few or trainer.step % _OWN_EVERY == 0):
+            labels, asked = zip(*itertools.islice(tasks, _OWN_PIECES), strict=True)
+            rollouts.add(labels, trainer.write(asked, trainer.step + len(rollouts)).numpy())
         if trainer.step < _FIRST_LESSONS or trainer.step % _LESSON_EVERY == 0:
             taught.add(trainer.lesson(next(lessons)))
         else:

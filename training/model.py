@@ -51,30 +51,32 @@ class MusicGen(nn.Module):
                 self._follow_melody(layer, head, ahead, code_frames)
 
     def forward(self, batch: Batch) -> Losses:
-        config = self.config.lm
-        shown = batch.codes if batch.shown is None else batch.shown
-        shown = shown.masked_fill(shown == HIDDEN, config.cardinality)
-        inputs, targets = (delay(codes, config.delays, config.cardinality) for codes in (shown, batch.codes))
-        texts = self.text(batch.ids)
-        prefix = self._prefix(batch, texts)
-        logits, hidden, last = self._run(prefix, inputs[..., :-1].to(self.lm.device))
-        targets = targets[..., 1:].to(self.lm.device)
+        config, texts = self.config.lm, self.text(batch.ids)
+        logits, hidden, last = self._run(self._prefix(batch, texts), self._inputs(batch))
+        targets = delay(batch.codes, config.delays, config.cardinality)[..., 1:].to(self.lm.device)
         losses = F.cross_entropy(
             logits.flatten(0, 2), targets.flatten(), ignore_index=config.cardinality, reduction="none"
         )
         known = (targets != config.cardinality).float()
         losses = losses.view_as(known)
         plain, weighted = (
-            (losses * weight).sum(dim=(0, 2)) / weight.sum(dim=(0, 2))
+            (losses * weight).sum(dim=(0, 2)) / weight.sum(dim=(0, 2)).clamp(min=1)
             for weight in (known, known * self._weights(batch))
         )
         return Losses(plain, weighted, *self.auxiliary(hidden, last, texts, batch.known))
+
+    def _inputs(self, batch: Batch) -> Tensor:
+        """What is seen of the codes, delayed, [B, K, S]."""
+        config = self.config.lm
+        shown = batch.codes if batch.shown is None else batch.shown
+        shown = shown.masked_fill(shown == HIDDEN, config.cardinality)
+        return delay(shown, config.delays, config.cardinality)[..., :-1].to(self.lm.device)
 
     def _weights(self, batch: Batch) -> Tensor:
         """Of the cells in the loss, [B, K, S]."""
         of_frames = torch.ones(batch.codes.shape, device=batch.codes.device)
         if batch.known is not None:
-            of_frames = of_frames * code_weights(batch.known)[:, None]
+            of_frames = of_frames * code_weights(batch.known, batch.of_strokes)[:, None]
         return delay(of_frames, self.config.lm.delays, 1)[..., 1:].to(self.lm.device)
 
     def logits(self, prefix: Tensor, codes: Tensor) -> Tensor:
@@ -111,11 +113,10 @@ class MusicGen(nn.Module):
         return made.float().unflatten(-1, (config.n_codebooks, -1)).transpose(1, 2), hidden, last
 
     def lesson(self, batch: Batch) -> Losses:
-        """The auxiliary losses alone, of a batch whose codes are all hidden: only the layers that they need are run."""
-        config, texts = self.config.lm, self.text(batch.ids)
-        hidden = torch.full_like(batch.codes, config.cardinality, device=self.lm.device)
-        _, asked, _ = self._run(self._prefix(batch, texts), hidden, self._asked_layer)
-        nothing = asked.new_zeros(config.n_codebooks)
+        """The auxiliary losses alone: only the layers that they need are run."""
+        texts = self.text(batch.ids)
+        _, asked, _ = self._run(self._prefix(batch, texts), self._inputs(batch), self._asked_layer)
+        nothing = asked.new_zeros(self.config.lm.n_codebooks)
         return Losses(nothing, nothing, *self.auxiliary(asked, None, texts, batch.known))
 
     def prefix(self, batch: Batch) -> Tensor:
