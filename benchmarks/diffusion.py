@@ -17,7 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from harness import Failed, in_turn, load_pack, machine, measured, peak_bytes, wait
+from harness import FLOATS, Failed, in_turn, load_pack, machine, measured, peak_bytes, wait
 
 RATE_HZ, HOP, LATENT_DIM, N_BANDS, N_STEPS = 32000, 640, 128, 4, 20
 SHAPE = {
@@ -134,7 +134,7 @@ def main():
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--precisions", nargs="+", default=["float32"], help="of this engine")
+    parser.add_argument("--precisions", nargs="+", choices=FLOATS, default=["float32"], help="of this engine")
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--precision", default="float32", help=argparse.SUPPRESS)

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")  # of this engine
+FLOATS = PRECISIONS[:-1]
 
 
 class Failed(Exception):

@@ -6,7 +6,8 @@
 Random weights; see engines.py. A piece of 8 or 30 seconds is represented by the steps in its middle. Every engine runs
 in a process of its own, in turn, `rounds` times; the median counts. The floor of a step is the time to read all weights
 and the used part of the cache once, at the memory bandwidth that is measured in the same run; 50 steps are a second
-of music. Peak memory on a CPU is what comes on top of Python and its libraries. Prints tables, asserts nothing; --save keeps them in benchmarks/results/.
+of music. Peak memory on a CPU is what comes on top of Python and its libraries. Prints tables, asserts nothing; --save
+keeps them in benchmarks/results/.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from engines import CFG, ENGINES, N_TEXT, RATE_HZ, SIZES
-from harness import Failed, in_turn, machine, measured, peak_bytes, wait
+from harness import PRECISIONS, Failed, in_turn, machine, measured, peak_bytes, wait
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -101,7 +102,9 @@ def main():
     parser.add_argument("--steps", type=int, default=40, help="that are measured")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--precisions", nargs="+", default=["float32", "float16", "int8"], help="of this engine")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=["float32", "float16", "int8"], help="of this engine"
+    )
     parser.add_argument("--save", metavar="NAME", help="keep the table as benchmarks/results/NAME.md")
     parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from harness import Failed, in_turn, load_pack, machine, measured, peak_bytes
+from harness import PRECISIONS, Failed, in_turn, load_pack, machine, measured, peak_bytes
 
 # Width, heads, layers, filters of the codec. "2gb" is half a medium model, 2.1 GB in audiocraft's float16.
 SIZES = {
@@ -112,7 +112,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="2gb")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"], help="of this engine")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=["float32", "bfloat16"], help="of this engine"
+    )
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from engines import CARD, CFG, SIZES, K, native_lm
+from harness import PRECISIONS
 
 
 def main():
@@ -21,7 +22,7 @@ def main():
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--frames", type=int, default=1500, help="0: skip the sampled part")
-    parser.add_argument("--precisions", nargs="+", default=["float16", "bfloat16", "int8"])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["float16", "bfloat16", "int8"])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--scale", type=float, default=0.05, help="deviation of the random weights")
     arguments = parser.parse_args()

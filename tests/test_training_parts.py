@@ -46,6 +46,8 @@ def test_what_is_not_known_is_not_taught():
     assert (auxiliary.frame_targets(scale, 0.0, 50, 50.0)[4] == auxiliary.NOTHING).all()
     assert auxiliary.frame_targets(scale, 0.0, 8, 50.0, tones)[4].tolist() == [4, 4, 7, 7, 7, 7, 9, 9]
     assert not auxiliary.frame_targets(scale, 0.0, 50, 50.0)[3].any()
+    players = [set(auxiliary.frame_targets(label, 0.0, 50, 50.0)[5]) for label in (scale, alone)]
+    assert all(len(player) == 1 for player in players) and players[0] != players[1]
     assert not auxiliary.frame_targets(replace(alone, buk=False), 0.0, 50, 50.0)[3].any()
     assert auxiliary.text_targets(scale, "major scale") == (auxiliary.NOTHING, auxiliary.NOTHING)
     slow, fast = (

@@ -186,10 +186,12 @@ def test_hidden_frames_are_not_seen(tokenizer, monkeypatch):
 
 def test_batches_for_training_hide_parts_and_those_for_measuring_nothing(shards, tokenizer):
     read, texts = Examples.read(shards, "train"), Texts(tokenizer)
-    batch = next(read.batches(texts, 2, 0))
-    changed = (batch.shown != batch.codes).any(dim=1)
+    batches = list(itertools.islice(read.batches(texts, 2, 0), 6))
+    codes_, shown = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("codes", "shown"))
+    changed = (shown != codes_).any(dim=1)
     assert 0.02 < changed.float().mean() < 0.9
-    assert (batch.shown == HIDDEN).any() and ((batch.shown != HIDDEN).all(dim=1) & changed).any()
+    assert (shown == HIDDEN).any() and ((shown != HIDDEN).all(dim=1) & changed).any()
+    (batch, *_) = batches
     assert read.fixed(texts, 2, 1)[0].shown is None
     for codes_, known in zip(batch.codes.numpy(), batch.known.frames.numpy(), strict=True):
         (index,) = np.flatnonzero((read.codes == codes_).all(axis=(1, 2)))
@@ -205,6 +207,8 @@ def test_frames_where_pulses_begin_weigh_more_and_strokes_most(tokenizer):
     known = auxiliary.Known(known, torch.full((1, 2), auxiliary.NOTHING))
     weights = auxiliary.code_weights(known)[0]
     assert weights.tolist() == [4, 4, 1, 1, 1, 6, 6, 6, 1, 1, 1, 1]
+    of_strokes = auxiliary.code_weights(known, torch.tensor([True]))[0]
+    assert of_strokes.tolist() == [0] * 5 + [6] * 3 + [0] * 4
     small = model(tokenizer, 64, 2, 1)
     codes_ = torch.randint(32, (1, 4, 12), generator=torch.Generator().manual_seed(1))
     chroma_ = torch.zeros(1, small.config.melody.n_frames, dtype=torch.long)
@@ -233,15 +237,29 @@ def test_lessons_are_of_the_beat_alone_and_are_learnt(shards, tokenizer):
     assert torch.equal(last, trainer.model.lm.layers[2].up.weight), "nor the layers above the one that is asked"
 
 
+def test_what_is_learnt_last_is_heard_more_often(shards, tokenizer):
+    read, texts = Examples.read(shards, "train"), Texts(tokenizer)
+    hard = [{label.jangdan, label.instrument} & {"jinyangjo", "hwimori", "gayageum"} for label in read.labels]
+    assert 0 < sum(map(bool, hard)) < len(hard)
+    n_rows = sum(2 if some else 1 for some in hard)
+    heard = np.zeros(len(hard), int)
+    for batch in itertools.islice(read.batches(texts, 1, 0), n_rows):
+        (index,) = np.flatnonzero((read.codes == batch.codes[0].numpy()).all(axis=(1, 2)))
+        heard[index] += 1
+    assert heard.tolist() == [2 if some else 1 for some in hard], "each in its turn before any comes again"
+    asked = [label.jangdan for label, _ in itertools.islice(read.tasks(texts, 0), 400)]
+    assert asked.count("hwimori") > 1.3 * asked.count("jungmori")
+
+
 def test_its_own_music_is_seen_where_the_text_tells_the_beat_and_never_to_be_predicted(shards, tokenizer):
     plan = lm.LMTraining(dim=64, n_heads=2, n_layers=2, batch_size=2)
     trainer = lm.Trainer(model_config(64, 2, 2, TINY), plan, tokenizer, torch.device("cpu"))
     read, texts, kept = Examples.read(shards, "train"), Texts(tokenizer), Rollouts()
     labels, asked = zip(*itertools.islice(read.tasks(texts, 0), 3), strict=True)
     assert all(label.jangdan for label in labels) and not any(batch.chroma.any() for batch in asked)
-    written = trainer.write(asked, 5)
+    written = trainer.write(asked, 5, 3.0)
     assert written.shape == (3, *read.codes.shape[1:]) and written.max() < TINY.codebook_size
-    assert torch.equal(written, trainer.write(asked, 5)) and not torch.equal(written, trainer.write(asked, 6))
+    assert torch.equal(written, trainer.write(asked, 5, 3.0)) and not torch.equal(written, trainer.write(asked, 6, 3.0))
     trainer.train_step(next(read.batches(texts, 2, 0)))  # nothing that was made in writing is in the way
 
     mark = 31  # stands out: no clip is made of one code alone
@@ -254,6 +272,7 @@ def test_its_own_music_is_seen_where_the_text_tells_the_beat_and_never_to_be_pre
             if (batch.shown[row] == mark).all(dim=0)[-1]:
                 seen += 1
                 assert batch.with_text[row] and read.first_pulses[index] == 0 and read.labels[index].jangdan
+                assert bool(batch.of_strokes[row]) == (read.labels[index].instrument != "none")
     assert seen > 5
     lessons = list(itertools.islice(read.lessons(texts, 2, 0, kept), 200))
     assert all((batch.codes == HIDDEN).all() for batch in lessons)

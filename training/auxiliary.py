@@ -1,5 +1,5 @@
-"""What else a model in training must know: the beat, the strokes, the key and the tone of each frame, and what the text
-asks for.
+"""What else a model in training must know: the beat, the strokes, the key, the tone and the player of each frame, and what
+the text asks for.
 
 From codes alone a small model is slow to find the beat: a stroke is a few codes among the hundreds of every second. The
 synthesizer knows it, so a layer inside the language model is asked for it, and the text encoder for the jangdan and the
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .jangdan import JANGDAN, STROKES, Jangdan
 from .modes import MODES, OCTAVE, SCALES
-from .pieces import Label
+from .pieces import KINDS, Label
 
 NOTHING = -100  # where there is nothing to know
 _RHYTHMS, _SCALES = list(JANGDAN), [*MODES, *SCALES]
@@ -26,6 +26,7 @@ _FIRST_PULSES = dict(
     zip(_RHYTHMS, accumulate((jangdan.n_pulses for jangdan in JANGDAN.values()), initial=0), strict=False)
 )
 _N_PULSES = sum(jangdan.n_pulses for jangdan in JANGDAN.values())
+_PLAYERS = list(dict.fromkeys(instrument for instrument, *_ in KINDS))
 _N_UNTIL = 36  # frames until the next pulse: the slowest pulse is 33 frames long
 _TEMPO_STEP, _SLOWEST_BPM, _N_TEMPOS = 0.03, 28.0, 72
 FRAME_TARGETS = {  # name: (how many classes, weight)
@@ -34,8 +35,9 @@ FRAME_TARGETS = {  # name: (how many classes, weight)
     "key": (OCTAVE * len(_SCALES), 0.15),
     "stroke": (1 + len(STROKES), 0.5),  # 0: the buk is not struck
     "tone": (OCTAVE, 0.25),  # of the melody, as its chroma has it
+    "player": (len(_PLAYERS), 0.2),
 }
-_PULSE, _UNTIL, _KEY, _STROKE, _TONE = range(len(FRAME_TARGETS))
+_PULSE, _UNTIL, _KEY, _STROKE, _TONE, _PLAYER = range(len(FRAME_TARGETS))
 _STRUCK_FRAMES = 2  # that a stroke counts for: the one in which it begins and the next
 _NEAR_PULSES, _NEAR_STROKES = 4, 6  # weight of codes there: a tenth of all, but what makes the rhythm
 TEXT_TARGETS = {"jangdan": (len(_RHYTHMS), 0.1), "tempo": (_N_TEMPOS, 0.1)}
@@ -53,12 +55,13 @@ def frame_targets(
     label: Label, first_pulse: float, n_frames: int, frame_hz: float, tones: np.ndarray | None = None
 ) -> np.ndarray:
     """[len(FRAME_TARGETS), T]: the pulse of its jangdan that sounds in each frame, the frames until the next, the key,
-    the stroke that the jangdan has there, the tone.
+    the stroke that the jangdan has there, the tone, the player.
 
     tones [F]: pitch classes of the melody over the same time, if it is known.
     """
     result = np.full((len(FRAME_TARGETS), n_frames), NOTHING)
     result[_STROKE] = 0
+    result[_PLAYER] = _PLAYERS.index(label.instrument)
     if label.jangdan:
         jangdan = JANGDAN[label.jangdan]
         frames_per_pulse = jangdan.pulse_s(label.bpm) * frame_hz

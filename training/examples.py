@@ -24,10 +24,11 @@ _BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.45, 0.4, 0.07  # the rest: nothing
 # never learns to find back to them. So in some clips spans are hidden from it, or are another clip's; or so much is
 # hidden that only the text can tell the tempo.
 HIDDEN = -1
-_WORN, _N_SPANS, _SPAN, _FOREIGN = 0.75, (2, 8), (3, 60), 0.4  # chance of it, how many, frames, chance of another clip
+_WORN, _N_SPANS, _SPAN, _FOREIGN = 0.65, (2, 8), (3, 60), 0.25  # chance of it, how many, frames, chance of another clip
 _LONG, _ALL = 0.35, 0.6  # chance that instead of several short spans one long one is hidden; that it is everything
 _OWN, _OWN_IN_LESSONS = 0.3, 0.5  # chance that a row whose text names the tempo shows the model's own music
 _MISSED, _BY = 0.5, 0.04  # chance that a text names another tempo than the clip's, and by how much at most
+_SHARE = {"jinyangjo": 2, "hwimori": 2, "gayageum": 2}  # what is learnt last is heard more often, so many times
 _MELODIC = MELODIES.index("melodic")
 _NULL_CHROMA = 0  # the pitch class that silence falls on, which stands for no melody
 
@@ -87,12 +88,14 @@ class Examples:
         )  # fmt: skip
 
     def batches(self, texts: Texts, batch_size: int, seed: int, rollouts: Rollouts | None = None) -> Iterator[Batch]:
-        """Endless; every clip once before any comes again. `rollouts`: seen in place of some clips, as they come."""
+        """Endless; every clip, as often as _SHARE has it, before any comes again. `rollouts`: seen in place of some clips,
+        as they come."""
         rng = np.random.default_rng(seed)
+        indices = np.repeat(np.arange(len(self.labels)), [_share(label) for label in self.labels])
 
         def rows() -> Iterator[_Row]:
             while True:
-                for index in rng.permutation(len(self.labels)):
+                for index in rng.permutation(indices):
                     yield _row(self.labels[index], texts, rng, index)
 
         for some in _of_one_length(rows(), batch_size):
@@ -109,7 +112,7 @@ class Examples:
 
         def rows() -> Iterator[_Row]:
             while True:
-                if (label := draw_label(rng)).jangdan:
+                if (label := _drawn(rng)).jangdan:
                     yield _row(label, texts, rng)
 
         for some in _of_one_length(rows(), batch_size):
@@ -129,7 +132,7 @@ class Examples:
         codes = torch.full((1, *self.codes.shape[1:]), HIDDEN)
         chroma = torch.full((1, self.chroma.shape[2]), _NULL_CHROMA)
         while True:
-            row = _row(draw_label(rng), texts, rng)
+            row = _row(_drawn(rng), texts, rng)
             if row.label.jangdan and row.names_tempo:
                 yield row.label, Batch(codes, chroma, (row.ids,), torch.ones(1, dtype=torch.bool))
 
@@ -211,6 +214,18 @@ class Examples:
                 foreign = rng.random() < _FOREIGN
                 shown[row, :, span] = self.codes[rng.integers(len(self.codes)), :, span] if foreign else HIDDEN
         return shown
+
+
+def _share(label: Label) -> int:
+    return max(_SHARE.get(label.jangdan, 1), _SHARE.get(label.instrument, 1))
+
+
+def _drawn(rng: np.random.Generator) -> Label:
+    """A random label, as often as _SHARE has it."""
+    while True:
+        label = draw_label(rng)
+        if rng.random() < _share(label) / max(_SHARE.values()):
+            return label
 
 
 def _row(label: Label, texts: Texts, rng: np.random.Generator, index: int | None = None) -> _Row:

@@ -29,7 +29,7 @@ _WEIGHTS = (1.8, 1.0, 0.7, 0.5)  # of the codebooks: the first ones carry the mu
 _FIRST_LESSONS, _LESSON_EVERY = 600, 6
 # From so many steps on, when its music is music, it writes some of its own now and then, and hears that too.
 _OWN_FROM, _OWN_EVERY, _OWN_PIECES, _OWN_AT_LEAST = 6000, 150, 24, 72
-_OWN_GUIDANCE, _OWN_TOP_K = 3.0, 250
+_OWN_GUIDANCES, _OWN_TOP_K = (3.0, 1.0), 250  # by turns: the mistakes differ
 _LOG_STEPS, _MEASURE_S, _MEASURED_BATCHES = 25, 600.0, 6
 
 
@@ -83,7 +83,7 @@ class Trainer:
         return {"lesson": made.auxiliary.item(), "lesson_pulses": made.pulses.item()}
 
     @torch.no_grad()
-    def write(self, tasks: list[Batch], seed: int) -> Tensor:
+    def write(self, tasks: list[Batch], seed: int, guidance: float) -> Tensor:
         """Codes [B, K, T] that the averaged weights write to B batches of one text, sampled as users do."""
         self.average.eval()
         nothing, config = torch.zeros(0, self.config.lm.dim, device=self.device), self.config.lm
@@ -93,7 +93,7 @@ class Trainer:
         )
         noise = RowNoise(seed, len(tasks), config.n_codebooks, config.cardinality)
         n_frames = tasks[0].codes.shape[2]
-        return generate_codes(self.average.lm, streams, null, n_frames, Sampling(_OWN_TOP_K), noise, _OWN_GUIDANCE)
+        return generate_codes(self.average.lm, streams, null, n_frames, Sampling(_OWN_TOP_K), noise, guidance)
 
     @torch.no_grad()
     def measure(self, batches: list[Batch]) -> dict[str, float]:
@@ -176,7 +176,7 @@ def train(out: Path, codes: Path, minutes: float, plan: LMTraining, resume: bool
     trainer.plan = replace(plan, dim=begun.dim, n_heads=begun.n_heads, n_layers=begun.n_layers)
     texts = Texts(trainer.tokenizer_json)
     examples = Examples.read(codes, "train")
-    rollouts, tasks = Rollouts(), examples.tasks(texts, trainer.step)
+    rollouts, tasks, guidances = Rollouts(), examples.tasks(texts, trainer.step), itertools.cycle(_OWN_GUIDANCES)
     data = examples.batches(texts, plan.batch_size, trainer.step, rollouts)
     lessons = examples.lessons(texts, plan.batch_size, trainer.step, rollouts)
     check = Examples.read(codes, "held-out").fixed(texts, plan.batch_size, _MEASURED_BATCHES)
@@ -186,7 +186,7 @@ def train(out: Path, codes: Path, minutes: float, plan: LMTraining, resume: bool
         few = len(rollouts) < _OWN_AT_LEAST
         if trainer.step >= _OWN_FROM and (few or trainer.step % _OWN_EVERY == 0):
             labels, asked = zip(*itertools.islice(tasks, _OWN_PIECES), strict=True)
-            rollouts.add(labels, trainer.write(asked, trainer.step + len(rollouts)).numpy())
+            rollouts.add(labels, trainer.write(asked, trainer.step + len(rollouts), next(guidances)).numpy())
         if trainer.step < _FIRST_LESSONS or trainer.step % _LESSON_EVERY == 0:
             taught.add(trainer.lesson(next(lessons)))
         else:

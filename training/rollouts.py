@@ -1,7 +1,7 @@
 """The model's own music, shown to it in place of a clip of the same kind.
 
 In training a model sees the codes of clips, whose strokes are all on the beat. Its own are not: it took the beat from them,
-wherever they were, and lost the tempo of the text within a few strokes (0.96 of pulses known in clips, 0.4 in its own
+wherever they were, and lost the tempo of the text within a few strokes (0.96 of pulses known in clips, 0.5 in its own
 music). Where it sees what it wrote, and is to predict the clip, it learns to keep to the clock of the text. Sources: S. Ross
 et al., "A reduction of imitation learning and structured prediction to no-regret online learning", arXiv:1011.0686;
 S. Bengio et al., "Scheduled sampling", arXiv:1506.03099.
