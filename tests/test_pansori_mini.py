@@ -40,7 +40,7 @@ def test_every_clip_of_a_batch_is_music(mini):
 def test_it_follows_a_melody(mini):
     findings, _ = evaluate.melody_findings(mini, 6, 3.0)
     found = values(findings)
-    assert found["chroma cosine with the melody"] > 0.5
+    assert found["chroma cosine with the melody"] > 0.6
     assert found["difference"] > 0.3
 
 
@@ -55,7 +55,7 @@ def test_the_text_decides_who_plays(mini, critic):
 
 def test_the_text_decides_the_beat(mini, critic):
     found = values(evaluate.text_findings(mini, critic, 20, 3.0)[0])
-    assert found["the jangdan asked for, tempo within 8 %"] >= 0.2
+    assert found["the jangdan asked for, tempo within 8 %"] >= 0.5
 
 
 def test_a_continuation_joins_without_a_click(mini):

@@ -265,15 +265,17 @@ def test_its_own_music_is_seen_where_the_text_tells_the_beat_and_never_to_be_pre
     mark = 31  # stands out: no clip is made of one code alone
     for label in filter(lambda label: label.jangdan, read.labels):
         kept.add([label], np.full((1, *read.codes.shape[1:]), mark))
-    seen = 0
+    seen, spans, half = 0, 0, read.codes.shape[2] // 2
     for batch in itertools.islice(read.batches(texts, 2, 0, kept), 60):
         for row in range(2):
             (index,) = np.flatnonzero((read.codes == batch.codes[row].numpy()).all(axis=(1, 2)))
-            if (batch.shown[row] == mark).all(dim=0)[-1]:
+            own = (batch.shown[row] == mark).all(dim=0)
+            spans += bool(own.any() and not own[half:].all())
+            if own[half:].all():
                 seen += 1
                 assert batch.with_text[row] and read.first_pulses[index] == 0 and read.labels[index].jangdan
                 assert bool(batch.of_strokes[row]) == (read.labels[index].instrument != "none")
-    assert seen > 5
+    assert seen > 5 and spans > 5
     lessons = list(itertools.islice(read.lessons(texts, 2, 0, kept), 200))
     assert all((batch.codes == HIDDEN).all() for batch in lessons)
     assert {True, False} == {bool((row == HIDDEN).all()) for batch in lessons for row in batch.shown}

@@ -21,12 +21,13 @@ from .words import describe
 # Chances of what a clip is conditioned on. Most users give a text and no melody.
 _BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.45, 0.4, 0.07  # the rest: nothing
 # Codes follow from the codes before them so well that a model is slow to see what text and melody are good for, and
-# never learns to find back to them. So in some clips spans are hidden from it, or are another clip's; or so much is
-# hidden that only the text can tell the tempo.
+# never learns to find back to them. So in some clips spans are hidden from it, or are another clip's, or its own music; or
+# so much is hidden that only the text can tell the tempo.
 HIDDEN = -1
-_WORN, _N_SPANS, _SPAN, _FOREIGN = 0.65, (2, 8), (3, 60), 0.25  # chance of it, how many, frames, chance of another clip
+_WORN, _N_SPANS, _SPAN, _FOREIGN = 0.65, (2, 8), (3, 60), 0.4  # chance of it, how many, frames, chance of another clip
 _LONG, _ALL = 0.35, 0.6  # chance that instead of several short spans one long one is hidden; that it is everything
 _OWN, _OWN_IN_LESSONS = 0.3, 0.5  # chance that a row whose text names the tempo shows the model's own music
+_OWN_SPANS = 0.7  # of the spans of other music, if there is some of the model's own
 _MISSED, _BY = 0.5, 0.04  # chance that a text names another tempo than the clip's, and by how much at most
 _SHARE = {"jinyangjo": 2, "hwimori": 2, "gayageum": 2}  # what is learnt last is heard more often, so many times
 _MELODIC = MELODIES.index("melodic")
@@ -160,7 +161,7 @@ class Examples:
             )
             with_text = kind < 2
             chroma[(kind == 1) | (kind == 3)] = _NULL_CHROMA
-            shown = self._worn(codes, rng)
+            shown = self._worn(codes, rows, rollouts, rng)
             for row in np.flatnonzero(with_text):
                 of_strokes[row] = self._show_own(shown[row], rows[row], rollouts, rng)
             # How a melody goes on cannot be told from another, or from nothing: that would only be learnt by heart.
@@ -198,8 +199,8 @@ class Examples:
                 return True
         return False
 
-    def _worn(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """[B, K, T] with spans hidden, or as in other clips."""
+    def _worn(self, codes: np.ndarray, rows: list[_Row], rollouts: Rollouts, rng: np.random.Generator) -> np.ndarray:
+        """[B, K, T] with spans hidden, or as in other clips, or as the model wrote a piece of the same kind."""
         shown = codes.copy()
         for row in np.flatnonzero(rng.random(len(codes)) < _WORN):
             if rng.random() < _LONG:
@@ -211,8 +212,11 @@ class Examples:
             for _ in range(rng.integers(*_N_SPANS)):
                 first = rng.integers(codes.shape[2])
                 span = slice(first, first + rng.integers(*_SPAN))
-                foreign = rng.random() < _FOREIGN
-                shown[row, :, span] = self.codes[rng.integers(len(self.codes)), :, span] if foreign else HIDDEN
+                shown[row, :, span] = HIDDEN
+                if rng.random() < _FOREIGN:
+                    own = rollouts.like(rows[row].label, rng) if rng.random() < _OWN_SPANS else None
+                    other = self.codes[rng.integers(len(self.codes))] if own is None else own
+                    shown[row, :, span] = other[:, span]
         return shown
 
 

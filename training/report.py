@@ -39,7 +39,7 @@ def report(
     keep(guided, examples)
     keep([Finding(found.name, found.value) for found in evaluate.text_findings(model, critic, n_prompts, 3.0, True)[0]])
     rise = sum(after.value - before.value for before, after in zip(unguided, guided, strict=True)) / len(guided)
-    keep([Finding("text: mean agreement gained by guidance 3 over 1", rise, 0.0)])
+    keep([Finding("text: mean agreement gained by guidance 3 over 1", rise, 0.5 / n_prompts)])  # one more of all answers
     keep(*evaluate.continuation_findings(model, n_prompts, cfg))
     keep(evaluate.collapse_findings(model, n_seeds, cfg))
     table = [{**asdict(finding), "good": finding.good} for finding in findings]
