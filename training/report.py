@@ -38,8 +38,9 @@ def report(
     keep([Finding(finding.name, finding.value) for finding in unguided])
     keep(guided, examples)
     keep([Finding(found.name, found.value) for found in evaluate.text_findings(model, critic, n_prompts, 3.0, True)[0]])
+    # A rise is one more right answer at least, of all.
     rise = sum(after.value - before.value for before, after in zip(unguided, guided, strict=True)) / len(guided)
-    keep([Finding("text: mean agreement gained by guidance 3 over 1", rise, 0.5 / n_prompts)])  # one more of all answers
+    keep([Finding("text: mean agreement gained by guidance 3 over 1", rise, 0.5 / n_prompts)])
     keep(*evaluate.continuation_findings(model, n_prompts, cfg))
     keep(evaluate.collapse_findings(model, n_seeds, cfg))
     table = [{**asdict(finding), "good": finding.good} for finding in findings]
