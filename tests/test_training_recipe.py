@@ -327,11 +327,12 @@ def test_the_language_model_learns_and_the_engine_opens_it(codec_run, shards, to
     plan = lm.LMTraining(dim=64, n_heads=2, n_layers=2, batch_size=2, learning_rate=3e-3, average=0.5)
     trainer = lm.Trainer(model_config(64, 2, 2, TINY), plan, tokenizer, torch.device("cpu"))
     texts = Texts(tokenizer)
-    data = Examples.read(shards, "train").batches(texts, 2, 0)
-    steps = [trainer.train_step(next(data)) for _ in range(12)]
-    for name in ("loss", "auxiliary"):
-        losses = [step[name] for step in steps]
-        assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    batches = list(itertools.islice(Examples.read(shards, "train").batches(texts, 2, 0), 12))
+    first = [trainer.train_step(batch) for batch in batches]
+    second = [trainer.train_step(batch) for batch in batches]
+    for name in ("loss", "auxiliary"):  # batches differ in what there is to know: each is held against itself
+        before, after = (np.array([step[name] for step in steps]) for steps in (first, second))
+        assert (after < before).mean() > 0.8 and after.mean() < before.mean()
     check = Examples.read(shards, "held-out").fixed(texts, 2, 1)
     assert set(trainer.measure(check)) >= {"loss", "loss0", "loss3", "pulses", "jangdan", "no_melody", "no_text"}
 
