@@ -68,3 +68,13 @@ def toys(tmp_path_factory):
         return made[key]
 
     return toy
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The recipe's tokenizer, trained on few texts."""
+    from comfyui_musicgen.training import text
+
+    text._N_TEXTS, kept = 300, text._N_TEXTS
+    yield text.train_tokenizer()
+    text._N_TEXTS = kept

@@ -11,31 +11,20 @@ from comfyui_musicgen.musicgen.audio import Audio
 from comfyui_musicgen.musicgen.conditioning.chroma import chroma
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import InputError
-from comfyui_musicgen.musicgen.lm import Stream
 from comfyui_musicgen.musicgen.lm.delay import delay
+from comfyui_musicgen.tests.tiny_training import TINY, model
 from comfyui_musicgen.training import auxiliary, codes, crops, examples, export, lm, runs
 from comfyui_musicgen.training import codec as codec_training
 from comfyui_musicgen.training.codec import CodecTraining
 from comfyui_musicgen.training.examples import HIDDEN, Batch, Examples, without_melody
-from comfyui_musicgen.training.model import MusicGen
 from comfyui_musicgen.training.pieces import clip, start
 from comfyui_musicgen.training.quantization import QuantizerTraining
-from comfyui_musicgen.training.recipe import CODEC, model_config
+from comfyui_musicgen.training.recipe import model_config
 from comfyui_musicgen.training.rollouts import Rollouts
 from comfyui_musicgen.training.spectral import mel_distance, si_sdr_db
-from comfyui_musicgen.training.text import Texts, t5_table
+from comfyui_musicgen.training.text import Texts
 
-TINY = replace(CODEC, n_filters=2, latent_dim=16, codebook_size=32)
 PLAN = CodecTraining(audio_hours=0.01, batch_size=2, crop_s=0.25, learning_rate=2e-3)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    from comfyui_musicgen.training import text
-
-    text._N_TEXTS, kept = 300, text._N_TEXTS
-    yield text.train_tokenizer()
-    text._N_TEXTS = kept
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +52,6 @@ def shards(codec_run, tmp_path_factory):
             assert codes.write_shards(folder, codec_run[2], split, 8, 5.0, (2, 2)) == 1
             assert codes.write_shards(folder, codec_run[2], split, 8, 5.0) == 2
     return folder
-
-
-def model(tokenizer, dim=240, n_heads=5, n_layers=2):
-    torch.manual_seed(0)
-    return MusicGen(model_config(dim, n_heads, n_layers, TINY), t5_table(tokenizer))
 
 
 def test_the_codec_learns(codec_run):
@@ -155,33 +139,6 @@ def test_batches_hold_texts_of_one_length_and_every_kind_of_conditioning(shards,
         assert len({len(ids) for ids in batch.ids}) == 1
         kinds |= {(bool(t), bool(c.any())) for t, c in zip(batch.with_text, batch.chroma, strict=True)}
     assert kinds == {(True, True), (True, False), (False, True), (False, False)}
-
-
-def test_a_fresh_model_already_looks_at_the_melody_of_the_moment(tokenizer):
-    fresh = model(tokenizer)
-    n_melody, n_text, size = fresh.config.melody.n_frames, 14, fresh.config.lm.head_dim
-    from comfyui_musicgen.musicgen.lm.transformer import sin_positions
-
-    x = fresh.lm.layers[0].norm_self(sin_positions(n_melody + n_text + 504, 240, torch.device("cpu")))
-    q, k, _ = fresh.lm.layers[0].qkv(x).chunk(3, dim=-1)
-    for frame in (10, 100, 333, 470):
-        scores = q[n_melody + n_text + frame, :size] @ k[:n_melody, :size].t()
-        assert abs(int(scores.argmax()) - frame / 6.4) <= 1.5
-
-
-def test_hidden_frames_are_not_seen(tokenizer, monkeypatch):
-    small = model(tokenizer, 64, 2, 1)
-    codes_ = torch.randint(32, (1, 4, 20), generator=torch.Generator().manual_seed(1))
-    shown = codes_.clone()
-    shown[..., 5:9] = HIDDEN
-    others = codes_.clone()
-    others[..., 5:9] = (others[..., 5:9] + 1) % 32
-    seen, run = [], small._run
-    monkeypatch.setattr(small, "_run", lambda prefix, codes: (seen.append(codes), run(prefix, codes))[1])
-    chroma_ = torch.zeros(1, small.config.melody.n_frames, dtype=torch.long)
-    losses = [small(Batch(c, chroma_, ((5, 1),), torch.tensor([True]), shown)).codebooks for c in (codes_, others)]
-    assert torch.equal(seen[0], seen[1]) and (seen[0][0, 0, 6:10] == 32).all()
-    assert not torch.allclose(losses[0], losses[1]), "but they are to be predicted"
 
 
 def test_batches_for_training_hide_parts_and_those_for_measuring_nothing(shards, tokenizer):
@@ -285,42 +242,6 @@ def test_codes_of_another_synthesizer_are_refused(shards, monkeypatch):
     monkeypatch.setattr(examples, "start", lambda split, number: start(split, number + 1))
     with pytest.raises(InputError, match="codes' anew"):
         Examples.read(shards, "train")
-
-
-def test_codes_that_sound_alike_start_alike(tokenizer):
-    fresh = model(tokenizer, 64, 2, 1)
-    generator = torch.Generator().manual_seed(0)
-    codebooks = torch.randn(4, 32, 16, generator=generator)
-    codebooks[:, 1] = codebooks[:, 0] + 0.01
-    before = fresh.lm.embeddings.std()
-    fresh.know_codes(codebooks)
-    for weights in (fresh.lm.embeddings, fresh.lm.heads.weight.view(4, 32, -1)):
-        alike = torch.nn.functional.cosine_similarity(weights[:, 0], weights[:, 1], dim=-1)
-        others = torch.nn.functional.cosine_similarity(weights[:, 0, None], weights[:, 2:32], dim=-1)
-        assert alike.mean() > 0.3 > others.mean() + 0.1
-    assert torch.isclose(fresh.lm.embeddings[:, :32].std(), before, rtol=0.2)
-
-
-def test_training_sees_the_logits_of_the_engine(tokenizer):
-    small = model(tokenizer, 64, 2, 2).eval()
-    generator = torch.Generator().manual_seed(1)
-    batch = Batch(
-        torch.randint(32, (2, 4, 20), generator=generator),
-        torch.randint(12, (2, small.config.melody.n_frames), generator=generator),
-        ((5, 6, 1), (7, 8, 1)),
-        torch.tensor([True, False]),
-    )
-    with torch.no_grad():
-        prefix, losses = small.prefix(batch), small(batch).codebooks
-        sequence = delay(batch.codes, small.config.lm.delays, 32)
-        nothing = torch.zeros(0, 64)
-        logits = small.lm(sequence[..., :-1], [Stream(row, nothing) for row in prefix])
-        assert torch.allclose(small.logits(prefix, sequence[..., :-1]), logits, atol=1e-4)
-    assert not prefix[1, small.config.melody.n_frames :].any()
-    for k in range(4):  # codebook k is k steps late: its frame t is predicted by step t + k
-        predicted = logits[:, k, k : k + 20].flatten(0, 1)
-        expected = torch.nn.functional.cross_entropy(predicted, batch.codes[:, k].flatten())
-        assert torch.isclose(losses[k], expected, atol=1e-4)
 
 
 def test_the_language_model_learns_and_the_engine_opens_it(codec_run, shards, tokenizer, tmp_path):

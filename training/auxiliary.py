@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .jangdan import JANGDAN, STROKES, Jangdan
 from .modes import MODES, OCTAVE, SCALES
-from .pieces import KINDS, Label
+from .pieces import PLAYERS, Label
 
 NOTHING = -100  # where there is nothing to know
 _RHYTHMS, _SCALES = list(JANGDAN), [*MODES, *SCALES]
@@ -26,7 +26,6 @@ _FIRST_PULSES = dict(
     zip(_RHYTHMS, accumulate((jangdan.n_pulses for jangdan in JANGDAN.values()), initial=0), strict=False)
 )
 _N_PULSES = sum(jangdan.n_pulses for jangdan in JANGDAN.values())
-_PLAYERS = list(dict.fromkeys(instrument for instrument, *_ in KINDS))
 _N_UNTIL = 36  # frames until the next pulse: the slowest pulse is 33 frames long
 _TEMPO_STEP, _SLOWEST_BPM, _N_TEMPOS = 0.03, 28.0, 72
 FRAME_TARGETS = {  # name: (how many classes, weight)
@@ -35,7 +34,7 @@ FRAME_TARGETS = {  # name: (how many classes, weight)
     "key": (OCTAVE * len(_SCALES), 0.15),
     "stroke": (1 + len(STROKES), 0.5),  # 0: the buk is not struck
     "tone": (OCTAVE, 0.25),  # of the melody, as its chroma has it
-    "player": (len(_PLAYERS), 0.2),
+    "player": (len(PLAYERS), 0.2),
 }
 _PULSE, _UNTIL, _KEY, _STROKE, _TONE, _PLAYER = range(len(FRAME_TARGETS))
 _STRUCK_FRAMES = 2  # that a stroke counts for: the one in which it begins and the next
@@ -61,7 +60,7 @@ def frame_targets(
     """
     result = np.full((len(FRAME_TARGETS), n_frames), NOTHING)
     result[_STROKE] = 0
-    result[_PLAYER] = _PLAYERS.index(label.instrument)
+    result[_PLAYER] = PLAYERS.index(label.instrument)
     if label.jangdan:
         jangdan = JANGDAN[label.jangdan]
         frames_per_pulse = jangdan.pulse_s(label.bpm) * frame_hz

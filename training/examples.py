@@ -26,6 +26,7 @@ _BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.45, 0.4, 0.07  # the rest: nothing
 HIDDEN = -1
 _WORN, _N_SPANS, _SPAN, _FOREIGN = 0.65, (2, 8), (3, 60), 0.4  # chance of it, how many, frames, chance of another clip
 _LONG, _ALL = 0.35, 0.6  # chance that instead of several short spans one long one is hidden; that it is everything
+_GUESSED = 0.7  # chance that some of what is seen, any share of it, is the model's guesses
 _OWN, _OWN_IN_LESSONS = 0.3, 0.5  # chance that a row whose text names the tempo shows the model's own music
 _OWN_SPANS = 0.7  # of the spans of other music, if there is some of the model's own
 _MISSED, _BY = 0.5, 0.04  # chance that a text names another tempo than the clip's, and by how much at most
@@ -45,6 +46,7 @@ class Batch:
     shown: Tensor | None = None  # [B, K, T] what is seen of the codes, HIDDEN where nothing is; None: all
     known: Known | None = None  # what else is known of the clips
     of_strokes: Tensor | None = None  # [B] bool: rows of which nothing but the strokes can be told from what is seen
+    guessed: Tensor | None = None  # [B] share of what is seen that is to be the model's guesses at it
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ class Examples:
             torch.from_numpy(shown) if rng else None,
             self._known(rows, codes.shape[2]),
             torch.from_numpy(of_strokes),
+            torch.from_numpy(rng.random(len(rows)) * (rng.random(len(rows)) < _GUESSED)).float() if rng else None,
         )
 
     def _known(self, rows: list[_Row], n_frames: int) -> Known:

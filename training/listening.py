@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .jangdan import JANGDAN
-from .pieces import draw_label, play
+from .pieces import PLAYERS, draw_label, play
 from .spectral import log_mel
 
 FRAME_HZ = 125.0
-PLAYERS = ("none", "voice", "daegeum", "gayageum")
 RHYTHMS = (*JANGDAN, "none")  # none: a plain scale
 _WINDOW, _N_MELS, _N_BANDS = 1024, 40, 4
 _LAGS_S, _N_LAGS = (0.08, 4.0), 96

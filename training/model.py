@@ -52,7 +52,10 @@ class MusicGen(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         config, texts = self.config.lm, self.text(batch.ids)
-        logits, hidden, last = self._run(self._prefix(batch, texts), self._inputs(batch))
+        prefix, inputs = self._prefix(batch, texts), self._inputs(batch)
+        if batch.guessed is not None:
+            inputs = self.with_guesses(prefix.detach(), inputs, batch.guessed.to(self.lm.device))
+        logits, hidden, last = self._run(prefix, inputs)
         targets = delay(batch.codes, config.delays, config.cardinality)[..., 1:].to(self.lm.device)
         losses = F.cross_entropy(
             logits.flatten(0, 2), targets.flatten(), ignore_index=config.cardinality, reduction="none"
@@ -71,6 +74,25 @@ class MusicGen(nn.Module):
         shown = batch.codes if batch.shown is None else batch.shown
         shown = shown.masked_fill(shown == HIDDEN, config.cardinality)
         return delay(shown, config.delays, config.cardinality)[..., :-1].to(self.lm.device)
+
+    @torch.no_grad()
+    def with_guesses(self, prefix: Tensor, codes: Tensor, share: Tensor) -> Tensor:
+        """codes [B, K, S], of which about so many of each row, share [B], are what the model would have written there.
+
+        In its own music one odd code follows another; in clips none is odd, so that it never learns to play on as if
+        nothing had happened: its strings did not ring. Source: T. Mihaylova and A. F. T. Martins, "Scheduled sampling for
+        transformers", arXiv:1906.07651.
+        """
+        rows = share.nonzero()[:, 0]
+        if not len(rows):
+            return codes
+        chances = self.logits(prefix[rows], codes[rows])[..., :-1, :].softmax(dim=-1)
+        guesses = torch.multinomial(chances.flatten(0, 2), 1).view(chances.shape[:-1])
+        result, seen = codes.clone(), codes[rows, :, 1:]
+        taken = torch.rand(seen.shape, device=codes.device) < share[rows, None, None]
+        taken &= seen != self.config.lm.cardinality  # the hidden stays hidden
+        result[rows, :, 1:] = torch.where(taken, guesses, seen)
+        return result
 
     def _weights(self, batch: Batch) -> Tensor:
         """Of the cells in the loss, [B, K, S]."""

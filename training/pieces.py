@@ -21,6 +21,7 @@ KINDS = {  # (instrument, buk, plain scale): how often
     ("daegeum", False, True): 0.06,
     ("gayageum", False, True): 0.06,
 }
+PLAYERS = tuple(dict.fromkeys(player for player, *_ in KINDS))
 LINE_FRAME_S = 0.02  # of `Clip.line_hz`
 _SCALE_TEMPOS_BPM = (90, 120, 150, 180, 210)
 _WITHIN = 1 / 6  # chance that a clip begins within a cycle
@@ -32,7 +33,7 @@ _ECHOES_S, _ECHO_LEVELS = (0.011, 0.023, 0.037, 0.061), (0.16, 0.12, 0.08, 0.05)
 class Label:
     """What a clip is, in the words of the field; `words.describe` puts it into a sentence."""
 
-    instrument: str  # voice, daegeum, gayageum, or none: the buk alone
+    instrument: str  # of PLAYERS; none: the buk alone
     buk: bool
     jangdan: str | None  # None for a plain scale
     bpm: float  # of the jangdan's beats, or of the scale's tones
