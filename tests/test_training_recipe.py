@@ -19,7 +19,7 @@ from comfyui_musicgen.training.codec import CodecTraining
 from comfyui_musicgen.training.examples import HIDDEN, Batch, Examples, without_melody
 from comfyui_musicgen.training.pieces import clip, start
 from comfyui_musicgen.training.quantization import QuantizerTraining
-from comfyui_musicgen.training.recipe import model_config
+from comfyui_musicgen.training.recipe import SHARPNESS, model_config
 from comfyui_musicgen.training.rollouts import Rollouts
 from comfyui_musicgen.training.spectral import mel_distance, si_sdr_db
 from comfyui_musicgen.training.text import Texts
@@ -262,6 +262,8 @@ def test_the_language_model_learns_and_the_engine_opens_it(codec_run, shards, to
     )
     loaded = pipeline.load(target)
     assert loaded.config.name == "mini" and loaded.config.melody is not None
+    heads = loaded.model.lm.heads.weight.float()
+    assert torch.allclose(heads, SHARPNESS * trainer.average.lm.heads.weight, atol=1e-3) and heads.any()
     ours, null = trainer.average, without_melody(check[0])
     text = "slow pansori, a deep voice over the buk"
     conditioning = loaded.conditioner.encode_text([text])
@@ -283,7 +285,7 @@ def test_an_evaluation_measures_everything(codec_run, tokenizer, tmp_path, monke
     for name, value in (("DURATION_S", 2.5), ("CONTINUED_S", 5.5), ("_CODEC_S", 1.0), ("COLLAPSE_S", 0.5)):
         monkeypatch.setattr(evaluate, name, value)
     findings = {finding.name: finding for finding in report.report(path, tmp_path / "out", 2, 3, 3.0, 1, ())}
-    assert len(findings) >= 18 and not [f for f in findings.values() if np.isnan(f.value)]
+    assert len(findings) >= 20 and not [f for f in findings.values() if np.isnan(f.value)]
     assert findings["melody: chroma cosine with the melody"].good is False
     assert len(list((tmp_path / "out").glob("*.png"))) == 3 and (tmp_path / "out" / "evaluation.json").is_file()
     assert "goal 0.6: missed" in capsys.readouterr().out
@@ -301,6 +303,14 @@ def test_the_critic_hears_what_is_played():
     rhythmic = [(torch.from_numpy(c.samples), c.label) for c in clips if c.label.buk]
     close = [abs(listening.tempo_bpm(s, 32000, label.jangdan) / label.bpm - 1) < 0.08 for s, label in rhythmic]
     assert np.mean(close) > 0.85
+
+
+def test_a_critic_behind_a_codec_is_taught_some_clips_as_that_gives_them():
+    from comfyui_musicgen.training import listening
+
+    coded = []
+    listening.train_critic(10, 1.0, 32000, lambda samples: (coded.append(samples), 0.5 * samples)[1])
+    assert len(coded) == 4 and all(samples.shape == (32000,) for samples in coded)
 
 
 def test_what_is_too_large_is_not_written(codec_run, tokenizer, tmp_path, monkeypatch):

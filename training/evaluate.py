@@ -1,7 +1,8 @@
 """Measures a model on held-out prompts: codec, melody, text, continuation, collapse. Any MusicGen that the engine opens.
 
 All seeds are fixed. What is asked for is drawn by the synthesizer; what comes out is judged by a critic
-(`listening`) that was taught by the synthesizer alone, and by the chroma that a melody model hears.
+(`listening`) that was taught by the synthesizer alone, plain and behind the model's codec, and by the chroma that a melody model
+hears.
 """
 
 import time
@@ -117,6 +118,27 @@ def melody_findings(model: Loaded, n: int, cfg: float) -> tuple[list[Finding], l
     ], examples
 
 
+def coded(model: Loaded) -> Callable[[Tensor], Tensor]:
+    """What the model's codec makes of a clip [L] at HEARING_HZ."""
+
+    def through(samples: Tensor) -> Tensor:
+        return _mono(model.codec.decode(model.codec.encode(Audio(samples[None, None], HEARING_HZ))))[0]
+
+    return through
+
+
+def critic_findings(critic: Critic, through: Callable[[Tensor], Tensor], n: int) -> list[Finding]:
+    """How far the critic can be trusted: the same questions about held-out clips of the synthesizer, behind the codec."""
+    clips = _clips(lambda label: label.jangdan is not None, DURATION_S)
+    heard = [(made.label, through(torch.from_numpy(made.samples))) for _, made in zip(range(n), clips, strict=False)]
+    rhythm, player = np.mean([_obeyed(critic, label, samples) for label, samples in heard], axis=0)
+    at = "the synthesizer behind the codec: "
+    return [
+        Finding(at + "the jangdan, tempo within 8 %", rhythm),
+        Finding(at + "buk alone, voice or instrument", player),
+    ]
+
+
 def text_findings(
     model: Loaded, critic: Critic, n: int, cfg: float, between: bool = False
 ) -> tuple[list[Finding], list[Example]]:
@@ -129,19 +151,15 @@ def text_findings(
         rng = np.random.default_rng(5)
         labels = [replace(label, bpm=round(rng.uniform(*JANGDAN[label.jangdan].tempo_bpm))) for label in labels]
     texts = [_text(label, number, bpm=True) for number, label in enumerate(labels)]
-    rhythm, player, examples = [], [], []
-    for number, (label, text, samples) in enumerate(
-        zip(labels, texts, _generated(model, texts, DURATION_S, cfg), strict=True)
-    ):
-        heard = critic.hear(samples, HEARING_HZ)
-        kept = abs(tempo_bpm(samples, HEARING_HZ, label.jangdan) / label.bpm - 1) <= TEMPO_TOLERANCE
-        rhythm.append(heard.rhythm == label.jangdan and kept)
-        player.append(_group(heard.player) == _group(label.instrument))
-        examples.append(Example(f"text-{number}", text, samples, label))
+    made = _generated(model, texts, DURATION_S, cfg)
+    rhythm, player = np.mean(
+        [_obeyed(critic, label, samples) for label, samples in zip(labels, made, strict=True)], axis=0
+    )
+    examples = [Example(f"text-{number}", *row) for number, row in enumerate(zip(texts, made, labels, strict=True))]
     at = f"text, guidance {cfg:g}{', any tempo' if between else ''}: "
     return [
-        Finding(at + "the jangdan asked for, tempo within 8 %", float(np.mean(rhythm)), 0.7),
-        Finding(at + "buk alone, voice or instrument as asked for", float(np.mean(player)), 0.9),
+        Finding(at + "the jangdan asked for, tempo within 8 %", rhythm, 0.7),
+        Finding(at + "buk alone, voice or instrument as asked for", player, 0.9),
     ], examples
 
 
@@ -262,6 +280,13 @@ def _alike(a: Tensor, b: Tensor) -> float:
     """Mean cosine similarity of frames, which for one-hot frames is the share of equal ones."""
     n = min(len(a), len(b))
     return float((a[:n] * b[:n]).sum(dim=1).mean())
+
+
+def _obeyed(critic: Critic, label: Label, samples: Tensor) -> tuple[bool, bool]:
+    """Whether the jangdan is heard, at its tempo; whether the players are."""
+    heard = critic.hear(samples, HEARING_HZ)
+    kept = abs(tempo_bpm(samples, HEARING_HZ, label.jangdan) / label.bpm - 1) <= TEMPO_TOLERANCE
+    return heard.rhythm == label.jangdan and kept, _group(heard.player) == _group(label.instrument)
 
 
 def _group(player: str) -> str:

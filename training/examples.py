@@ -18,13 +18,14 @@ from .rollouts import Rollouts
 from .text import Texts
 from .words import describe
 
-# Chances of what a clip is conditioned on. Most users give a text and no melody.
-_BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.45, 0.4, 0.07  # the rest: nothing
+# Chances of what a clip is conditioned on. Most users give a text and no melody. What is known without either counts twice
+# over in guidance, where it is taken away: with 0.08 of nothing, guidance took the strings for a voice.
+_BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.4, 0.36, 0.06  # the rest: nothing
 # Codes follow from the codes before them so well that a model is slow to see what text and melody are good for, and
 # never learns to find back to them. So in some clips spans are hidden from it, or are another clip's, or its own music; or
 # so much is hidden that only the text can tell the tempo.
 HIDDEN = -1
-_WORN, _N_SPANS, _SPAN, _FOREIGN = 0.65, (2, 8), (3, 60), 0.4  # chance of it, how many, frames, chance of another clip
+_WORN, _N_SPANS, _SPAN, _FOREIGN = 0.5, (2, 8), (3, 60), 0.4  # chance of it, how many, frames, chance of another clip
 _LONG, _ALL = 0.35, 0.6  # chance that instead of several short spans one long one is hidden; that it is everything
 _GUESSED = 0.7  # chance that some of what is seen, any share of it, is the model's guesses
 _OWN, _OWN_IN_LESSONS = 0.3, 0.5  # chance that a row whose text names the tempo shows the model's own music

@@ -15,6 +15,7 @@ from ..musicgen.errors import InputError
 from . import codec as codec_training
 from . import lm as lm_training
 from .model import MusicGen
+from .recipe import SHARPNESS
 from .text import t5_table
 
 MAX_BYTES = 32_000_000  # of the file that ships with the project
@@ -41,9 +42,10 @@ def export(codec_path: Path, lm_path: Path, target: Path) -> Path:
 
 
 def write(codec: Codec, model: MusicGen, tokenizer_json: str, target: Path) -> Path:
-    """One safetensors file, every tensor in float16. InputError if it would be larger than what may be shipped."""
+    """One safetensors file, every tensor in float16, the heads sharpened. InputError if it would be larger than what may be
+    shipped."""
     parts = {
-        "lm": model.lm.state_dict(),
+        "lm": {**model.lm.state_dict(), "heads.weight": SHARPNESS * model.lm.heads.weight},
         "conditioner": {
             f"{name}.{part}": getattr(getattr(model, name), part)
             for name in ("text_projection", "melody_projection")

@@ -17,7 +17,7 @@ from .codes import read_codebooks
 from .examples import Batch, Examples, without_melody, without_text
 from .model import MusicGen
 from .muon import Muon
-from .recipe import model_config
+from .recipe import SHARPNESS, model_config
 from .rollouts import Rollouts
 from .text import Texts, t5_table, train_tokenizer
 
@@ -29,7 +29,7 @@ _WEIGHTS = (1.8, 1.0, 0.7, 0.5)  # of the codebooks: the first ones carry the mu
 _FIRST_LESSONS, _LESSON_EVERY = 600, 6
 # From so many steps on, when its music is music, it writes some of its own now and then, and hears that too.
 _OWN_FROM, _OWN_EVERY, _OWN_PIECES, _OWN_AT_LEAST = 6000, 150, 24, 72
-_OWN_GUIDANCES, _OWN_TOP_K = (3.0, 1.0), 250  # by turns: the mistakes differ
+_OWN_GUIDANCES, _OWN_SAMPLING = (3.0, 1.0), Sampling(250, temperature=1 / SHARPNESS)  # by turns: the mistakes differ
 _LOG_STEPS, _MEASURE_S, _MEASURED_BATCHES = 25, 600.0, 6
 
 
@@ -93,7 +93,7 @@ class Trainer:
         )
         noise = RowNoise(seed, len(tasks), config.n_codebooks, config.cardinality)
         n_frames = tasks[0].codes.shape[2]
-        return generate_codes(self.average.lm, streams, null, n_frames, Sampling(_OWN_TOP_K), noise, guidance)
+        return generate_codes(self.average.lm, streams, null, n_frames, _OWN_SAMPLING, noise, guidance)
 
     @torch.no_grad()
     def measure(self, batches: list[Batch]) -> dict[str, float]:

@@ -32,7 +32,9 @@ def report(
     keep(evaluate.codec_findings(model, n_prompts))
     if model.config.melody:
         keep(*evaluate.melody_findings(model, n_prompts, cfg))
-    critic = listening.train_critic(_CRITIC_CLIPS, evaluate.DURATION_S, rate_hz)
+    through = evaluate.coded(model)
+    critic = listening.train_critic(_CRITIC_CLIPS, evaluate.DURATION_S, rate_hz, through)
+    keep(evaluate.critic_findings(critic, through, n_prompts))
     unguided, _ = evaluate.text_findings(model, critic, n_prompts, 1.0)
     guided, examples = evaluate.text_findings(model, critic, n_prompts, 3.0)
     keep([Finding(finding.name, finding.value) for finding in unguided])
