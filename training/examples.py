@@ -18,8 +18,8 @@ from .rollouts import Rollouts
 from .text import Texts
 from .words import describe
 
-# Chances of what a clip is conditioned on. Most users give a text and no melody. What is known without either counts twice
-# over in guidance, where it is taken away: with 0.08 of nothing, guidance took the strings for a voice.
+# Chances of what a clip is conditioned on. Most users give a text and no melody; what is known without either is taken
+# away twice over by guidance of 3.
 _BOTH, _TEXT_ONLY, _MELODY_ONLY = 0.4, 0.36, 0.06  # the rest: nothing
 # Codes follow from the codes before them so well that a model is slow to see what text and melody are good for, and
 # never learns to find back to them. So in some clips spans are hidden from it, or are another clip's, or its own music; or
