@@ -42,22 +42,29 @@ def layer_step(
     column: int,
     mask: Optional[Tensor],  # noqa: UP045
     cross_mask: Optional[Tensor],  # noqa: UP045
+    bags: List[Tensor],  # noqa: UP006
 ) -> Tensor:
     """x [R, D] at cache position `column` -> [R, D]: what `Block.forward` does, for one column.
 
     norms: weight and bias of each, in the order of the matrices: qkv, out, up, down, and where the model attends to
     text, cross_q, cross_out.
     mask: [R, 1, 1, column + 1], None = all may be attended to.
+    bags: empty, or of `cache.Bags`: keys and values are those of a `cache.HalfCache` then, and `mask` is in there.
     """
     n_rows, dim = x.shape
-    n_heads, head_dim = keys.shape[1], keys.shape[3]
+    n_heads, head_dim = values.shape[1], values.shape[3]
     h = F.layer_norm(x, [dim], norms[0], norms[1])
     qkv = linear(h, 0, plain, half, int8).view(n_rows, 3, n_heads, 1, head_dim)
-    keys.select(2, column).copy_(qkv.select(1, 1).squeeze(2))
     values.select(2, column).copy_(qkv.select(1, 2).squeeze(2))
-    a = F.scaled_dot_product_attention(
-        qkv.select(1, 0), keys.narrow(2, 0, column + 1), values.narrow(2, 0, column + 1), attn_mask=mask
-    )
+    if len(bags) > 0:
+        block = keys.select(2, column // keys.shape[4])
+        block.select(3, column % keys.shape[4]).copy_(qkv.select(1, 1).squeeze(2))
+        a = attend_halves(qkv.select(1, 0), keys, values, bags)
+    else:
+        keys.select(2, column).copy_(qkv.select(1, 1).squeeze(2))
+        a = F.scaled_dot_product_attention(
+            qkv.select(1, 0), keys.narrow(2, 0, column + 1), values.narrow(2, 0, column + 1), attn_mask=mask
+        )
     x = x + linear(a.reshape(n_rows, dim), 1, plain, half, int8)
     if cross_keys is not None and cross_values is not None:
         h = F.layer_norm(x, [dim], norms[4], norms[5])
@@ -67,6 +74,22 @@ def layer_step(
     h = F.layer_norm(x, [dim], norms[2], norms[3])
     h = F.gelu(linear(h, 2, plain, half, int8))
     return x + linear(h, 3, plain, half, int8)
+
+
+def attend_halves(queries: Tensor, keys: Tensor, values: Tensor, bags: List[Tensor]) -> Tensor:  # noqa: UP006
+    """Attention of one column to a `cache.HalfCache`: queries [R, H, 1, Dh] float32 -> [R, H, Dh] float32.
+
+    A score is the sum of the rows of a key's table, weighted by the query; the result that of the rows of the values',
+    weighted by the scores' softmax. Each is added in float32 and rounded to float16 once.
+    """
+    n_rows, n_heads, _, head_dim = queries.shape
+    key_index, key_offsets, value_index, value_offsets, hidden = bags
+    weights = (queries * head_dim**-0.5).half()
+    weights = weights.expand(n_rows, n_heads, hidden.shape[3] // keys.shape[4], head_dim).reshape(-1)
+    scores = torch.embedding_bag(keys.view(-1, keys.shape[4]), key_index, key_offsets, False, 0, False, weights)[0]
+    weights = (scores.view(n_rows, n_heads, 1, -1) + hidden).softmax(dim=-1).view(-1)
+    made = torch.embedding_bag(values.view(-1, head_dim), value_index, value_offsets, False, 0, False, weights)[0]
+    return made.float().view(n_rows, n_heads, head_dim)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """The language model over K parallel codebooks, and the state of one run of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import LMConfig
+from .cache import Bags, Columns, HalfCache, LayerCache
 from .cpu_step import compiled_layer_step
 from .linear import Linear
-from .transformer import Block, Columns, LayerCache, sin_positions
+from .transformer import Block, sin_positions
+
+_CPU_COLUMNS = 256  # that a CPU takes in at a time: what is between the layers of a long prompt takes memory
+_HALVES_FROM = 512  # a model's width; narrower ones have so little to remember that its layout costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,11 @@ class State:
     prefix: Tensor | None  # [R, P, D] until the first step has taken it in
     cpu_weights: list[tuple] | None = None  # a layer: what makes a single column's step on a CPU fast
     length: int = 0  # columns in the cache
+    bags: Bags = field(default_factory=Bags)  # of its caches, where they are HalfCaches
 
     @property
     def max_len(self) -> int:
-        return self.layers[0].keys.shape[2]
+        return self.layers[0].values.shape[2]
 
 
 class Captured(Protocol):
@@ -96,16 +101,10 @@ class LM(nn.Module):
         if state.prefix is not None:
             x = torch.cat([state.prefix, x], dim=1)
             state.prefix = None
-        start, end = state.length, state.length + x.shape[1]
-        assert end <= state.max_len, "the cache has no room for these columns"
-        x = x + state.positions[..., start:end, :]
-        mask = self._mask(state, start, end)
-        if state.cpu_weights is not None and x.shape[1] == 1:
-            x = self._cpu_step(state, x[:, 0], mask)[:, None]
-        else:
-            x = self.run_layers(x, state.layers, Columns(start, end, mask), state.cross_mask)
-        state.length = end
-        logits = self.logits(x[:, -n_codes:] if all_columns else x[:, -1:])
+        assert state.length + x.shape[1] <= state.max_len, "the cache has no room for these columns"
+        at_once = _CPU_COLUMNS if self.device.type == "cpu" else x.shape[1]
+        made = [self._take_in(state, part) for part in x.split(at_once, dim=1)]
+        logits = self.logits(torch.cat(made, dim=1)[:, -n_codes:] if all_columns else made[-1][:, -1:])
         return logits if all_columns else logits[:, :, 0]
 
     def forward(self, codes: Tensor, streams: Sequence[Stream]) -> Tensor:
@@ -114,10 +113,10 @@ class LM(nn.Module):
 
     def state_bytes(self, n_rows: int, n_columns: int, n_cross: int) -> int:
         """Memory that a State takes, weights not counted."""
-        config = self.config
-        itemsize = self.layers[0].qkv.input_dtype.itemsize
-        cached = n_columns + (n_cross if config.cross_attention else 0)
-        return 2 * config.n_layers * n_rows * config.dim * cached * itemsize + 4 * n_columns * config.dim
+        config, input_bytes = self.config, self.layers[0].qkv.input_dtype.itemsize
+        cached = (2 * HalfCache.room(n_columns)) if self._halves else input_bytes * n_columns
+        cross = input_bytes * n_cross if config.cross_attention else 0
+        return 2 * config.n_layers * n_rows * config.dim * (cached + cross) + 4 * n_columns * config.dim
 
     def run_layers(self, x: Tensor, caches: list[LayerCache], columns: Columns, cross_mask: Tensor | None) -> Tensor:
         """All layers: [R, S, D] -> [R, S, D]."""
@@ -137,21 +136,41 @@ class LM(nn.Module):
             total = total + F.embedding(codes[:, k], self.embeddings[k])
         return total.float()
 
+    def _take_in(self, state: State, x: Tensor) -> Tensor:
+        """The next columns [R, S, D] through all layers."""
+        start, end = state.length, state.length + x.shape[1]
+        x = x + state.positions[..., start:end, :]
+        mask = self._mask(state, start, end)
+        if state.cpu_weights is not None and x.shape[1] == 1:
+            x = self._cpu_step(state, x[:, 0], mask)[:, None]
+        else:
+            x = self.run_layers(x, state.layers, Columns(start, end, mask), state.cross_mask)
+        state.length = end
+        return x
+
     def _cpu_step(self, state: State, x: Tensor, mask: Tensor | None) -> Tensor:
         """One column through all layers: [R, D] -> [R, D]."""
-        step = compiled_layer_step()
+        step, first = compiled_layer_step(), state.layers[0]
+        bags = state.bags.of(first, state.length + 1, mask) if isinstance(first, HalfCache) else []
         for weights, cache in zip(state.cpu_weights, state.layers, strict=True):
             x = step(
                 x, *weights, cache.keys, cache.values, cache.cross_keys, cache.cross_values, state.length, mask,
-                state.cross_mask,
+                state.cross_mask, bags,
             )  # fmt: skip
         return x
 
+    @property
+    def _halves(self) -> bool:
+        """Whether keys and values are kept in float16 though they are computed in float32."""
+        return self.config.dim >= _HALVES_FROM and self.layers[0].qkv.packs and self.captured is None
+
     def _layer_cache(self, block: Block, n_rows: int, max_len: int, cross: Tensor | None) -> LayerCache:
-        shape = (n_rows, self.config.n_heads, max_len, self.config.head_dim)
-        options = {"device": self.device, "dtype": block.qkv.input_dtype}
-        keys, values = block.cross_cache(cross) if cross is not None else (None, None)
-        return LayerCache(torch.empty(shape, **options), torch.empty(shape, **options), keys, values)
+        size = (n_rows, self.config.n_heads, max_len, self.config.head_dim)
+        both = block.cross_cache(cross) if cross is not None else (None, None)
+        if self._halves:
+            return HalfCache.empty(*size, both)
+        keys, values = (torch.empty(size, device=self.device, dtype=block.qkv.input_dtype) for _ in range(2))
+        return LayerCache(keys, values, *both)
 
     def _mask(self, state: State, start: int, end: int) -> Tensor | None:
         """[R or 1, 1, S, end] boolean, or None where plain causality from 0, or one last query, says it all."""

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .cache import Columns, LayerCache
 from .delay import UNKNOWN
 from .model import LM, State
 from .sampling import Sampling, draw, guide
-from .transformer import Columns, LayerCache, sin_positions
+from .transformer import sin_positions
 
 CHUNK = 25  # steps between looks at progress and Cancel, and of noise on the device at a time
 COLUMNS_OF = 256  # caches and buckets are whole multiples

@@ -1,40 +1,13 @@
-"""One pre-norm decoder layer, and the static cache of keys and values that it writes by index."""
-
-from dataclasses import dataclass
+"""One pre-norm decoder layer."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import LMConfig
+from .cache import Columns, LayerCache
 from .cpu_step import step_weights
 from .linear import Linear
-
-
-@dataclass
-class LayerCache:
-    """What one layer remembers of R rows."""
-
-    keys: Tensor  # [R, H, max_len, D / H], written by index
-    values: Tensor  # likewise
-    cross_keys: Tensor | None  # [R, H, N, D / H], computed once
-    cross_values: Tensor | None
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of the cache a pass writes, and what its queries may attend to."""
-
-    start: int | Tensor  # the first one written; a tensor [1] where only the device knows it, for one column
-    end: int  # columns before this one are attended to
-    mask: Tensor | None  # [R or 1, 1, S, end] boolean, True = may attend; None = causal from `start`
-
-    def write(self, cache: Tensor, new: Tensor) -> None:
-        """cache [R, H, max_len, Dh], new [R, H, S, Dh]."""
-        if isinstance(self.start, Tensor):
-            cache.index_copy_(2, self.start, new)
-        else:
-            cache[:, :, self.start : self.start + new.shape[2]] = new
 
 
 class Block(nn.Module):
@@ -86,12 +59,10 @@ class Block(nn.Module):
     def _attend_self(self, x: Tensor, cache: LayerCache, columns: Columns) -> Tensor:
         n_rows, length, dim = x.shape
         queries, keys, values = self.qkv(x).view(n_rows, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        columns.write(cache.keys, keys)
-        columns.write(cache.values, values)
+        cache.write(columns, keys, values)
         attended = F.scaled_dot_product_attention(
             queries,
-            cache.keys[:, :, : columns.end],
-            cache.values[:, :, : columns.end],
+            *cache.read(columns.end),
             attn_mask=columns.mask,
             is_causal=columns.mask is None and length > 1,
         )

@@ -1,0 +1,153 @@
+"""Keys and values in float16 on an x86 CPU: what float32 attention makes of them, and no row sees another's."""
+
+import pytest
+import torch
+from comfyui_musicgen.musicgen.config import LMConfig, delays_for
+from comfyui_musicgen.musicgen.lm import LM, Stream, linear, model, quantize_linears
+from comfyui_musicgen.musicgen.lm.cache import BLOCK, Bags, Columns, HalfCache, LayerCache
+from comfyui_musicgen.musicgen.lm.cpu_step import attend_halves
+from torch.nn import functional as F
+
+pytestmark = pytest.mark.skipif(
+    torch.backends.quantized.engine not in ("x86", "fbgemm"), reason="torch has no FBGEMM on this processor"
+)
+ROWS, HEADS, HEAD_DIM = 3, 4, 16
+
+
+def a_cache(n_columns, room=100):
+    generator = torch.Generator().manual_seed(n_columns)
+    keys, values = torch.randn(2, ROWS, HEADS, n_columns, HEAD_DIM, generator=generator)
+    cache = HalfCache.empty(ROWS, HEADS, room, HEAD_DIM, (None, None))
+    cache.write(Columns(0, n_columns, None), keys, values)
+    return cache, keys, values
+
+
+def test_what_is_written_is_read():
+    cache, keys, values = a_cache(40)
+    more = torch.ones(2, ROWS, HEADS, 35, HEAD_DIM)
+    cache.write(Columns(40, 75, None), *more)
+    for made, given in zip(cache.read(75), (keys, values), strict=True):
+        assert made.dtype == torch.float32 and torch.equal(made[:, :, :40], given.half().float())
+        assert torch.equal(made[:, :, 40:], more[0])
+
+
+@pytest.mark.parametrize("n_columns", [1, BLOCK - 1, BLOCK, BLOCK + 1, 99])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_that_of_float32(n_columns, masked):
+    cache, _, _ = a_cache(n_columns)
+    queries = torch.randn(ROWS, HEADS, 1, HEAD_DIM, generator=torch.Generator().manual_seed(7))
+    mask = None
+    if masked:
+        mask = torch.ones(ROWS, 1, 1, n_columns, dtype=torch.bool)
+        mask[1, ..., : n_columns // 2] = False
+    made = attend_halves(queries, cache.keys, cache.values, Bags().of(cache, n_columns, mask))
+    expected = F.scaled_dot_product_attention(queries, *cache.read(n_columns), attn_mask=mask)[:, :, 0]
+    torch.testing.assert_close(made, expected, atol=3e-3, rtol=0)
+    wrong = F.scaled_dot_product_attention(queries.roll(1, 0), *cache.read(n_columns), attn_mask=mask)[:, :, 0]
+    assert n_columns == 1 or (made - wrong).abs().max() > 0.1
+
+
+def test_bags_grow_with_the_columns():
+    cache, _, _ = a_cache(99)
+    bags = Bags()
+    queries = torch.randn(ROWS, HEADS, 1, HEAD_DIM)
+    for n_columns in (BLOCK, BLOCK + 1, 99, 5):
+        ours, fresh = bags.of(cache, n_columns, None), Bags().of(cache, n_columns, None)
+        made, expected = (attend_halves(queries, cache.keys, cache.values, each) for each in (ours, fresh))
+        assert torch.equal(made, expected)
+
+
+# --- in the model
+
+
+@pytest.fixture
+def make_lm(monkeypatch):
+    """make_lm(precision, cross=True, halves=True)"""
+
+    def make(precision, cross=True, halves=True):
+        monkeypatch.setattr(model, "_HALVES_FROM", 0 if halves else 10**6)
+        torch.manual_seed(0)
+        lm = LM(LMConfig(48, 3, 3, 192, 4, 96, delays_for(4, 1), cross)).eval().requires_grad_(False)
+        for name, parameter in lm.named_parameters():
+            parameter.normal_(1.0 if "norm" in name and "weight" in name else 0.0, 0.2 if "embed" in name else 0.08)
+        if precision == "int8":
+            quantize_linears(lm.layers)
+        elif precision == "float16":
+            for module in lm.modules():
+                if isinstance(module, linear.Linear):
+                    module.half()
+        return lm
+
+    return make
+
+
+def streams(lm, lengths):
+    rows = [torch.randn(n, 48, generator=torch.Generator().manual_seed(n)) for n in lengths]
+    nothing = torch.zeros(0, 48)
+    return [Stream(nothing, row) if lm.config.cross_attention else Stream(row, nothing) for row in rows]
+
+
+@torch.inference_mode()
+def logits_of(lm, lengths, n_known=20, n=2 * BLOCK + 5):
+    """Of a prompt of n_known columns and of those after it, one by one: [R, K, n - n_known + 1, cardinality]."""
+    codes = torch.randint(96, (1, 4, n), generator=torch.Generator().manual_seed(3)).expand(len(lengths), -1, -1)
+    state = lm.start(streams(lm, lengths), n)
+    made = [lm.step(state, codes[..., :n_known])]
+    made += [lm.step(state, codes[..., i : i + 1]) for i in range(n_known, n)]
+    return torch.stack(made, dim=2), state
+
+
+@pytest.mark.parametrize("cross", [True, False], ids=["text", "prefix"])
+@pytest.mark.parametrize(("precision", "closeness"), [("float16", 0.999999), ("int8", 0.9998)])
+def test_logits_are_those_of_a_float32_cache(make_lm, precision, closeness, cross):
+    ours, state = logits_of(make_lm(precision, cross), (7, 2, 4))
+    plain, other = logits_of(make_lm(precision, cross, halves=False), (7, 2, 4))
+    assert isinstance(state.layers[0], HalfCache) and not isinstance(other.layers[0], HalfCache)
+    assert not torch.equal(ours, plain)
+    assert F.cosine_similarity(ours.flatten(), plain.flatten(), dim=0) > closeness
+
+
+@pytest.mark.parametrize("cross", [True, False], ids=["text", "prefix"])
+@pytest.mark.parametrize(("precision", "closeness"), [("float16", 0.999999), ("int8", 0.9998)])
+def test_a_row_does_not_depend_on_its_batch(make_lm, precision, closeness, cross):
+    """Beyond rounding: a product's last bit moves with the number of rows, and may tip a float16 or an int8 over."""
+    lm = make_lm(precision, cross)
+    together, _ = logits_of(lm, (5, 2, 7))
+    for row, length in enumerate((5, 2, 7)):
+        alone, _ = logits_of(lm, (length,))
+        assert F.cosine_similarity(together[row].flatten(), alone.flatten(), dim=0) > closeness
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_a_long_prompt_is_taken_in_piece_by_piece(make_lm, monkeypatch, precision):
+    lm = make_lm(precision, cross=False)
+    whole, _ = logits_of(lm, (7, 2), n_known=60)
+    monkeypatch.setattr(model, "_CPU_COLUMNS", 16)
+    pieces, state = logits_of(lm, (7, 2), n_known=60)
+    assert state.length == 7 + 2 * BLOCK + 5
+    assert F.cosine_similarity(pieces.flatten(), whole.flatten(), dim=0) > 0.9998
+
+
+def test_a_float32_prompt_taken_in_piece_by_piece_gives_the_same_logits(make_lm, monkeypatch):
+    lm = make_lm("float32", cross=False)
+    with torch.inference_mode():
+        codes = torch.randint(96, (2, 4, 50))
+        whole = lm(codes, streams(lm, (7, 2)))
+        monkeypatch.setattr(model, "_CPU_COLUMNS", 16)
+        torch.testing.assert_close(lm(codes, streams(lm, (7, 2))), whole, atol=1e-5, rtol=0)
+
+
+def test_state_bytes_counts_them(make_lm):
+    lm = make_lm("int8")
+    state = lm.start(streams(lm, (6, 6)), 2 * BLOCK + 5)
+    tensors = [t for c in state.layers for t in (c.keys, c.values, c.cross_keys, c.cross_values)]
+    exact = sum(t.nbytes for t in [*tensors, state.positions])
+    assert lm.state_bytes(2, 2 * BLOCK + 5, 6) == exact
+    assert state.max_len == 3 * BLOCK
+
+
+def test_narrow_models_and_float32_keep_plain_caches(make_lm, monkeypatch):
+    for precision, width in (("float16", 49), ("float32", 0)):
+        lm = make_lm(precision)
+        monkeypatch.setattr(model, "_HALVES_FROM", width)
+        assert type(lm.start(streams(lm, (3,)), 8).layers[0]) is LayerCache
