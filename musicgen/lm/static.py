@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .cache import Columns, LayerCache
 from .delay import UNKNOWN
+from .fused import Fused, checked, suits, wanted
 from .model import LM, State
 from .sampling import Sampling, draw, guide
 from .transformer import sin_positions
@@ -92,16 +93,20 @@ class StaticRun:
             ))
             for _ in lm.layers
         ]  # fmt: skip
-        self._cross_mask = torch.zeros(n_rows, 1, 1, shape.n_cross, device=device, dtype=dtype)  # added to scores
-        self._padding = whole(n_rows)
-        self._positions = sin_positions(shape.n_columns, config.dim, device)
+        self.cross_mask = torch.zeros(n_rows, 1, 1, shape.n_cross, device=device, dtype=dtype)  # added to scores
+        self.padding = whole(n_rows)
+        self.positions = sin_positions(shape.n_columns, config.dim, device)
         self._arange = torch.arange(shape.n_columns, device=device)
         self.sequence = whole(shape.n_clips, n_k, shape.n_columns + 1, fill=config.cardinality)
         self.noise = torch.ones(CHUNK, shape.n_clips, n_k, config.cardinality, device=device)
-        self._cfg, self._temperature, self._top_p = (torch.ones((), device=device) for _ in range(3))
-        self._length, self._column, self._slot = whole(1), whole(1, fill=1), whole(1)
-        self.length = 0  # of the cache, as the device knows it in `_length`
+        self.cfg, self.temperature, self._top_p = (torch.ones((), device=device) for _ in range(3))
+        self._counters = whole(3)
+        # Of the device's own knowing: columns in the cache, the one of `sequence` to be written, the noise to be used.
+        self.place, self.column, self.slot = self._counters.split(1)
+        self.length = 0  # as `place` is on the device
         self._captured: dict[int, Replay] = {}
+        self._fused = Fused(lm, self) if wanted() and suits(lm, n_rows) else None
+        self._is_checked = self._fused is None
 
     def begin(self, state: State, sequence: Tensor, column: int, sampling: Sampling, cfg: float) -> None:
         """Go on from `state`, which has taken in all columns before `column` - 1 of `sequence` [B, K, S].
@@ -109,10 +114,27 @@ class StaticRun:
         The column before `column` is written and not yet taken in. Captures what this run will need and has not.
         """
         last = self._bucket(state.length + sequence.shape[-1] - column)
+        if not self._is_checked:
+            self._load(state, sequence, column, sampling, cfg)
+            self._fused = checked(self._fused, self._torch_logits, self._bucket(state.length + 1))
+            self._is_checked = True
         for bucket in buckets(last):
             if bucket not in self._captured:
                 self._rewind(0, 1)
                 self._captured[bucket] = self._capture(lambda bucket=bucket: self._step(bucket))
+        self._load(state, sequence, column, sampling, cfg)
+
+    def fill_noise(self, noise: Tensor) -> None:
+        """The noise [n, B, K, cardinality] of the next n steps, n up to CHUNK; from pinned memory without waiting."""
+        self.noise[: len(noise)].copy_(noise, non_blocking=True)
+        self.slot.zero_()
+
+    def step(self) -> None:
+        """Write the next column of `sequence`."""
+        self.length += 1
+        self._captured[self._bucket(self.length)]()
+
+    def _load(self, state: State, sequence: Tensor, column: int, sampling: Sampling, cfg: float) -> None:
         self.sequence[..., : sequence.shape[-1]] = sequence
         for mine, given in zip(self.layers, state.layers, strict=True):
             mine.keys[:, :, : state.length] = given.keys[:, :, : state.length]
@@ -123,56 +145,57 @@ class StaticRun:
                     to.zero_()[:, :, :n] = source
         if self.shape.n_cross:
             n = state.layers[0].cross_keys.shape[2]
-            self._cross_mask.fill_(-torch.inf)[..., :n] = 0
+            self.cross_mask.fill_(-torch.inf)[..., :n] = 0
             if state.cross_mask is not None:
-                self._cross_mask[..., :n].masked_fill_(~state.cross_mask, -torch.inf)
-        self._padding.copy_(state.padding) if state.padding is not None else self._padding.zero_()
-        self._cfg.fill_(cfg)
-        self._temperature.fill_(1.0 if sampling.greedy else sampling.temperature)
+                self.cross_mask[..., :n].masked_fill_(~state.cross_mask, -torch.inf)
+        self.padding.copy_(state.padding) if state.padding is not None else self.padding.zero_()
+        self.cfg.fill_(cfg)
+        self.temperature.fill_(1.0 if sampling.greedy else sampling.temperature)
         self._top_p.fill_(sampling.top_p)
         self._rewind(state.length, column)
-
-    def fill_noise(self, noise: Tensor) -> None:
-        """The noise [n, B, K, cardinality] of the next n steps, n up to CHUNK; from pinned memory without waiting."""
-        self.noise[: len(noise)].copy_(noise, non_blocking=True)
-        self._slot.zero_()
-
-    def step(self) -> None:
-        """Write the next column of `sequence`."""
-        self.length += 1
-        self._captured[self._bucket(self.length)]()
 
     def _bucket(self, length: int) -> int:
         return next(bucket for bucket in buckets(self.shape.n_columns) if bucket >= length)
 
     def _rewind(self, length: int, column: int) -> None:
         self.length = length
-        self._length.fill_(length)
-        self._column.fill_(column)
-        self._slot.zero_()
+        self.place.fill_(length)
+        self.column.fill_(column)
+        self.slot.zero_()
 
     def _step(self, bucket: int) -> None:
+        logits = self._torch_logits(bucket) if self._fused is None else self._fused.logits(bucket)
+        if self._fused is None or self.shape.nucleus:
+            self._draw(logits)
+        else:
+            self._fused.draw(logits)
+        self._counters.add_(1)
+
+    def _torch_logits(self, bucket: int) -> Tensor:
+        """Takes in the column before `column`: logits [R, K, cardinality] of the next."""
         shape, lm = self.shape, self._lm
-        codes = self.sequence.index_select(2, self._column - 1)
+        codes = self.sequence.index_select(2, self.column - 1)
         x = lm.embed(torch.cat([codes, codes]) if shape.guided else codes)
-        place = (self._length - self._padding).clamp(min=0)
-        x = x + self._positions.index_select(0, place)[:, None]
+        place = (self.place - self.padding).clamp(min=0)
+        x = x + self.positions.index_select(0, place)[:, None]
         columns = self._arange[:bucket]
-        hidden = (columns > self._length) | (columns < self._padding[:, None])
-        mask = torch.zeros(hidden.shape, device=hidden.device, dtype=self._cross_mask.dtype)
+        hidden = (columns > self.place) | (columns < self.padding[:, None])
+        mask = torch.zeros(hidden.shape, device=hidden.device, dtype=self.cross_mask.dtype)
         mask = mask.masked_fill_(hidden, -torch.inf)[:, None, None]
-        cross_mask = self._cross_mask if shape.n_cross else None
-        x = lm.run_layers(x, self.layers, Columns(self._length, bucket, mask), cross_mask)
-        logits = lm.logits(x)[:, :, 0]
+        cross_mask = self.cross_mask if shape.n_cross else None
+        x = lm.run_layers(x, self.layers, Columns(self.place, bucket, mask), cross_mask)
+        return lm.logits(x)[:, :, 0]
+
+    def _draw(self, logits: Tensor) -> None:
+        """A code of each codebook into `sequence`."""
+        shape = self.shape
         if shape.guided:
-            logits = guide(logits, self._cfg)
+            logits = guide(logits, self.cfg)
         sampling = Sampling(shape.top_k, 1.0 if shape.nucleus else 0.0, 0.0 if shape.greedy else 1.0)
-        noise = None if shape.greedy else self.noise.index_select(0, self._slot)[0]
-        chosen = draw(logits, sampling, noise, self._temperature, self._top_p)[..., None]
-        known = self.sequence.index_select(2, self._column)
-        self.sequence.index_copy_(2, self._column, torch.where(known == UNKNOWN, chosen, known))
-        for counter in (self._length, self._column, self._slot):
-            counter.add_(1)
+        noise = None if shape.greedy else self.noise.index_select(0, self.slot)[0]
+        chosen = draw(logits, sampling, noise, self.temperature, self._top_p)[..., None]
+        known = self.sequence.index_select(2, self.column)
+        self.sequence.index_copy_(2, self.column, torch.where(known == UNKNOWN, chosen, known))
 
 
 class StaticRuns:
