@@ -5,6 +5,7 @@ Each builder returns (run, lm): run(frames, prompt_frames, on_step) writes `fram
 """
 
 import contextlib
+import os
 
 from harness import load_pack
 
@@ -144,4 +145,10 @@ def transformers(size, batch, precision, device):
     return run, model.decoder
 
 
-ENGINES = {"native": native, "audiocraft": audiocraft, "transformers": transformers}
+def fused(size, batch, precision, device):
+    """This engine with its Triton kernels."""
+    os.environ["MUSICGEN_FUSED"] = "1"
+    return native(size, batch, precision, device)
+
+
+ENGINES = {"native": native, "fused": fused, "audiocraft": audiocraft, "transformers": transformers}

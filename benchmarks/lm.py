@@ -140,6 +140,8 @@ def table(arguments, size, batch, seconds, bytes_a_second):
     reference = "float16" if arguments.device == "cuda" else "float32"
     contenders = [("audiocraft", reference), ("transformers", reference)]
     contenders += [("native", precision) for precision in arguments.precisions]
+    if arguments.device == "cuda":
+        contenders += [("fused", precision) for precision in arguments.precisions if precision != "float32"]
     runs = in_turn(
         contenders,
         arguments.rounds,

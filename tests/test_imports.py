@@ -17,7 +17,7 @@ COMFYUI = {
     "comfy", "comfy_api", "comfy_api_nodes", "comfy_config", "comfy_execution", "comfy_extras", "execution",
     "folder_paths", "latent_preview", "node_helpers", "nodes", "server",
 }  # fmt: skip
-HEAVY = ("audiocraft", "av", "demucs", "julius", "pyloudnorm", "soundfile", "torchaudio", "transformers")
+HEAVY = ("audiocraft", "av", "demucs", "julius", "pyloudnorm", "soundfile", "torchaudio", "transformers", "triton")
 MAX_LINES = 400
 MAX_LOAD_S = 0.3
 

@@ -126,3 +126,14 @@ def test_auto_is_the_fastest_that_is_safe(monkeypatch):
     monkeypatch.setattr(linear, "_has_fbgemm", lambda device: False)
     assert resolve_precision("auto", "cpu") == "float32"
     assert resolve_precision("int8", "cpu") == "int8"
+
+
+def test_int8_in_float16_is_int8_in_float32(monkeypatch):
+    """As GPUs compute it; sums that float16 could not hold unscaled."""
+    monkeypatch.setattr(linear, "_has_fbgemm", lambda device: False)
+    layer = linear.Int8Linear(0.01 * torch.randn(8, 4096, generator=torch.Generator().manual_seed(0)).abs())
+    x = 5 + torch.randn(2, 4096, generator=torch.Generator().manual_seed(1))
+    made, exact = layer(x.half()), layer(x)
+    assert made.dtype == torch.float16 and exact.dtype == torch.float32
+    torch.testing.assert_close(made.float(), exact, atol=0.5, rtol=2e-3)
+    assert torch.isinf(x.half() @ layer.weight.half().t()).all()

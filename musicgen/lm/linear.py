@@ -152,8 +152,6 @@ class Int8Linear(_Packed):
     that a row's result does not depend on its neighbours; elsewhere the weight is widened on the fly.
     """
 
-    input_dtype = torch.float32
-
     def __init__(self, weight: Tensor):
         super().__init__()
         scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
@@ -161,11 +159,18 @@ class Int8Linear(_Packed):
         self.register_buffer("scale", scale)
 
     @property
+    def input_dtype(self) -> torch.dtype:
+        """What it is given, and gives: GPUs compute in the type that they are fast in."""
+        return torch.float16 if self.weight.device.type == "cuda" else torch.float32
+
+    @property
     def packs(self) -> bool:
         return _has_fbgemm(self.weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] float32 -> [..., out] float32."""
+        """[..., in] -> [..., out], of `input_dtype`."""
+        if x.dtype != torch.float32:  # float16 would not hold a sum of unscaled products
+            return F.linear(x, (self.weight * self.scale[:, None]).to(x.dtype))
         if not self.packs:
             return F.linear(x, self.weight.to(x.dtype)) * self.scale
         return int8_product(x.reshape(-1, x.shape[-1]), self.packed()).view(*x.shape[:-1], -1)
