@@ -147,7 +147,10 @@ def transformers(size, batch, precision, device):
 
 def fused(size, batch, precision, device):
     """This engine with its Triton kernels."""
-    os.environ["MUSICGEN_FUSED"] = "1"
+    load_pack()
+    from pack.musicgen.lm.fused import SWITCH
+
+    os.environ[SWITCH] = "1"
     return native(size, batch, precision, device)
 
 

@@ -81,7 +81,7 @@ def floor(size, batch, seconds, precision, device):
     dim, _, layers = SIZES[size]
     n_bytes = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}[precision]
     head_bytes = {"int8": 2, "bfloat16": 4}.get(precision, n_bytes)
-    cache_bytes = 4 if device == "cpu" or precision == "int8" else 2
+    cache_bytes = 4 if precision == "float32" or (precision, device) == ("bfloat16", "cpu") else 2
     matrices = layers * 14 * dim * dim * n_bytes + 4 * 2048 * dim * head_bytes
     return matrices + 2 * layers * 2 * batch * dim * (int(seconds * RATE_HZ / 2) + N_TEXT) * cache_bytes
 

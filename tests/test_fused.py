@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui_musicgen.musicgen.config import LMConfig, delays_for
-from comfyui_musicgen.musicgen.lm import LM, RowNoise, Sampling, Stream, fused, generate_codes, linear, quantize_linears
+from comfyui_musicgen.musicgen.lm import RowNoise, Sampling, fused, generate_codes, linear
 from comfyui_musicgen.musicgen.lm.static import Shape, StaticRuns
+from comfyui_musicgen.tests import tiny_lm
+from comfyui_musicgen.tests.tiny_lm import CARD
 from torch.nn import functional as F
 
 pytest.importorskip("triton", reason="triton is not to be had here")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-CARD, TOP_K = 96, Sampling(20)
+TOP_K = Sampling(20)
 KERNELS = Path(fused.__file__).parent
 
 
@@ -30,16 +31,7 @@ def make(monkeypatch):
     monkeypatch.setattr(fused, "_OUTPUTS", (64, 64))  # fewer programs: the interpreter takes 20 ms for one
 
     def model(precision="float16", cross=True, n_heads=3, n_layers=2):
-        torch.manual_seed(0)
-        lm = LM(LMConfig(48, n_heads, n_layers, 192, 4, CARD, delays_for(4, 1), cross)).eval().requires_grad_(False)
-        for name, parameter in lm.named_parameters():
-            parameter.normal_(1.0 if "norm" in name and "weight" in name else 0.0, 0.2 if "embed" in name else 0.08)
-        if precision == "int8":
-            quantize_linears(lm.layers)
-        else:
-            for module in lm.modules():
-                if isinstance(module, linear.Linear):
-                    module.to(getattr(torch, precision))
+        lm = tiny_lm.make(cross, precision, n_heads=n_heads, n_layers=n_layers)
         lm.to(DEVICE)
         lm.captured = StaticRuns(lambda device: lambda step: step)
         return lm
@@ -47,26 +39,17 @@ def make(monkeypatch):
     return model
 
 
-def streams(lm, lengths):
-    generator = torch.Generator().manual_seed(1)
-    rows = [torch.randn(n, 48, generator=generator) for n in lengths]
-    nothing = torch.zeros(0, 48)
-    return [Stream(nothing, row) if lm.config.cross_attention else Stream(row, nothing) for row in rows]
-
-
-def nulls(lengths):
-    return [Stream(torch.zeros(0, 48), torch.zeros(0, 48))] * len(lengths)
-
-
 def codes(lm, lengths=(5,), n_frames=2, sampling=TOP_K, **options):
     noise = RowNoise(3, len(lengths), 4, CARD)
-    return generate_codes(lm, streams(lm, lengths), nulls(lengths), n_frames, sampling, noise, 3.0, **options)
+    return generate_codes(
+        lm, tiny_lm.streams(lm, lengths), tiny_lm.nulls(lengths), n_frames, sampling, noise, 3.0, **options
+    )
 
 
 @torch.inference_mode()
 def begun(lm, lengths=(5,), n_known=9, sampling=TOP_K, guided=True):
     """A run that has taken in a few columns, and whose next step is still to come."""
-    rows = streams(lm, lengths) + (nulls(lengths) if guided else [])
+    rows = tiny_lm.streams(lm, lengths) + (tiny_lm.nulls(lengths) if guided else [])
     known = torch.randint(CARD, (len(lengths), 4, n_known), generator=torch.Generator().manual_seed(3)).to(DEVICE)
     state = lm.start(rows, n_known + 1)
     lm.step(state, torch.cat([known, known])[..., :-1] if guided else known[..., :-1])

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from comfyui_musicgen.musicgen.config import LMConfig, delays_for
-from comfyui_musicgen.musicgen.lm import LM, Stream, linear, model, quantize_linears
+from comfyui_musicgen.musicgen.lm import model
 from comfyui_musicgen.musicgen.lm.cache import BLOCK, Bags, Columns, HalfCache, LayerCache
 from comfyui_musicgen.musicgen.lm.cpu_step import attend_halves
+from comfyui_musicgen.tests import tiny_lm
 from torch.nn import functional as F
 
 pytestmark = pytest.mark.skipif(
@@ -66,32 +66,16 @@ def make_lm(monkeypatch):
 
     def make(precision, cross=True, halves=True):
         monkeypatch.setattr(model, "_HALVES_FROM", 0 if halves else 10**6)
-        torch.manual_seed(0)
-        lm = LM(LMConfig(48, 3, 3, 192, 4, 96, delays_for(4, 1), cross)).eval().requires_grad_(False)
-        for name, parameter in lm.named_parameters():
-            parameter.normal_(1.0 if "norm" in name and "weight" in name else 0.0, 0.2 if "embed" in name else 0.08)
-        if precision == "int8":
-            quantize_linears(lm.layers)
-        elif precision == "float16":
-            for module in lm.modules():
-                if isinstance(module, linear.Linear):
-                    module.half()
-        return lm
+        return tiny_lm.make(cross, precision)
 
     return make
-
-
-def streams(lm, lengths):
-    rows = [torch.randn(n, 48, generator=torch.Generator().manual_seed(n)) for n in lengths]
-    nothing = torch.zeros(0, 48)
-    return [Stream(nothing, row) if lm.config.cross_attention else Stream(row, nothing) for row in rows]
 
 
 @torch.inference_mode()
 def logits_of(lm, lengths, n_known=20, n=2 * BLOCK + 5):
     """Of a prompt of n_known columns and of those after it, one by one: [R, K, n - n_known + 1, cardinality]."""
     codes = torch.randint(96, (1, 4, n), generator=torch.Generator().manual_seed(3)).expand(len(lengths), -1, -1)
-    state = lm.start(streams(lm, lengths), n)
+    state = lm.start(tiny_lm.streams(lm, lengths), n)
     made = [lm.step(state, codes[..., :n_known])]
     made += [lm.step(state, codes[..., i : i + 1]) for i in range(n_known, n)]
     return torch.stack(made, dim=2), state
@@ -132,14 +116,14 @@ def test_a_float32_prompt_taken_in_piece_by_piece_gives_the_same_logits(make_lm,
     lm = make_lm("float32", cross=False)
     with torch.inference_mode():
         codes = torch.randint(96, (2, 4, 50))
-        whole = lm(codes, streams(lm, (7, 2)))
+        whole = lm(codes, tiny_lm.streams(lm, (7, 2)))
         monkeypatch.setattr(model, "_CPU_COLUMNS", 16)
-        torch.testing.assert_close(lm(codes, streams(lm, (7, 2))), whole, atol=1e-5, rtol=0)
+        torch.testing.assert_close(lm(codes, tiny_lm.streams(lm, (7, 2))), whole, atol=1e-5, rtol=0)
 
 
 def test_state_bytes_counts_them(make_lm):
     lm = make_lm("int8")
-    state = lm.start(streams(lm, (6, 6)), 2 * BLOCK + 5)
+    state = lm.start(tiny_lm.streams(lm, (6, 6)), 2 * BLOCK + 5)
     tensors = [t for c in state.layers for t in (c.keys, c.values, c.cross_keys, c.cross_values)]
     exact = sum(t.nbytes for t in [*tensors, state.positions])
     assert lm.state_bytes(2, 2 * BLOCK + 5, 6) == exact
@@ -150,4 +134,4 @@ def test_narrow_models_and_float32_keep_plain_caches(make_lm, monkeypatch):
     for precision, width in (("float16", 49), ("float32", 0)):
         lm = make_lm(precision)
         monkeypatch.setattr(model, "_HALVES_FROM", width)
-        assert type(lm.start(streams(lm, (3,)), 8).layers[0]) is LayerCache
+        assert type(lm.start(tiny_lm.streams(lm, (3,)), 8).layers[0]) is LayerCache

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 import torch
-from comfyui_musicgen.musicgen.config import LMConfig, delays_for
-from comfyui_musicgen.musicgen.lm import LM, Stream, cpu_step, linear, quantize_linears, resolve_precision
+from comfyui_musicgen.musicgen.lm import cpu_step, linear, resolve_precision
+from comfyui_musicgen.tests import tiny_lm
 from torch.nn import functional as F
 
 needs_fbgemm = pytest.mark.skipif(
@@ -19,37 +19,17 @@ PRECISIONS = [
 ]
 
 
-def make_lm(precision, cross=True):
-    torch.manual_seed(0)
-    lm = LM(LMConfig(48, 3, 3, 192, 4, 96, delays_for(4, 1), cross)).eval().requires_grad_(False)
-    for name, parameter in lm.named_parameters():
-        parameter.normal_(1.0 if "norm" in name and "weight" in name else 0.0, 0.2 if "embed" in name else 0.08)
-    if precision == "int8":
-        quantize_linears(lm.layers)
-    elif precision != "float32":
-        for module in lm.modules():
-            if isinstance(module, linear.Linear):
-                module.to(getattr(torch, precision))
-    return lm
-
-
-def make_streams(lm, lengths):
-    rows = [torch.randn(n, 48, generator=torch.Generator().manual_seed(n)) for n in lengths]
-    nothing = torch.zeros(0, 48)
-    return [Stream(nothing, row) if lm.config.cross_attention else Stream(row, nothing) for row in rows]
-
-
 @torch.inference_mode()
 def logits_of(lm, lengths=(5,), n=12):
     """Of n columns one by one, [R, K, n, cardinality]."""
     codes = torch.randint(96, (len(lengths), 4, n), generator=torch.Generator().manual_seed(3))
-    state = lm.start(make_streams(lm, lengths), n)
+    state = lm.start(tiny_lm.streams(lm, lengths), n)
     return torch.stack([lm.step(state, codes[..., i : i + 1]) for i in range(n)], dim=2)
 
 
 @pytest.mark.parametrize(("precision", "closeness"), [("bfloat16", 0.999), ("float16", 0.999999), ("int8", 0.997)])
 def test_fewer_bits_are_close(precision, closeness):
-    exact, made = logits_of(make_lm("float32")), logits_of(make_lm(precision))
+    exact, made = logits_of(tiny_lm.make()), logits_of(tiny_lm.make(precision=precision))
     assert F.cosine_similarity(made.flatten(), exact.flatten(), dim=0) > closeness
     assert not torch.equal(made, exact)
 
@@ -59,7 +39,7 @@ def test_fewer_bits_are_close(precision, closeness):
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_cpus_step_is_the_layers_own(monkeypatch, precision, cross, compiled):
     """By TorchScript and without; rows of different lengths, so that masks count."""
-    lm = make_lm(precision, cross)
+    lm = tiny_lm.make(cross, precision)
     lengths = (7, 2, 4)
     if not compiled:
         monkeypatch.setattr(sys, "version_info", (3, 14))
@@ -76,12 +56,12 @@ def test_a_cpus_step_is_the_layers_own(monkeypatch, precision, cross, compiled):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_row_does_not_depend_on_its_batch(precision):
-    lm = make_lm(precision)
+    lm = tiny_lm.make(precision=precision)
     together = logits_of(lm, (7, 2, 4))
     lone_codes = torch.randint(96, (3, 4, 12), generator=torch.Generator().manual_seed(3))
     for row, length in enumerate((7, 2, 4)):
         with torch.inference_mode():
-            state = lm.start(make_streams(lm, (length,)), 12)
+            state = lm.start(tiny_lm.streams(lm, (length,)), 12)
             steps = [lm.step(state, lone_codes[row : row + 1, :, i : i + 1]) for i in range(12)]
         torch.testing.assert_close(together[row : row + 1], torch.stack(steps, dim=2), atol=2e-5, rtol=0)
 
@@ -89,7 +69,7 @@ def test_a_row_does_not_depend_on_its_batch(precision):
 @needs_fbgemm
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_packed_weights_come_back_whole(precision):
-    lm = make_lm(precision)
+    lm = tiny_lm.make(precision=precision)
     plain = {name: tensor.clone() for name, tensor in lm.state_dict().items()}
     before = logits_of(lm)
     layer = lm.layers[1].up

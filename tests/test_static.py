@@ -5,11 +5,11 @@
 
 import pytest
 import torch
-from comfyui_musicgen.musicgen.config import LMConfig, delays_for
-from comfyui_musicgen.musicgen.lm import LM, RowNoise, Sampling, Stream, generate_codes
+from comfyui_musicgen.musicgen.lm import RowNoise, Sampling, generate_codes
 from comfyui_musicgen.musicgen.lm.static import CHUNK, MAX_RUNS, Shape, StaticRuns, buckets
+from comfyui_musicgen.tests import tiny_lm
+from comfyui_musicgen.tests.tiny_lm import CARD
 
-CARD = 96
 MODES = {
     "top-k": Sampling(20),
     "all": Sampling(0),
@@ -51,12 +51,7 @@ def make():
     """make(cross=..., n_codebooks=...) -> LM with fake graphs, and its twin without."""
 
     def models(cross=True, n_codebooks=4):
-        torch.manual_seed(0)
-        config = LMConfig(48, 3, 3, 192, n_codebooks, CARD, delays_for(n_codebooks, n_codebooks // 4), cross)
-        lm, plain = (LM(config).eval().requires_grad_(False) for _ in range(2))
-        for name, parameter in lm.named_parameters():
-            parameter.normal_(1.0 if "norm" in name and "weight" in name else 0.0, 0.2 if "embed" in name else 0.08)
-        plain.load_state_dict(lm.state_dict())
+        lm, plain = (tiny_lm.make(cross, n_codebooks=n_codebooks) for _ in range(2))
         lm.captured = StaticRuns(Captures(lm))
         lm.captures = lm.captured._make_capture
         return lm, plain
@@ -64,17 +59,12 @@ def make():
     return models
 
 
-def streams(lm, lengths, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    rows = [torch.randn(n, lm.config.dim, generator=generator) for n in lengths]
-    nothing = torch.zeros(0, lm.config.dim)
-    return [Stream(nothing, row) if lm.config.cross_attention else Stream(row, nothing) for row in rows]
-
-
 def codes(lm, lengths=(5,), n_frames=40, sampling=MODES["top-k"], guided=True, seed=3, **options):
-    null = [Stream(torch.zeros(0, 48), torch.zeros(0, 48))] * len(lengths) if guided else None
+    null = tiny_lm.nulls(lengths) if guided else None
     noise = RowNoise(seed, len(lengths), lm.config.n_codebooks, CARD)
-    return generate_codes(lm, streams(lm, lengths), null, n_frames, sampling, noise, 3.0 if guided else 1.0, **options)
+    return generate_codes(
+        lm, tiny_lm.streams(lm, lengths), null, n_frames, sampling, noise, 3.0 if guided else 1.0, **options
+    )
 
 
 @pytest.mark.parametrize("cross", [True, False], ids=["text", "prefix"])

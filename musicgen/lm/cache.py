@@ -42,7 +42,7 @@ class LayerCache:
 @dataclass
 class HalfCache(LayerCache):
     """Keys and values in float16, as `cpu_step` reads them on an x86 CPU: at half the memory, and faster than it would
-    float32, through the one product of torch there that widens float16 on its way, `embedding_bag` of FBGEMM.
+    float32, by `embedding_bag` of FBGEMM, which widens float16 on its way.
 
     keys: [R, H, max_len / BLOCK, D / H, BLOCK], values: [R, H, max_len, D / H]; max_len is a multiple of BLOCK. Columns
     not yet written are zeros, for they are multiplied too, by zero.

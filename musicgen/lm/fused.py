@@ -1,4 +1,4 @@
-"""The step of a `StaticRun` by Triton kernels: eight launches a layer where torch takes some twenty-five.
+"""The step of a `StaticRun` by Triton kernels: eight launches a layer, one more beyond 256 columns.
 
 For a few rows of weights in 16 or 8 bits on a GPU. float32 keeps torch's own products, which give the reference's codes.
 """
@@ -120,29 +120,29 @@ class Fused:
 
     def _normed(self, norm: nn.LayerNorm, linear: nn.Module, out: Tensor, gelu: bool = False) -> None:
         n_out, n_in = linear.weight.shape
-        rows, n, block, warps = self._tile(n_out, n_in)
+        rows, n, block = self._tile(n_out, n_in)
         self._kernels.normed_product[(-(-n_out // n),)](
             self._x, norm.weight, norm.bias, linear.weight, self._scale(linear), out, n_out, norm.eps,
-            self._run.shape.n_rows, rows, n_in, two(n_in), n, block, gelu, isinstance(linear, Int8Linear), num_warps=warps,
+            self._run.shape.n_rows, rows, n_in, two(n_in), n, block, gelu, isinstance(linear, Int8Linear),
         )  # fmt: skip
 
     def _added(self, given: Tensor, linear: nn.Module) -> None:
         n_out, n_in = linear.weight.shape
-        rows, n, block, warps = self._tile(n_out, n_in)
+        rows, n, block = self._tile(n_out, n_in)
         self._kernels.added_product[(-(-n_out // n),)](
             given, linear.weight, self._scale(linear), self._x, n_out,
-            self._run.shape.n_rows, rows, n_in, n, block, isinstance(linear, Int8Linear), num_warps=warps,
+            self._run.shape.n_rows, rows, n_in, n, block, isinstance(linear, Int8Linear),
         )  # fmt: skip
 
     def _scale(self, linear: nn.Module) -> Tensor:
         return linear.scale if isinstance(linear, Int8Linear) else self._x  # never read then
 
-    def _tile(self, n_out: int, n_in: int) -> tuple[int, int, int, int]:
-        """Rows, outputs and inputs of a program's block, and its warps. The same on every device: sums in another order
+    def _tile(self, n_out: int, n_in: int) -> tuple[int, int, int]:
+        """Rows, outputs and inputs of a program's block. The same on every device: sums in another order
         would be other codes."""
         rows = two(self._run.shape.n_rows)
         outputs = _OUTPUTS[n_out >= 2048 and rows <= 4]
-        return rows, outputs, max(16, min(two(n_in), _TILE // (rows * outputs))), 4
+        return rows, outputs, max(16, min(two(n_in), _TILE // (rows * outputs)))
 
 
 def checked(fused: Fused, torchs: Callable[[int], Tensor], bucket: int) -> Fused | None:
