@@ -45,12 +45,12 @@ def codec_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shards(codec_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("codes")
+    folder, codec = tmp_path_factory.mktemp("codes"), codec_training.finished(codec_run[2])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(codes, "SHARD_CLIPS", 4)
         for split in ("train", "held-out"):
-            assert codes.write_shards(folder, codec_run[2], split, 8, 5.0, (2, 2)) == 1
-            assert codes.write_shards(folder, codec_run[2], split, 8, 5.0) == 2
+            assert codes.write_shards(folder, codec, split, 8, 5.0, (2, 2)) == 1
+            assert codes.write_shards(folder, codec, split, 8, 5.0) == 2
     return folder
 
 

@@ -11,6 +11,7 @@ from ..musicgen.errors import MusicGenError
 from .runs import keep_memory
 
 _RUNS = Path(__file__).resolve().parent / "runs"
+_CODEC, _CODEC_HELP = _RUNS / "codec", "folder of the codec's run, or a .safetensors that ships"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     codec.set_defaults(run=_codec)
     codes = steps.add_parser("codes", help="synthesize clips and code them with the trained codec")
     codes.add_argument("--minutes", type=float, default=90.0, help="when to stop (default: %(default)s)")
-    codes.add_argument("--codec", type=Path, default=_RUNS / "codec", help="folder of the codec's run")
+    codes.add_argument("--codec", type=Path, default=_CODEC, help=_CODEC_HELP)
     codes.add_argument("--clips", type=int, default=4_000, help="of 10 s, for training (default: %(default)s)")
     codes.add_argument("--held-out", type=int, default=128, help="for measuring (default: %(default)s)")
     codes.add_argument(
@@ -46,9 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lm.add_argument("--learning-rate", type=float, default=1.2e-3)
     _common(lm, "lm")
     lm.set_defaults(run=_lm)
+    keep = steps.add_parser("keep", help="teach the language model to keep the key that it began in")
+    keep.add_argument("begin_with", type=Path, help="what to go on from: a run's lm.pt, or a .safetensors that ships")
+    keep.add_argument("--minutes", type=float, default=45.0, help="when to stop (default: %(default)s)")
+    keep.add_argument("--codes", type=Path, default=_RUNS / "codes", help="folder of the codes")
+    keep.add_argument("--batch-size", type=int, default=4)
+    keep.add_argument("--learning-rate", type=float, default=6e-4)
+    _common(keep, "lm", resume=False)
+    keep.set_defaults(run=_keep)
     export = steps.add_parser("export", help="put everything into one safetensors file")
     export.add_argument("target", type=Path)
-    export.add_argument("--codec", type=Path, default=_RUNS / "codec", help="folder of the codec's run")
+    export.add_argument("--codec", type=Path, default=_CODEC, help=_CODEC_HELP)
     export.add_argument("--lm", type=Path, default=_RUNS / "lm", help="folder of the language model's run")
     export.set_defaults(run=_export, threads=1)
     evaluate = steps.add_parser("evaluate", help="measure a model on held-out prompts, and draw pictures")
@@ -96,12 +105,12 @@ def _codec(options: argparse.Namespace) -> int:
 
 
 def _codes(options: argparse.Namespace) -> int:
-    from . import codec
     from .codes import write_shards
+    from .shipped import codec_of
 
-    path = options.codec / codec.CHECKPOINT
-    write_shards(options.out, path, "held-out", options.held_out, options.minutes, options.part)
-    write_shards(options.out, path, "train", options.clips, options.minutes, options.part)
+    codec = codec_of(options.codec)
+    write_shards(options.out, codec, "held-out", options.held_out, options.minutes, options.part)
+    write_shards(options.out, codec, "train", options.clips, options.minutes, options.part)
     return 0
 
 
@@ -115,11 +124,21 @@ def _lm(options: argparse.Namespace) -> int:
     return 0
 
 
-def _export(options: argparse.Namespace) -> int:
-    from . import codec, lm
-    from .export import export
+def _keep(options: argparse.Namespace) -> int:
+    from .keeping import train
+    from .lm import LMTraining
 
-    path = export(options.codec / codec.CHECKPOINT, options.lm / lm.CHECKPOINT, options.target)
+    plan = LMTraining(batch_size=options.batch_size, learning_rate=options.learning_rate, average=0.99)
+    train(options.out, options.begin_with, options.codes, options.minutes, plan)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from . import lm
+    from .export import export
+    from .shipped import codec_of
+
+    path = export(codec_of(options.codec), options.lm / lm.CHECKPOINT, options.target)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from ..musicgen.codec import Codec
 from ..musicgen.conditioning.chroma import chroma
 from ..musicgen.conditioning.melody import tiled
-from . import codec as codec_training
 from . import runs, voices
 from .pieces import Clip, Label, clip
 from .recipe import CLIP_S, model_config
@@ -52,14 +51,14 @@ def read_shard(path: Path) -> Shard:
 
 
 def write_shards(
-    out: Path, codec_path: Path, split: str, n_clips: int, minutes: float, part: tuple[int, int] = (1, 1)
+    out: Path, codec: Codec, split: str, n_clips: int, minutes: float, part: tuple[int, int] = (1, 1)
 ) -> int:
     """Code the first `n_clips` clips of a split, shards that are there already left alone; how many shards there are.
 
     part (i, n): only every n-th shard, from the i-th, for n processes side by side.
     """
     out.mkdir(parents=True, exist_ok=True)
-    codec = codec_training.finished(codec_path).to(runs.pick_device())
+    codec = codec.to(runs.pick_device())
     np.save(out / CODEBOOKS_FILE, np.stack([layer.codebook.embed.cpu().numpy() for layer in codec.quantizer.layers]))
     numbers = range(part[0] - 1, -(-n_clips // SHARD_CLIPS), part[1])
     missing = [number for number in numbers if not shard_path(out, split, number).exists()]

@@ -133,12 +133,29 @@ class Examples:
     def tasks(self, texts: Texts, seed: int) -> Iterator[tuple[Label, Batch]]:
         """Endless: what to write for `Rollouts`. A label, and a batch of one text that names its tempo, without a clip."""
         rng = np.random.default_rng([seed, 2])
-        codes = torch.full((1, *self.codes.shape[1:]), HIDDEN)
-        chroma = torch.full((1, self.chroma.shape[2]), _NULL_CHROMA)
         while True:
             row = _row(_drawn(rng), texts, rng)
             if row.label.jangdan and row.names_tempo:
-                yield row.label, Batch(codes, chroma, (row.ids,), torch.ones(1, dtype=torch.bool))
+                yield row.label, self.asked(row.ids)
+
+    def prompts(self, texts: Texts, batch_size: int, seed: int) -> Iterator[tuple[list[int], list[tuple[int, ...]]]]:
+        """Endless: clips that have a jangdan and a mode, and a text for each, all of one length."""
+        rng = np.random.default_rng([seed, 3])
+        able = [i for i, label in enumerate(self.labels) if label.jangdan and label.mode]
+
+        def rows() -> Iterator[_Row]:
+            while True:
+                for index in rng.permutation(able):
+                    yield _row(self.labels[index], texts, rng, int(index))
+
+        for some in _of_one_length(rows(), batch_size):
+            yield [row.index for row in some], [row.ids for row in some]
+
+    def asked(self, *ids: tuple[int, ...], codes: Tensor | None = None) -> Batch:
+        """Texts, and codes [B, K, T] that were written to them; without any, of nothing but the texts."""
+        codes = torch.full((len(ids), *self.codes.shape[1:]), HIDDEN) if codes is None else codes
+        chroma = torch.full((len(ids), self.chroma.shape[2]), _NULL_CHROMA)
+        return Batch(codes, chroma, ids, torch.ones(len(ids), dtype=torch.bool))
 
     def fixed(self, texts: Texts, batch_size: int, n_batches: int) -> list[Batch]:
         """The same batches each time, with text and melody."""

@@ -12,7 +12,6 @@ from ..musicgen.checkpoints.convert import convert
 from ..musicgen.checkpoints.weight import Weight
 from ..musicgen.codec import Codec
 from ..musicgen.errors import InputError
-from . import codec as codec_training
 from . import lm as lm_training
 from .model import MusicGen
 from .recipe import SHARPNESS
@@ -35,10 +34,10 @@ class Held(Weight):
         out.copy_(self.tensor)
 
 
-def export(codec_path: Path, lm_path: Path, target: Path) -> Path:
-    """Write `target` from the checkpoints of both runs, the language model's by its averaged weights."""
+def export(codec: Codec, lm_path: Path, target: Path) -> Path:
+    """Write `target` from a codec and a language model's checkpoint, by its averaged weights."""
     trainer = lm_training.opened(lm_path)
-    return write(codec_training.finished(codec_path), trainer.average, trainer.tokenizer_json, target)
+    return write(codec, trainer.average, trainer.tokenizer_json, target)
 
 
 def write(codec: Codec, model: MusicGen, tokenizer_json: str, target: Path) -> Path:

@@ -11,25 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from ..musicgen.config import ModelConfig
-from ..musicgen.lm import RowNoise, Sampling, Stream, generate_codes
+from ..musicgen.lm import RowNoise
 from . import runs
 from .codes import read_codebooks
 from .examples import Batch, Examples, without_melody, without_text
 from .model import MusicGen
 from .muon import Muon
-from .recipe import SHARPNESS, model_config
+from .recipe import model_config
 from .rollouts import Rollouts
 from .text import Texts, t5_table, train_tokenizer
 
 CHECKPOINT = "lm.pt"
 _WARM_UP_STEPS, _GRADIENT_NORM = 200, 1.0
 _MUON_RATE, _SMALL = 2.5, 32  # Muon's learning rate over AdamW's; matrices narrower than this are left to AdamW
-_WEIGHTS = (1.8, 1.0, 0.7, 0.5)  # of the codebooks: the first ones carry the music, the last ones noise
+CODE_WEIGHTS = (1.8, 1.0, 0.7, 0.5)  # of the codebooks: the first ones carry the music, the last ones noise
 # The beat is learnt first, and kept up with one lesson in so many steps.
 _FIRST_LESSONS, _LESSON_EVERY = 600, 6
 # From so many steps on, when its music is music, it writes some of its own now and then, and hears that too.
 _OWN_FROM, _OWN_EVERY, _OWN_PIECES, _OWN_AT_LEAST = 6000, 150, 24, 72
-_OWN_GUIDANCES, _OWN_SAMPLING = (3.0, 1.0), Sampling(250, temperature=1 / SHARPNESS)  # by turns: the mistakes differ
+_OWN_GUIDANCES = (3.0, 1.0)  # by turns: the mistakes differ
 _LOG_STEPS, _MEASURE_S, _MEASURED_BATCHES = 25, 600.0, 6
 
 
@@ -68,7 +68,7 @@ class Trainer:
         with self._autocast():
             made = self.model(batch)
         losses, rate = made.codebooks, self._learning_rate()
-        norm = self._learn((made.weighted * losses.new_tensor(_WEIGHTS)).mean() + made.auxiliary, rate)
+        norm = self.learn((made.weighted * losses.new_tensor(CODE_WEIGHTS)).mean() + made.auxiliary, rate)
         self.audio_s += batch.codes.shape[0] * batch.codes.shape[2] / self.config.codec.frame_rate_hz
         return {
             "loss": losses.mean().item(), **_by_codebook(losses), "auxiliary": made.auxiliary.item(),
@@ -79,21 +79,14 @@ class Trainer:
         """One batch of `Examples.lessons` -> how much of it was known."""
         with self._autocast():
             made = self.model.lesson(batch)
-        self._learn(made.auxiliary, self._learning_rate())
+        self.learn(made.auxiliary, self._learning_rate())
         return {"lesson": made.auxiliary.item(), "lesson_pulses": made.pulses.item()}
 
-    @torch.no_grad()
     def write(self, tasks: list[Batch], seed: int, guidance: float) -> Tensor:
         """Codes [B, K, T] that the averaged weights write to B batches of one text, sampled as users do."""
-        self.average.eval()
-        nothing, config = torch.zeros(0, self.config.lm.dim, device=self.device), self.config.lm
-        streams, null = (
-            [Stream(self.average.prefix(way(task))[0], nothing) for task in tasks]
-            for way in (lambda t: t, without_text)
-        )
+        config = self.config.lm
         noise = RowNoise(seed, len(tasks), config.n_codebooks, config.cardinality)
-        n_frames = tasks[0].codes.shape[2]
-        return generate_codes(self.average.lm, streams, null, n_frames, _OWN_SAMPLING, noise, guidance)
+        return self.average.eval().write(tasks, tasks[0].codes.shape[2], noise, guidance)
 
     @torch.no_grad()
     def measure(self, batches: list[Batch]) -> dict[str, float]:
@@ -131,7 +124,7 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
-    def _learn(self, loss: Tensor, rate: float) -> float:
+    def learn(self, loss: Tensor, rate: float) -> float:
         """One step downhill; the norm of the gradient."""
         for optimizer, factor in ((self.adam, 1.0), (self.muon, _MUON_RATE)):
             for group in optimizer.param_groups:

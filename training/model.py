@@ -1,7 +1,7 @@
 """What is trained together: the engine's own language model, the text encoder, and the projections between them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..musicgen.config import LMConfig, ModelConfig
-from ..musicgen.lm import LM
+from ..musicgen.lm import LM, RowNoise, Sampling, Stream, generate_codes
 from ..musicgen.lm.delay import delay
 from ..musicgen.lm.transformer import sin_positions
 from .auxiliary import Auxiliary, code_weights
-from .examples import HIDDEN, Batch
+from .examples import HIDDEN, Batch, without_text
+from .recipe import SHARPNESS
 from .text import TextEncoder
 
+SAMPLING = Sampling(top_k=250, temperature=1 / SHARPNESS)  # as users sample what ships: that is sharpened
 _MEAN_TEXT_TOKENS = 14  # of the descriptions, `</s>` included
 _SHARPNESS = 1.5  # of the heads that start out following the melody
 
@@ -52,7 +54,7 @@ class MusicGen(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         config, texts = self.config.lm, self.text(batch.ids)
-        prefix, inputs = self._prefix(batch, texts), self._inputs(batch)
+        prefix, inputs = self._prefix(batch, texts), self.inputs(batch)
         if batch.guessed is not None:
             inputs = self.with_guesses(prefix.detach(), inputs, batch.guessed.to(self.lm.device))
         logits, hidden, last = self._run(prefix, inputs)
@@ -68,7 +70,7 @@ class MusicGen(nn.Module):
         )
         return Losses(plain, weighted, *self.auxiliary(hidden, last, texts, batch.known))
 
-    def _inputs(self, batch: Batch) -> Tensor:
+    def inputs(self, batch: Batch) -> Tensor:
         """What is seen of the codes, delayed, [B, K, S]."""
         config = self.config.lm
         shown = batch.codes if batch.shown is None else batch.shown
@@ -137,9 +139,20 @@ class MusicGen(nn.Module):
     def lesson(self, batch: Batch) -> Losses:
         """The auxiliary losses alone: only the layers that they need are run."""
         texts = self.text(batch.ids)
-        _, asked, _ = self._run(self._prefix(batch, texts), self._inputs(batch), self._asked_layer)
+        _, asked, _ = self._run(self._prefix(batch, texts), self.inputs(batch), self._asked_layer)
         nothing = asked.new_zeros(self.config.lm.n_codebooks)
         return Losses(nothing, nothing, *self.auxiliary(asked, None, texts, batch.known))
+
+    @torch.no_grad()
+    def write(
+        self, tasks: Sequence[Batch], n_frames: int, noise: RowNoise, guidance: float, prompt: Tensor | None = None
+    ) -> Tensor:
+        """Codes [B, K, T] of `n_frames` for B batches of one text, sampled as users do; prompt [B, K, P]: to continue."""
+        nothing = torch.zeros(0, self.config.lm.dim, device=self.lm.device)
+        streams, null = (
+            [Stream(self.prefix(way(task))[0], nothing) for task in tasks] for way in (lambda t: t, without_text)
+        )
+        return generate_codes(self.lm, streams, null, n_frames, SAMPLING, noise, guidance, prompt)
 
     def prefix(self, batch: Batch) -> Tensor:
         """[melody | text] of each row, [B, F + n, D]. Source: the engine's `Conditioning.prefix`."""
