@@ -75,9 +75,10 @@ def test_the_text_decides_the_beat(mini, critic):
     assert found["the jangdan asked for, tempo within 8 %"] >= 0.6
 
 
-def test_a_continuation_joins_without_a_click(mini):
-    findings, _ = evaluate.continuation_findings(mini, 3, 3.0)
-    assert values(findings)["joins without a click"] == 1.0
+def test_a_continuation_keeps_tempo_and_mode_and_joins_without_a_click(mini):
+    found = values(evaluate.continuation_findings(mini, 16, 3.0)[0])
+    assert found["joins without a click"] == 1.0
+    assert found["mode carried on"] >= 0.7 and found["tempo carried on within 8 %"] >= 0.6
 
 
 def test_it_is_one_press_in_the_nodes():
