@@ -330,7 +330,7 @@ def _build_lm(checkpoint: Checkpoint, precision: str) -> LM:
         if precision == "int8":
             quantize_linears(block)
     # The heads decide the code: at 2 % of the weights, they are worth more precision where products are coarse.
-    _materialise(lm, torch.float16 if precision in ("float16", "int8") else torch.float32)
+    _materialise(lm, torch.float32 if precision == "float32" else torch.float16)
     _fill_without(lm, "layers", rest, source)
     return lm
 

@@ -67,9 +67,11 @@ def test_a_row_does_not_depend_on_its_batch(precision):
 
 
 @needs_fbgemm
-@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8"])
 def test_packed_weights_come_back_whole(precision):
     lm = tiny_lm.make(precision=precision)
+    for parameter in lm.parameters():  # FBGEMM keeps bfloat16 in float16, which has less room below
+        parameter[parameter.abs() < 2**-17] = 0
     plain = {name: tensor.clone() for name, tensor in lm.state_dict().items()}
     before = logits_of(lm)
     layer = lm.layers[1].up
@@ -81,12 +83,26 @@ def test_packed_weights_come_back_whole(precision):
     assert layer.packed() is packed, "a move to where it is costs nothing"
     lm.to("meta" if precision == "int8" else torch.float32)
     assert layer.weight.shape == plain["layers.1.up.weight"].shape
-    if precision == "float16":
-        assert torch.equal(layer.weight.half(), plain["layers.1.up.weight"])
+    if precision != "int8":
+        dtype = getattr(torch, precision)
+        assert torch.equal(layer.weight.to(dtype), plain["layers.1.up.weight"])
         for module in lm.modules():
             if isinstance(module, linear.Linear):
-                module.to(torch.float16)
+                module.to(dtype)
         assert torch.equal(logits_of(lm), before)
+
+
+@needs_fbgemm
+def test_bfloat16_weights_are_those_that_were_given():
+    """Of any size that float16 has: held as it, multiplied in float32."""
+    layer = linear.Linear(48, 64).to(torch.bfloat16)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(64, 48) * 2.0 ** torch.randint(-20, 14, (64, 1)))
+        exact = layer.weight.double().clone()
+        x = torch.randn(2, 48)
+        made = layer(x)
+        assert layer.is_packed
+    torch.testing.assert_close(made.double(), x.double() @ exact.t(), atol=2e-6, rtol=2e-5)
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 4, 33])
