@@ -31,7 +31,7 @@ def native_lm(size, precision, device="cpu", scale=0.02):
                 if not parameter.is_meta:
                     continue
                 dtype = storage_dtype(precision) if parameter.ndim == 2 else torch.float32
-                if module is lm and precision == "int8" and parameter.ndim == 2:
+                if module is lm and precision != "float32" and parameter.ndim == 2:
                     dtype = torch.float16
                 filled = torch.empty(parameter.shape).normal_(0, scale, generator=generator).to(dtype)
                 if isinstance(child, torch.nn.LayerNorm):
@@ -40,7 +40,7 @@ def native_lm(size, precision, device="cpu", scale=0.02):
         if precision == "int8" and module is not lm:
             quantize_linears(module)
         release_freed_memory()
-    return lm.eval().to(device)
+    return lm.fix().eval().to(device)
 
 
 def native(size, batch, precision, device):

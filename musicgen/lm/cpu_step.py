@@ -72,7 +72,8 @@ def layer_step(
         a = F.scaled_dot_product_attention(q, cross_keys, cross_values, attn_mask=cross_mask)
         x = x + linear(a.reshape(n_rows, dim), 5, plain, half, int8)
     h = F.layer_norm(x, [dim], norms[2], norms[3])
-    h = F.gelu(linear(h, 2, plain, half, int8))
+    # Transposed, it goes past oneDNN's gelu, whose call takes longer than a few rows.
+    h = F.gelu(linear(h, 2, plain, half, int8).t()).t()
     return x + linear(h, 3, plain, half, int8)
 
 
@@ -108,9 +109,10 @@ def step_weights(norms: Sequence[nn.LayerNorm], linears: Sequence[nn.Module]) ->
     if isinstance(first, Int8Linear) and not first.packs:
         return None
     fresh = first.packs and not first.is_packed
-    packed = [layer.packed() for layer in linears] if first.packs else []
+    weights = [layer.packed() if layer.packs else layer.weight for layer in linears]
     if fresh:
         release_freed_memory()
-    plain = [] if first.packs else [layer.weight for layer in linears]
+    plain = [weight for weight in weights if isinstance(weight, Tensor)]
+    packed = [] if plain else weights
     half, int8 = (packed, []) if isinstance(first, Linear) else ([], packed)
     return [tensor for norm in norms for tensor in (norm.weight, norm.bias)], plain, half, int8
