@@ -40,7 +40,7 @@ def native_lm(size, precision, device="cpu", scale=0.02):
         if precision == "int8" and module is not lm:
             quantize_linears(module)
         release_freed_memory()
-    return lm.fix().eval().to(device)
+    return lm.eval().to(device)
 
 
 def native(size, batch, precision, device):

@@ -332,7 +332,7 @@ def _build_lm(checkpoint: Checkpoint, precision: str) -> LM:
     # The heads decide the code: at 2 % of the weights, they are worth more precision where products are coarse.
     _materialise(lm, torch.float32 if precision == "float32" else torch.float16)
     _fill_without(lm, "layers", rest, source)
-    return lm.fix()
+    return lm
 
 
 def _materialise(module: nn.Module, dtype: torch.dtype) -> None:

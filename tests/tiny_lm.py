@@ -8,9 +8,7 @@ DIM, CARD = 48, 96
 
 
 def make(cross=True, precision="float32", n_codebooks=4, n_heads=3, n_layers=3):
-    """Always the same random weights, of which those in float32 are not packed unless `fix` is called.
-
-    cross: the text is attended to, else it stands in front of the codes."""
+    """Always the same random weights; cross: the text is attended to, else it stands in front of the codes."""
     torch.manual_seed(0)
     config = LMConfig(
         DIM, n_heads, n_layers, 4 * DIM, n_codebooks, CARD, delays_for(n_codebooks, n_codebooks // 4), cross

@@ -72,8 +72,9 @@ def layer_step(
         a = F.scaled_dot_product_attention(q, cross_keys, cross_values, attn_mask=cross_mask)
         x = x + linear(a.reshape(n_rows, dim), 5, plain, half, int8)
     h = F.layer_norm(x, [dim], norms[2], norms[3])
-    # Transposed, it goes past oneDNN's gelu, whose call takes longer than a few rows.
-    h = F.gelu(linear(h, 2, plain, half, int8).t()).t()
+    h = linear(h, 2, plain, half, int8)
+    # Transposed, it goes past oneDNN's gelu, whose call takes longer than a few rows; in float32 that is the reference's.
+    h = F.gelu(h) if len(plain) > 0 else F.gelu(h.t()).t()
     return x + linear(h, 3, plain, half, int8)
 
 
@@ -109,10 +110,9 @@ def step_weights(norms: Sequence[nn.LayerNorm], linears: Sequence[nn.Module]) ->
     if isinstance(first, Int8Linear) and not first.packs:
         return None
     fresh = first.packs and not first.is_packed
-    weights = [layer.packed() if layer.packs else layer.weight for layer in linears]
+    packed = [layer.packed() for layer in linears] if first.packs else []
     if fresh:
         release_freed_memory()
-    plain = [weight for weight in weights if isinstance(weight, Tensor)]
-    packed = [] if plain else weights
+    plain = [] if first.packs else [layer.weight for layer in linears]
     half, int8 = (packed, []) if isinstance(first, Linear) else ([], packed)
     return [tensor for norm in norms for tensor in (norm.weight, norm.bias)], plain, half, int8

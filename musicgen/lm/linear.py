@@ -13,7 +13,6 @@ from ..memory import release_freed_memory
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 
 PackedWeight = torch.classes.quantized.LinearPackedParamsBase
-_PACKED_FOR_ROWS = 256  # oneDNN's layout for so many rows is the fastest one for a step's few as well
 
 
 def _has_fbgemm(device: torch.device) -> bool:
@@ -21,18 +20,9 @@ def _has_fbgemm(device: torch.device) -> bool:
     return device.type == "cpu" and torch.backends.quantized.engine in ("x86", "fbgemm")
 
 
-def _has_onednn(device: torch.device) -> bool:
-    """Whether torch has oneDNN's products of packed float32 weights there; on x86, where they were measured."""
-    return (
-        _has_fbgemm(device) and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
-
-
 def plain_product(x: Tensor, weight: Tensor) -> Tensor:
-    """[R, in] float32 -> [R, out] float32, on a CPU; weight may be packed by oneDNN. TorchScript reads it too."""
+    """[R, in] float32 -> [R, out] float32, on a CPU. TorchScript reads it too."""
     n_rows = x.shape[0]
-    if weight.is_mkldnn:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     if weight.dtype != torch.float32:
         return F.linear(x.to(weight.dtype), weight).float()
     if n_rows > 32:
@@ -82,17 +72,17 @@ class _Packed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._packed: PackedWeight | Tensor | None = None
+        self._packed: PackedWeight | None = None
 
     @property
     def packs(self) -> bool:
         """Whether it is packed where its weight now is."""
         raise NotImplementedError
 
-    def _pack(self, weight: Tensor) -> "PackedWeight | Tensor":
+    def _pack(self, weight: Tensor) -> PackedWeight:
         raise NotImplementedError
 
-    def _unpack(self, packed: "PackedWeight | Tensor") -> Tensor:
+    def _unpack(self, packed: PackedWeight) -> Tensor:
         raise NotImplementedError
 
     @property
@@ -100,7 +90,7 @@ class _Packed(nn.Module):
         return self._packed is not None
 
     @torch.no_grad()
-    def packed(self) -> "PackedWeight | Tensor":
+    def packed(self) -> PackedWeight:
         if self._packed is None:
             self._packed = self._pack(self.weight.data)
             self.weight.data = self.weight.data.new_empty(0)
@@ -129,13 +119,11 @@ class Linear(_Packed):
     """A linear layer without bias: [..., in] -> [..., out].
 
     On an x86 CPU, FBGEMM reads a weight in 16 bits and multiplies in float32. It knows float16 alone, which holds every
-    bfloat16 between 2^-17 and 65504 as it is; what is smaller is kept to within 2^-25. A weight in float32 that is
-    `fixed`, for nobody will change it in place, is packed by oneDNN.
+    bfloat16 between 2^-17 and 65504 as it is; what is smaller is kept to within 2^-25.
     """
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
-        self.fixed = False
         self.weight = nn.Parameter(torch.empty(n_out, n_in))
 
     @property
@@ -146,25 +134,18 @@ class Linear(_Packed):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return F.linear(x, self.weight)
-        weight = self.packed() if self.packs else self.weight
-        if not isinstance(weight, Tensor):
-            return torch.ops.quantized.linear_dynamic_fp16(x, weight)
-        return plain_product(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+        if self.packs:
+            return torch.ops.quantized.linear_dynamic_fp16(x, self.packed())
+        return plain_product(x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
 
     @property
     def packs(self) -> bool:
-        if self.weight.dtype == torch.float32:
-            return self.fixed and _has_onednn(self.weight.device)
         return self.weight.dtype in (torch.float16, torch.bfloat16) and _has_fbgemm(self.weight.device)
 
-    def _pack(self, weight: Tensor) -> "PackedWeight | Tensor":
-        if weight.dtype == torch.float32:
-            return torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
+    def _pack(self, weight: Tensor) -> PackedWeight:
         return torch.ops.quantized.linear_prepack_fp16(weight.float(), None)
 
-    def _unpack(self, packed: "PackedWeight | Tensor") -> Tensor:
-        if isinstance(packed, Tensor):
-            return packed.to_dense()
+    def _unpack(self, packed: PackedWeight) -> Tensor:
         return torch.ops.quantized.linear_unpack_fp16(packed)[0].to(self.weight.dtype)
 
 

@@ -69,13 +69,6 @@ class LM(nn.Module):
             self.captured.check(self)
         return self
 
-    def fix(self) -> "LM":
-        """Say that nobody will change the weights, but for moving them: those in float32 may then be packed too."""
-        for layer in self.modules():
-            if isinstance(layer, Linear):
-                layer.fixed = True
-        return self
-
     @property
     def device(self) -> torch.device:
         return self.embeddings.device
@@ -169,9 +162,7 @@ class LM(nn.Module):
     @property
     def _halves(self) -> bool:
         """Whether keys and values are kept in float16 though they are computed in float32."""
-        first = self.layers[0].qkv
-        in_fewer_bits = first.packs and first.weight.dtype != torch.float32
-        return in_fewer_bits and self.config.dim >= _HALVES_FROM and self.captured is None
+        return self.config.dim >= _HALVES_FROM and self.layers[0].qkv.packs and self.captured is None
 
     def _layer_cache(self, block: Block, n_rows: int, max_len: int, cross: Tensor | None) -> LayerCache:
         size = (n_rows, self.config.n_heads, max_len, self.config.head_dim)
