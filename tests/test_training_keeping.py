@@ -114,6 +114,13 @@ def test_the_share_of_the_mode_is_that_of_its_codes():
     assert abs(float(keeping.inside(made, C_MAJOR_CHORD, TONES)) - 0.5) < 0.01
 
 
+def test_what_is_written_on_the_cpu_is_taught_on_the_models_device():
+    learnt, codes = torch.rand(1, 1, 12, device="meta"), torch.full((1, keeping._HEARD + 2), 4)
+    wanted = keeping.taught(learnt, codes, C_MAJOR_CHORD, TONES.to("meta"))
+    assert wanted.shape == learnt.shape and wanted.device.type == "meta"
+    assert keeping.inside(wanted, C_MAJOR_CHORD, TONES.to("meta")).device.type == "meta"
+
+
 def test_a_model_learns_what_it_would_draw_if_told_the_key(small):
     learnt = copy.deepcopy(small).eval()
     tones = (10 * torch.randn(32, 12, generator=torch.Generator().manual_seed(2))).softmax(dim=1)

@@ -79,20 +79,24 @@ def taught(learnt: Tensor, codes: Tensor, in_mode: Tensor, tones: Tensor) -> Ten
     codes [B, 1 + _HEARD + T]: the first codes, those of the frames before included; in_mode [B, OCTAVE], tones [c, OCTAVE].
     The chance that the tone changes stays the same in every frame, whatever it changes to.
     """
-    clear = _clear(tones)
     n_frames = learnt.shape[1]
-    sounding = tones.log()[codes].unfold(1, _HEARD, 1)[:, -n_frames - 1 : -1].sum(-1).softmax(-1)  # [B, T, OCTAVE]
-    changes = 1 - sounding @ clear.t()
-    inside = in_mode.float() @ clear.t()  # [B, c]
-    changed = learnt * changes
-    weighed = changed * (inside / _PRICE).exp()[:, None]
+    sounding = (
+        tones.log()[codes.to(tones.device)].unfold(1, _HEARD, 1)[:, -n_frames - 1 : -1].sum(-1).softmax(-1)
+    )  # [B, T, OCTAVE]
+    changed = learnt * (1 - sounding @ _clear(tones).t())
+    weighed = changed * (_inside(in_mode, tones) / _PRICE).exp()
     weighed = weighed * changed.sum(-1, keepdim=True) / weighed.sum(-1, keepdim=True).clamp(min=1e-9)
     return learnt - changed + weighed
 
 
 def inside(made: Tensor, in_mode: Tensor, tones: Tensor) -> Tensor:
     """The share of the mode in what is drawn, made [B, T, c]."""
-    return (made * (in_mode.float() @ _clear(tones).t())[:, None]).sum(-1).mean()
+    return (made * _inside(in_mode, tones)).sum(-1).mean()
+
+
+def _inside(in_mode: Tensor, tones: Tensor) -> Tensor:
+    """How surely each code has a tone of the mode, [B, 1, c], where `tones` are."""
+    return (in_mode.to(tones.device, tones.dtype) @ _clear(tones).t())[:, None]
 
 
 def _clear(tones: Tensor) -> Tensor:
