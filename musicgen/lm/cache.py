@@ -1,11 +1,14 @@
 """What a layer remembers of the columns it has seen: keys and values on static buffers, written by index."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-BLOCK = 32  # columns whose keys lie side by side in a HalfCache
+from .tables import from_rows, to_rows, weight_type, width
+
+BLOCK = 32  # columns whose keys lie side by side in a TableCache
 
 
 @dataclass(frozen=True)
@@ -40,64 +43,94 @@ class LayerCache:
 
 
 @dataclass
-class HalfCache(LayerCache):
-    """Keys and values in float16, as `cpu_step` reads them on an x86 CPU: at half the memory, and faster than it would
-    float32, by `embedding_bag` of FBGEMM, which widens float16 on its way.
+class TableCache(LayerCache):
+    """Keys and values as `cpu_step` reads them on an x86 CPU: tables of float16 or of bytes (tables.py), which take a
+    half or a quarter of the memory and of the time to read.
 
-    keys: [R, H, max_len / BLOCK, D / H, BLOCK], values: [R, H, max_len, D / H]; max_len is a multiple of BLOCK. Columns
-    not yet written are zeros, for they are multiplied too, by zero.
+    keys: [R, H, max_len / BLOCK, D / H, width(BLOCK)], values: [R, H, max_len, width(D / H)]; max_len is a multiple of
+    BLOCK. Keys go in when a block of columns is whole: until then they are in `tail` as they came. The last block's
+    values that are not yet written are zeros, for they are added too, times zero; what is beyond it has never been set.
     """
 
+    tail: Tensor  # [R, H, BLOCK, D / H] float32
+
     @classmethod
-    def empty(
-        cls, n_rows: int, n_heads: int, max_len: int, head_dim: int, cross: tuple[Tensor | None, Tensor | None]
-    ) -> "HalfCache":
-        room = cls.room(max_len)
-        keys = torch.zeros(n_rows, n_heads, room // BLOCK, head_dim, BLOCK, dtype=torch.float16)
-        return cls(keys, torch.zeros(n_rows, n_heads, room, head_dim, dtype=torch.float16), *cross)
+    def of_layers(
+        cls, n_rows: int, n_heads: int, max_len: int, head_dim: int, dtype: torch.dtype,
+        crosses: Sequence[tuple[Tensor | None, Tensor | None]],
+    ) -> "list[TableCache]":  # fmt: skip
+        """An empty one a layer. They share their memory, which is so large that it goes back to the system at once."""
+        n_layers, room = len(crosses), cls.room(max_len)
+        keys = (n_layers, n_rows, n_heads, room // BLOCK, head_dim, width(BLOCK, dtype))
+        values = (n_layers, n_rows, n_heads, room, width(head_dim, dtype))
+        tables = zip(torch.empty(keys, dtype=dtype), torch.empty(values, dtype=dtype), strict=True)
+        tails = torch.zeros(n_layers, n_rows, n_heads, BLOCK, head_dim)
+        return [cls(*own, *cross, tail) for own, cross, tail in zip(tables, crosses, tails, strict=True)]
 
     @staticmethod
     def room(n_columns: int) -> int:
         """The columns that are kept for so many."""
         return -(-n_columns // BLOCK) * BLOCK
 
+    @classmethod
+    def n_bytes(cls, n_heads: int, n_columns: int, head_dim: int, dtype: torch.dtype) -> int:
+        """Memory of a row of one layer, cross-attention not counted."""
+        room = cls.room(n_columns)
+        table = room // BLOCK * head_dim * width(BLOCK, dtype) + room * width(head_dim, dtype)
+        return n_heads * (table * dtype.itemsize + 4 * BLOCK * head_dim)
+
     def write(self, columns: Columns, keys: Tensor, values: Tensor) -> None:
         assert isinstance(columns.start, int)
-        at = torch.arange(columns.start, columns.start + keys.shape[2])
-        self.keys.transpose(3, 4)[:, :, at // BLOCK, at % BLOCK] = keys.half()
-        self.values[:, :, columns.start : columns.start + keys.shape[2]] = values
+        start, end = columns.start, columns.start + keys.shape[2]
+        self.values[:, :, start:end] = to_rows(values, self.values.dtype)
+        self.values[:, :, end : self.room(end)] = 0
+        keys = torch.cat([self.tail[:, :, : start % BLOCK], keys], dim=2)
+        n_whole = keys.shape[2] // BLOCK
+        whole, rest = keys.split([n_whole * BLOCK, keys.shape[2] % BLOCK], dim=2)
+        if n_whole:
+            blocks = to_rows(whole.unflatten(2, (n_whole, BLOCK)).transpose(3, 4), self.keys.dtype)
+            self.keys[:, :, start // BLOCK : start // BLOCK + n_whole] = blocks
+        self.tail[:, :, : rest.shape[2]] = rest
 
     def read(self, end: int) -> tuple[Tensor, Tensor]:
-        keys = self.keys[:, :, : -(-end // BLOCK)].transpose(3, 4).flatten(2, 3)
-        return keys[:, :, :end].float(), self.values[:, :, :end].float()
+        """Of all columns that are written, and no fewer."""
+        n_rows, n_heads, _, head_dim = self.tail.shape
+        keys = torch.empty(n_rows, n_heads, end, head_dim)
+        whole, rest = keys.split([end - end % BLOCK, end % BLOCK], dim=2)
+        whole.unflatten(2, (-1, BLOCK)).transpose(3, 4).copy_(from_rows(self.keys[:, :, : end // BLOCK]))
+        rest.copy_(self.tail[:, :, : end % BLOCK])
+        return keys, from_rows(self.values[:, :, :end])
 
 
 class Bags:
-    """Which rows of a HalfCache's tables `embedding_bag` adds up for the columns so far; the same for all layers."""
+    """Which rows of a TableCache's tables are added up for the columns so far; the same for all layers."""
 
     def __init__(self) -> None:
-        self._n_blocks, self._tables = 0, []
+        self._n_whole, self._tables = -1, []
 
-    def of(self, cache: HalfCache, n_columns: int, mask: Tensor | None) -> list[Tensor]:
-        """Indices and offsets for keys, then for values, as `cpu_step.attend_halves` takes them, and what is added to the
-        scores, -inf where a column is hidden: [R or 1, 1, 1, blocks * BLOCK] float16.
+    def of(self, cache: TableCache, n_columns: int, mask: Tensor | None) -> list[Tensor]:
+        """Indices and offsets for keys, then for values, as `cpu_step.attend_tables` takes them, and what is added to the
+        scores, -inf where a column is hidden: [R or 1, 1, 1, n] of `weight_type`, whole blocks and then the tail.
 
         mask: [R, 1, 1, n_columns] boolean, True = may attend; None = all of them.
         """
-        n_blocks = -(-n_columns // BLOCK)
-        if n_blocks != self._n_blocks:
-            n_rows, n_heads, room, head_dim, _ = cache.keys.shape
+        n_whole = (n_columns - 1) // BLOCK
+        if n_whole != self._n_whole:
+            n_rows, n_heads, n_blocks, head_dim, _ = cache.keys.shape
             each = torch.arange(n_rows * n_heads, dtype=torch.int32)
             self._tables = []
             # A bag of keys is one block of one head, its rows the head's dimensions; a bag of values is one head, its rows
             # the columns.
-            for n_bags, size, in_table in ((n_blocks, head_dim, room * head_dim), (1, n_blocks * BLOCK, room * BLOCK)):
+            for n_bags, size, in_table in (
+                (n_whole, head_dim, n_blocks * head_dim),
+                (1, (n_whole + 1) * BLOCK, n_blocks * BLOCK),
+            ):
                 inside = torch.arange(n_bags * size, dtype=torch.int32)
                 self._tables.append((each[:, None] * in_table + inside).flatten())
                 self._tables.append(torch.arange(len(each) * n_bags, dtype=torch.int32) * size)
-            self._n_blocks = n_blocks
+            self._n_whole = n_whole
         n_rows = 1 if mask is None else len(mask)
-        hidden = torch.full((n_rows, 1, 1, n_blocks * BLOCK), -torch.inf, dtype=torch.float16)
+        hidden = torch.full((n_rows, 1, 1, (n_whole + 1) * BLOCK), -torch.inf, dtype=weight_type(cache.keys.dtype))
         seen = hidden[..., :n_columns]
         seen.fill_(0.0) if mask is None else seen.masked_fill_(mask, 0.0)
         return [*self._tables, hidden]

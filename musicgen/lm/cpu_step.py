@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ..memory import release_freed_memory
 from .linear import Int8Linear, Linear, PackedWeight, int8_product, plain_product
+from .tables import add_up, to_rows
 
 
 def linear(
@@ -37,6 +38,7 @@ def layer_step(
     int8: List[PackedWeight],  # noqa: UP006
     keys: Tensor,
     values: Tensor,
+    tail: Optional[Tensor],  # noqa: UP045
     cross_keys: Optional[Tensor],  # noqa: UP045
     cross_values: Optional[Tensor],  # noqa: UP045
     column: int,
@@ -49,19 +51,19 @@ def layer_step(
     norms: weight and bias of each, in the order of the matrices: qkv, out, up, down, and where the model attends to
     text, cross_q, cross_out.
     mask: [R, 1, 1, column + 1], None = all may be attended to.
-    bags: empty, or of `cache.Bags`: keys and values are those of a `cache.HalfCache` then, and `mask` is in there.
+    tail, bags: of a `cache.TableCache` and its `cache.Bags`, as keys and values are then, and `mask` is in there.
     """
     n_rows, dim = x.shape
-    n_heads, head_dim = values.shape[1], values.shape[3]
+    n_heads = values.shape[1]
+    head_dim = dim // n_heads
     h = F.layer_norm(x, [dim], norms[0], norms[1])
     qkv = linear(h, 0, plain, half, int8).view(n_rows, 3, n_heads, 1, head_dim)
-    values.select(2, column).copy_(qkv.select(1, 2).squeeze(2))
-    if len(bags) > 0:
-        block = keys.select(2, column // keys.shape[4])
-        block.select(3, column % keys.shape[4]).copy_(qkv.select(1, 1).squeeze(2))
-        a = attend_halves(qkv.select(1, 0), keys, values, bags)
+    if tail is not None:
+        remember(qkv.select(1, 1), qkv.select(1, 2), keys, values, tail, column)
+        a = attend_tables(qkv.select(1, 0), keys, values, tail, bags)
     else:
         keys.select(2, column).copy_(qkv.select(1, 1).squeeze(2))
+        values.select(2, column).copy_(qkv.select(1, 2).squeeze(2))
         a = F.scaled_dot_product_attention(
             qkv.select(1, 0), keys.narrow(2, 0, column + 1), values.narrow(2, 0, column + 1), attn_mask=mask
         )
@@ -78,20 +80,36 @@ def layer_step(
     return x + linear(h, 3, plain, half, int8)
 
 
-def attend_halves(queries: Tensor, keys: Tensor, values: Tensor, bags: List[Tensor]) -> Tensor:  # noqa: UP006
-    """Attention of one column to a `cache.HalfCache`: queries [R, H, 1, Dh] float32 -> [R, H, Dh] float32.
+def remember(key: Tensor, value: Tensor, keys: Tensor, values: Tensor, tail: Tensor, column: int) -> None:
+    """Key and value [R, H, 1, Dh] of one column into a `cache.TableCache`."""
+    block = tail.shape[2]
+    place = column % block
+    if place == 0:
+        values.narrow(2, column, block).zero_()
+    values.select(2, column).copy_(to_rows(value.squeeze(2), values.dtype))
+    tail.select(2, place).copy_(key.squeeze(2))
+    if place == block - 1:
+        keys.select(2, column // block).copy_(to_rows(tail.transpose(2, 3), keys.dtype))
 
-    A score is the sum of the rows of a key's table, weighted by the query; the result that of the rows of the values',
-    weighted by the scores' softmax. Each is added in float32 and rounded to float16 once.
+
+def attend_tables(queries: Tensor, keys: Tensor, values: Tensor, tail: Tensor, bags: List[Tensor]) -> Tensor:  # noqa: UP006
+    """Attention of one column to a `cache.TableCache`: queries [R, H, 1, Dh] float32 -> [R, H, Dh] float32.
+
+    A score is the sum of the rows of a block of keys, weighted by the query; the result that of the rows of the values,
+    weighted by the scores' softmax.
     """
     n_rows, n_heads, _, head_dim = queries.shape
     key_index, key_offsets, value_index, value_offsets, hidden = bags
-    weights = (queries * head_dim**-0.5).half()
-    weights = weights.expand(n_rows, n_heads, hidden.shape[3] // keys.shape[4], head_dim).reshape(-1)
-    scores = torch.embedding_bag(keys.view(-1, keys.shape[4]), key_index, key_offsets, False, 0, False, weights)[0]
-    weights = (scores.view(n_rows, n_heads, 1, -1) + hidden).softmax(dim=-1).view(-1)
-    made = torch.embedding_bag(values.view(-1, head_dim), value_index, value_offsets, False, 0, False, weights)[0]
-    return made.float().view(n_rows, n_heads, head_dim)
+    queries = queries.reshape(-1, 1, head_dim)
+    scores = torch.bmm(queries, tail.view(len(queries), -1, head_dim).transpose(1, 2)).to(hidden.dtype)
+    n_whole = len(key_offsets) // len(queries)
+    if n_whole > 0:
+        weights = queries.to(hidden.dtype).expand(len(queries), n_whole, head_dim).reshape(-1)
+        whole = add_up(keys, key_index, key_offsets, weights)
+        scores = torch.cat([whole.view(len(queries), 1, -1), scores], dim=2)
+    scores = torch.add(hidden, scores.view(n_rows, n_heads, 1, -1), alpha=head_dim**-0.5)
+    weights = scores.softmax(dim=-1).view(-1)
+    return add_up(values, value_index, value_offsets, weights).float().view(n_rows, n_heads, head_dim)
 
 
 @functools.cache

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import LMConfig
-from .cache import Bags, Columns, HalfCache, LayerCache
+from ..memory import release_freed_memory
+from .cache import Bags, Columns, LayerCache, TableCache
 from .cpu_step import compiled_layer_step
-from .linear import Linear
+from .linear import Int8Linear, Linear
 from .transformer import Block, sin_positions
 
 _CPU_COLUMNS = 256  # that a CPU takes in at a time: what is between the layers of a long prompt takes memory
-_HALVES_FROM = 512  # a model's width; narrower ones have so little to remember that its layout costs more than it saves
+_TABLES_FROM = 512  # a model's width; narrower ones have so little to remember that its layout costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ class Stream:
 class State:
     """One run: caches and masks of R rows, apart from the weights. Dropped when the run ends."""
 
-    layers: list[LayerCache]
+    layers: Sequence[LayerCache]
     positions: Tensor  # [max_len, D], or [R, max_len, D] where rows start at different columns
     padding: Tensor | None  # [R] columns of left padding, None where no row has any
     cross_mask: Tensor | None  # [R, 1, 1, N] boolean
     prefix: Tensor | None  # [R, P, D] until the first step has taken it in
     cpu_weights: list[tuple] | None = None  # a layer: what makes a single column's step on a CPU fast
     length: int = 0  # columns in the cache
-    bags: Bags = field(default_factory=Bags)  # of its caches, where they are HalfCaches
+    bags: Bags = field(default_factory=Bags)  # of its caches, where they are TableCaches
 
     @property
     def max_len(self) -> int:
@@ -84,7 +85,8 @@ class LM(nn.Module):
         cross, cross_mask = (None, None)
         if self.config.cross_attention:
             cross, cross_mask = _right_padded([s.cross for s in streams], self.device)
-        layers = [self._layer_cache(block, len(streams), max_len, cross) for block in self.layers]
+        crosses = [(None, None) if cross is None else block.cross_cache(cross) for block in self.layers]
+        layers = self._layer_caches(len(streams), max_len, crosses)
         weights = [block.cpu_weights() for block in self.layers] if self.device.type == "cpu" else [None]
         return State(
             layers, positions, padding, cross_mask, prefix if prefix.shape[1] else None,
@@ -103,7 +105,9 @@ class LM(nn.Module):
             state.prefix = None
         assert state.length + x.shape[1] <= state.max_len, "the cache has no room for these columns"
         at_once = _CPU_COLUMNS if self.device.type == "cpu" else x.shape[1]
-        made = [self._take_in(state, part) for part in x.split(at_once, dim=1)]
+        made: list[Tensor] = []
+        for part in x.split(at_once, dim=1):
+            made = [*(made if all_columns else ()), self._take_in(state, part)]
         logits = self.logits(torch.cat(made, dim=1)[:, -n_codes:] if all_columns else made[-1][:, -1:])
         return logits if all_columns else logits[:, :, 0]
 
@@ -113,12 +117,16 @@ class LM(nn.Module):
 
     def state_bytes(self, n_rows: int, n_columns: int, n_cross: int) -> int:
         """Memory that a State takes, weights not counted."""
-        config, input_bytes = self.config, self.layers[0].qkv.input_dtype.itemsize
-        cached = (2 * HalfCache.room(n_columns)) if self._halves else input_bytes * n_columns
-        cross = input_bytes * n_cross if config.cross_attention else 0
-        return 2 * config.n_layers * n_rows * config.dim * (cached + cross) + 4 * n_columns * config.dim
+        config, itemsize, tables = self.config, self.layers[0].qkv.input_dtype.itemsize, self._tables_of
+        cross = 2 * itemsize * n_cross * config.dim if config.cross_attention else 0
+        cached = 2 * itemsize * n_columns * config.dim
+        if tables is not None:
+            cached = TableCache.n_bytes(config.n_heads, n_columns, config.head_dim, tables)
+        return config.n_layers * n_rows * (cached + cross) + 4 * n_columns * config.dim
 
-    def run_layers(self, x: Tensor, caches: list[LayerCache], columns: Columns, cross_mask: Tensor | None) -> Tensor:
+    def run_layers(
+        self, x: Tensor, caches: Sequence[LayerCache], columns: Columns, cross_mask: Tensor | None
+    ) -> Tensor:
         """All layers: [R, S, D] -> [R, S, D]."""
         for block, cache in zip(self.layers, caches, strict=True):
             x = block(x, cache, columns, cross_mask)
@@ -145,32 +153,41 @@ class LM(nn.Module):
             x = self._cpu_step(state, x[:, 0], mask)[:, None]
         else:
             x = self.run_layers(x, state.layers, Columns(start, end, mask), state.cross_mask)
+            if self.device.type == "cpu" and x.shape[1] > 1:
+                release_freed_memory()  # what was between the layers would stay in blocks too small for the next
         state.length = end
         return x
 
     def _cpu_step(self, state: State, x: Tensor, mask: Tensor | None) -> Tensor:
         """One column through all layers: [R, D] -> [R, D]."""
         step, first = compiled_layer_step(), state.layers[0]
-        bags = state.bags.of(first, state.length + 1, mask) if isinstance(first, HalfCache) else []
+        bags = state.bags.of(first, state.length + 1, mask) if isinstance(first, TableCache) else []
         for weights, cache in zip(state.cpu_weights, state.layers, strict=True):
+            tail = cache.tail if isinstance(cache, TableCache) else None
             x = step(
-                x, *weights, cache.keys, cache.values, cache.cross_keys, cache.cross_values, state.length, mask,
+                x, *weights, cache.keys, cache.values, tail, cache.cross_keys, cache.cross_values, state.length, mask,
                 state.cross_mask, bags,
             )  # fmt: skip
         return x
 
     @property
-    def _halves(self) -> bool:
-        """Whether keys and values are kept in float16 though they are computed in float32."""
-        return self.config.dim >= _HALVES_FROM and self.layers[0].qkv.packs and self.captured is None
+    def _tables_of(self) -> torch.dtype | None:
+        """What keys and values are kept in, though they are computed in float32; None: as they are computed."""
+        qkv = self.layers[0].qkv
+        if self.config.dim < _TABLES_FROM or not qkv.packs or self.captured is not None:
+            return None
+        return torch.uint8 if isinstance(qkv, Int8Linear) else torch.float16
 
-    def _layer_cache(self, block: Block, n_rows: int, max_len: int, cross: Tensor | None) -> LayerCache:
-        size = (n_rows, self.config.n_heads, max_len, self.config.head_dim)
-        both = block.cross_cache(cross) if cross is not None else (None, None)
-        if self._halves:
-            return HalfCache.empty(*size, both)
-        keys, values = (torch.empty(size, device=self.device, dtype=block.qkv.input_dtype) for _ in range(2))
-        return LayerCache(keys, values, *both)
+    def _layer_caches(
+        self, n_rows: int, max_len: int, crosses: Sequence[tuple[Tensor | None, Tensor | None]]
+    ) -> Sequence[LayerCache]:
+        """Empty ones."""
+        config, tables = self.config, self._tables_of
+        if tables is not None:
+            return TableCache.of_layers(n_rows, config.n_heads, max_len, config.head_dim, tables, crosses)
+        size = (len(crosses), 2, n_rows, config.n_heads, max_len, config.head_dim)
+        both = torch.empty(size, device=self.device, dtype=self.layers[0].qkv.input_dtype)
+        return [LayerCache(*own, *cross) for own, cross in zip(both, crosses, strict=True)]
 
     def _mask(self, state: State, start: int, end: int) -> Tensor | None:
         """[R or 1, 1, S, end] boolean, or None where plain causality from 0, or one last query, says it all."""

@@ -63,7 +63,7 @@ async def engine(request):
     objects = gc.get_objects()
     names = ("LanguageModel", "Conditioner", "Codec")
     alive = [o for o in objects if type(o).__name__ in names and issubclass(type(o), torch.nn.Module)]
-    n_caches = sum(type(o).__name__ in ("LayerCache", "HalfCache") for o in objects)
+    n_caches = sum(type(o).__name__ in ("LayerCache", "TableCache") for o in objects)
     weights = {p.data_ptr(): p.numel() * p.element_size() for module in alive for p in module.parameters()}
     return web.json_response({"modules": len(alive), "bytes": sum(weights.values()), "caches": n_caches})
 
