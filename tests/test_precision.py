@@ -50,7 +50,7 @@ def test_a_cpus_step_is_the_layers_own(monkeypatch, precision, cross, compiled):
     finally:
         cpu_step.compiled_layer_step.cache_clear()
     for block in lm.layers:
-        monkeypatch.setattr(block, "cpu_weights", lambda: None)
+        monkeypatch.setattr(block, "cpu_weights", lambda folded: None)
     torch.testing.assert_close(quick, logits_of(lm, lengths), atol=2e-5, rtol=0)
 
 

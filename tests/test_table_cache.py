@@ -166,10 +166,10 @@ def test_a_float32_prompt_taken_in_piece_by_piece_gives_the_same_logits(make_lm,
 
 def test_state_bytes_counts_them(make_lm):
     lm = make_lm("int8")
-    state = lm.start(tiny_lm.streams(lm, (6, 6)), 2 * BLOCK + 5)
+    state = lm.start(tiny_lm.streams(lm, (12, 12)), 2 * BLOCK + 5)
     tensors = [t for c in state.layers for t in (c.keys, c.values, c.tail, c.cross_keys, c.cross_values)]
     exact = sum(t.nbytes for t in [*tensors, state.positions])
-    assert lm.state_bytes(2, 2 * BLOCK + 5, 6) == exact
+    assert lm.state_bytes(2, 2 * BLOCK + 5, 12) == exact
     assert state.max_len == 3 * BLOCK
 
 

@@ -1,7 +1,7 @@
 """What a layer remembers of the columns it has seen: keys and values on static buffers, written by index."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,8 +26,11 @@ class LayerCache:
 
     keys: Tensor  # [R, H, max_len, D / H]
     values: Tensor  # likewise
-    cross_keys: Tensor | None  # [R, H, N, D / H], computed once
-    cross_values: Tensor | None
+    cross_keys: Tensor | None  # [R, H, N, D / H], computed once; or folded, as `Block.folded_cross` says
+    cross_values: Tensor | None  # likewise
+    n_folded: int = field(
+        default=0, kw_only=True
+    )  # the first rows, which alone attend to text, to the same; 0: not folded
 
     def write(self, columns: Columns, keys: Tensor, values: Tensor) -> None:
         """keys, values: [R, H, S, D / H]."""
@@ -57,7 +60,7 @@ class TableCache(LayerCache):
     @classmethod
     def of_layers(
         cls, n_rows: int, n_heads: int, max_len: int, head_dim: int, dtype: torch.dtype,
-        crosses: Sequence[tuple[Tensor | None, Tensor | None]],
+        crosses: Sequence[tuple[Tensor | None, Tensor | None]], n_folded: int = 0,
     ) -> "list[TableCache]":  # fmt: skip
         """An empty one a layer. They share their memory, which is so large that it goes back to the system at once."""
         n_layers, room = len(crosses), cls.room(max_len)
@@ -65,7 +68,9 @@ class TableCache(LayerCache):
         values = (n_layers, n_rows, n_heads, room, width(head_dim, dtype))
         tables = zip(torch.empty(keys, dtype=dtype), torch.empty(values, dtype=dtype), strict=True)
         tails = torch.zeros(n_layers, n_rows, n_heads, BLOCK, head_dim)
-        return [cls(*own, *cross, tail) for own, cross, tail in zip(tables, crosses, tails, strict=True)]
+        return [
+            cls(*own, *cross, tail, n_folded=n_folded) for own, cross, tail in zip(tables, crosses, tails, strict=True)
+        ]
 
     @staticmethod
     def room(n_columns: int) -> int:
@@ -134,3 +139,10 @@ class Bags:
         seen = hidden[..., :n_columns]
         seen.fill_(0.0) if mask is None else seen.masked_fill_(mask, 0.0)
         return [*self._tables, hidden]
+
+
+def bags_of_all(blocks: Tensor, n_times: int) -> list[Tensor]:
+    """Index and offsets that add up all rows of each block of a table [blocks, rows, n], and that so many times."""
+    n_blocks, n_rows = blocks.shape[:2]
+    index = torch.arange(n_blocks * n_rows, dtype=torch.int32).repeat(n_times)
+    return [index, torch.arange(n_blocks * n_times, dtype=torch.int32) * n_rows]

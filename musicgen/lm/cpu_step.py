@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..memory import release_freed_memory
 from .linear import Int8Linear, Linear, PackedWeight, int8_product, plain_product
-from .tables import add_up, to_rows
+from .tables import add_up, to_rows, weight_type
 
 
 def linear(
@@ -45,6 +45,7 @@ def layer_step(
     mask: Optional[Tensor],  # noqa: UP045
     cross_mask: Optional[Tensor],  # noqa: UP045
     bags: List[Tensor],  # noqa: UP006
+    cross_bags: List[Tensor],  # noqa: UP006
 ) -> Tensor:
     """x [R, D] at cache position `column` -> [R, D]: what `Block.forward` does, for one column.
 
@@ -52,6 +53,8 @@ def layer_step(
     text, cross_q, cross_out.
     mask: [R, 1, 1, column + 1], None = all may be attended to.
     tail, bags: of a `cache.TableCache` and its `cache.Bags`, as keys and values are then, and `mask` is in there.
+    cross_bags: index and offsets for the tables that cross_keys and cross_values are where the text is folded into the
+    weights (`Block.folded_cross`), one bag a row that has text; empty where it is not.
     """
     n_rows, dim = x.shape
     n_heads = values.shape[1]
@@ -68,7 +71,11 @@ def layer_step(
             qkv.select(1, 0), keys.narrow(2, 0, column + 1), values.narrow(2, 0, column + 1), attn_mask=mask
         )
     x = x + linear(a.reshape(n_rows, dim), 1, plain, half, int8)
-    if cross_keys is not None and cross_values is not None:
+    if cross_keys is not None and cross_values is not None and len(cross_bags) > 0:
+        with_text = x.narrow(0, 0, len(cross_bags[1]) // len(cross_keys))
+        h = F.layer_norm(with_text, [dim], norms[4], norms[5])
+        with_text.add_(attend_folded(h, cross_keys, cross_values, n_heads, cross_bags))
+    elif cross_keys is not None and cross_values is not None:
         h = F.layer_norm(x, [dim], norms[4], norms[5])
         q = linear(h, 4, plain, half, int8).view(n_rows, n_heads, 1, head_dim)
         a = F.scaled_dot_product_attention(q, cross_keys, cross_values, attn_mask=cross_mask)
@@ -110,6 +117,16 @@ def attend_tables(queries: Tensor, keys: Tensor, values: Tensor, tail: Tensor, b
     scores = torch.add(hidden, scores.view(n_rows, n_heads, 1, -1), alpha=head_dim**-0.5)
     weights = scores.softmax(dim=-1).view(-1)
     return add_up(values, value_index, value_offsets, weights).float().view(n_rows, n_heads, head_dim)
+
+
+def attend_folded(h: Tensor, keys: Tensor, values: Tensor, n_heads: int, bags: List[Tensor]) -> Tensor:  # noqa: UP006
+    """Cross-attention and what follows it, through the tables of `Block.folded_cross`: [R, D] float32 -> [R, D]."""
+    n_rows, dim = h.shape
+    n_blocks = len(keys)
+    weights = h.to(weight_type(keys.dtype)).unsqueeze(1).expand(n_rows, n_blocks, dim).reshape(-1)
+    weights = add_up(keys, bags[0], bags[1], weights).view(n_rows, n_heads, -1).softmax(dim=-1)
+    weights = weights.view(n_rows, 1, -1).expand(n_rows, n_blocks, -1).reshape(-1)
+    return add_up(values, bags[2], bags[3], weights).view(n_rows, dim)
 
 
 @functools.cache

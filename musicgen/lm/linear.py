@@ -90,6 +90,14 @@ class _Packed(nn.Module):
         return self._packed is not None
 
     @torch.no_grad()
+    def plain(self) -> Tensor:
+        """The matrix [out, in] that it multiplies by, in float32."""
+        return self._widened(self.weight.data if self._packed is None else self._unpack(self._packed))
+
+    def _widened(self, weight: Tensor) -> Tensor:
+        return weight.float()
+
+    @torch.no_grad()
     def packed(self) -> PackedWeight:
         if self._packed is None:
             self._packed = self._pack(self.weight.data)
@@ -186,6 +194,9 @@ class Int8Linear(_Packed):
 
     def _unpack(self, packed: PackedWeight) -> Tensor:
         return torch.ops.quantized.linear_unpack(packed)[0].int_repr()
+
+    def _widened(self, weight: Tensor) -> Tensor:
+        return weight.float() * self.scale[:, None]
 
 
 def quantize_linears(module: nn.Module) -> None:

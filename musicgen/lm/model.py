@@ -10,13 +10,16 @@ from torch.nn import functional as F
 
 from ..config import LMConfig
 from ..memory import release_freed_memory
-from .cache import Bags, Columns, LayerCache, TableCache
+from .cache import Bags, Columns, LayerCache, TableCache, bags_of_all
 from .cpu_step import compiled_layer_step
 from .linear import Int8Linear, Linear
-from .transformer import Block, sin_positions
+from .transformer import Block, folded_bytes, sin_positions
 
 _CPU_COLUMNS = 256  # that a CPU takes in at a time: what is between the layers of a long prompt takes memory
 _TABLES_FROM = 512  # a model's width; narrower ones have so little to remember that its layout costs more than it saves
+# A text's tokens times heads, over the model's width, up to which it is folded into cross-attention: at 0.5 that takes as
+# much memory as one of the two matrices it stands for. And that times the rows that attend to it, for each reads it anew.
+_FOLDED_TEXT, _FOLDED_ROWS = 0.5, 2.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class State:
     cpu_weights: list[tuple] | None = None  # a layer: what makes a single column's step on a CPU fast
     length: int = 0  # columns in the cache
     bags: Bags = field(default_factory=Bags)  # of its caches, where they are TableCaches
+    cross_bags: list[Tensor] = field(default_factory=list)  # where text is folded, as `cpu_step.layer_step` takes them
 
     @property
     def max_len(self) -> int:
@@ -82,15 +86,23 @@ class LM(nn.Module):
         if padding is not None:
             columns = torch.arange(max_len, device=self.device) - padding[:, None]
             positions = positions[columns.clamp(min=0)]
-        cross, cross_mask = (None, None)
-        if self.config.cross_attention:
+        cross_mask, n_folded = None, self._n_folded(streams)
+        if n_folded:
+            text = streams[0].cross.float().to(self.device)
+            crosses = [block.folded_cross(text, self._tables_of) for block in self.layers]
+            release_freed_memory()
+        elif self.config.cross_attention:
             cross, cross_mask = _right_padded([s.cross for s in streams], self.device)
-        crosses = [(None, None) if cross is None else block.cross_cache(cross) for block in self.layers]
-        layers = self._layer_caches(len(streams), max_len, crosses)
-        weights = [block.cpu_weights() for block in self.layers] if self.device.type == "cpu" else [None]
+            crosses = [block.cross_cache(cross) for block in self.layers]
+        else:
+            crosses = [(None, None)] * len(self.layers)
+        layers = self._layer_caches(len(streams), max_len, crosses, n_folded)
+        weights = [None]
+        if self.device.type == "cpu":
+            weights = [block.cpu_weights(n_folded > 0) for block in self.layers]
         return State(
             layers, positions, padding, cross_mask, prefix if prefix.shape[1] else None,
-            None if None in weights else weights,
+            None if None in weights else weights, cross_bags=self._cross_bags(crosses[0], n_folded),
         )  # fmt: skip
 
     def step(self, state: State, codes: Tensor, all_columns: bool = False) -> Tensor:
@@ -118,11 +130,13 @@ class LM(nn.Module):
     def state_bytes(self, n_rows: int, n_columns: int, n_cross: int) -> int:
         """Memory that a State takes, weights not counted."""
         config, itemsize, tables = self.config, self.layers[0].qkv.input_dtype.itemsize, self._tables_of
-        cross = 2 * itemsize * n_cross * config.dim if config.cross_attention else 0
+        cross = 2 * itemsize * n_rows * n_cross * config.dim if config.cross_attention else 0
+        if self._folds(n_cross, 1):
+            cross = max(cross, folded_bytes(config, n_cross, tables))
         cached = 2 * itemsize * n_columns * config.dim
         if tables is not None:
             cached = TableCache.n_bytes(config.n_heads, n_columns, config.head_dim, tables)
-        return config.n_layers * n_rows * (cached + cross) + 4 * n_columns * config.dim
+        return config.n_layers * (n_rows * cached + cross) + 4 * n_columns * config.dim
 
     def run_layers(
         self, x: Tensor, caches: Sequence[LayerCache], columns: Columns, cross_mask: Tensor | None
@@ -166,7 +180,7 @@ class LM(nn.Module):
             tail = cache.tail if isinstance(cache, TableCache) else None
             x = step(
                 x, *weights, cache.keys, cache.values, tail, cache.cross_keys, cache.cross_values, state.length, mask,
-                state.cross_mask, bags,
+                state.cross_mask, bags, state.cross_bags,
             )  # fmt: skip
         return x
 
@@ -179,15 +193,35 @@ class LM(nn.Module):
         return torch.uint8 if isinstance(qkv, Int8Linear) else torch.float16
 
     def _layer_caches(
-        self, n_rows: int, max_len: int, crosses: Sequence[tuple[Tensor | None, Tensor | None]]
+        self, n_rows: int, max_len: int, crosses: Sequence[tuple[Tensor | None, Tensor | None]], n_folded: int
     ) -> Sequence[LayerCache]:
         """Empty ones."""
         config, tables = self.config, self._tables_of
         if tables is not None:
-            return TableCache.of_layers(n_rows, config.n_heads, max_len, config.head_dim, tables, crosses)
+            return TableCache.of_layers(n_rows, config.n_heads, max_len, config.head_dim, tables, crosses, n_folded)
         size = (len(crosses), 2, n_rows, config.n_heads, max_len, config.head_dim)
         both = torch.empty(size, device=self.device, dtype=self.layers[0].qkv.input_dtype)
         return [LayerCache(*own, *cross) for own, cross in zip(both, crosses, strict=True)]
+
+    def _n_folded(self, streams: Sequence[Stream]) -> int:
+        """How many rows, the first ones, have the text that is to be folded into cross-attention; 0: none is.
+
+        It pays for one text that is short and the same in all rows that have any, as a clip's with guidance is.
+        """
+        texts = [stream.cross for stream in streams if len(stream.cross)]
+        if not self._folds(len(texts[0]) if texts else 0, len(texts)):
+            return 0
+        first = [len(stream.cross) > 0 for stream in streams[: len(texts)]]
+        same = all(text is texts[0] or torch.equal(text, texts[0]) for text in texts)
+        return len(texts) if same and all(first) else 0
+
+    def _folds(self, n_text: int, n_rows: int) -> bool:
+        size = n_text * self.config.n_heads / self.config.dim
+        few = 0 < size <= _FOLDED_TEXT and size * n_rows <= _FOLDED_ROWS
+        return few and self.config.cross_attention and self._tables_of is not None
+
+    def _cross_bags(self, tables: tuple[Tensor | None, Tensor | None], n_folded: int) -> list[Tensor]:
+        return [part for table in tables for part in bags_of_all(table, n_folded)] if n_folded else []
 
     def _mask(self, state: State, start: int, end: int) -> Tensor | None:
         """[R or 1, 1, S, end] boolean, or None where plain causality from 0, or one last query, says it all."""
