@@ -40,6 +40,8 @@ def test_logits_are_those_of_attention(make_lm, monkeypatch, precision, closenes
     lm = make_lm(precision, n_heads=n_heads)
     folded, state = logits_of(lm, guided(lm))
     assert [cache.n_folded for cache in state.layers] == [2, 2, 2] and state.cross_mask is None
+    first, second, _ = (cache.cross_keys for cache in state.layers)
+    assert second.data_ptr() - first.data_ptr() == first.nbytes  # in memory of their own
     monkeypatch.setattr(model, "_FOLDED_TEXT", 0.0)
     plain, other = logits_of(lm, guided(lm))
     assert [cache.n_folded for cache in other.layers] == [0, 0, 0]

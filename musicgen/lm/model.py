@@ -88,9 +88,7 @@ class LM(nn.Module):
             positions = positions[columns.clamp(min=0)]
         cross_mask, n_folded = None, self._n_folded(streams)
         if n_folded:
-            text = streams[0].cross.float().to(self.device)
-            crosses = [block.folded_cross(text, self._tables_of) for block in self.layers]
-            release_freed_memory()
+            crosses = self._folded(streams[0].cross.float().to(self.device))
         elif self.config.cross_attention:
             cross, cross_mask = _right_padded([s.cross for s in streams], self.device)
             crosses = [block.cross_cache(cross) for block in self.layers]
@@ -214,6 +212,19 @@ class LM(nn.Module):
         first = [len(stream.cross) > 0 for stream in streams[: len(texts)]]
         same = all(text is texts[0] or torch.equal(text, texts[0]) for text in texts)
         return len(texts) if same and all(first) else 0
+
+    def _folded(self, text: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """`Block.folded_cross` of each layer, in memory of its own: between the weights that are widened for it, what stays
+        would keep the next layer's from where the last one's were.
+        """
+        kept: list[Tensor] = []
+        for i, block in enumerate(self.layers):
+            made = block.folded_cross(text, self._tables_of)
+            kept = kept or [torch.empty(len(self.layers), *table.shape, dtype=table.dtype) for table in made]
+            for whole, table in zip(kept, made, strict=True):
+                whole[i] = table
+        release_freed_memory()
+        return list(zip(*kept, strict=True))
 
     def _folds(self, n_text: int, n_rows: int) -> bool:
         size = n_text * self.config.n_heads / self.config.dim
