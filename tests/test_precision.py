@@ -43,12 +43,12 @@ def test_a_cpus_step_is_the_layers_own(monkeypatch, precision, cross, compiled):
     lengths = (7, 2, 4)
     if not compiled:
         monkeypatch.setattr(sys, "version_info", (3, 14))
-    cpu_step.compiled_layer_step.cache_clear()
+    cpu_step.compiled_step.cache_clear()
     try:
         quick = logits_of(lm, lengths)
-        assert isinstance(cpu_step.compiled_layer_step(), torch.jit.ScriptFunction) == compiled
+        assert isinstance(cpu_step.compiled_step(), torch.jit.ScriptFunction) == compiled
     finally:
-        cpu_step.compiled_layer_step.cache_clear()
+        cpu_step.compiled_step.cache_clear()
     for block in lm.layers:
         monkeypatch.setattr(block, "cpu_weights", lambda folded: None)
     torch.testing.assert_close(quick, logits_of(lm, lengths), atol=2e-5, rtol=0)

@@ -114,10 +114,11 @@ class Bags:
         self._n_whole, self._tables = -1, []
 
     def of(self, cache: TableCache, n_columns: int, mask: Tensor | None) -> list[Tensor]:
-        """Indices and offsets for keys, then for values, as `cpu_step.attend_tables` takes them, and what is added to the
-        scores, -inf where a column is hidden: [R or 1, 1, 1, n] of `weight_type`, whole blocks and then the tail.
+        """What `cpu_step.attend_tables` takes: indices and offsets for keys, then for values, and what is added to the scores
+        of the tail, [1, 1, BLOCK] float32, -inf where it has no column yet.
 
-        mask: [R, 1, 1, n_columns] boolean, True = may attend; None = all of them.
+        mask: [R, 1, 1, n_columns] boolean, True = may attend; None = all of them. It adds one more: what is added to all
+        scores, [R, 1, 1, n] of `weight_type`, whole blocks and then the tail.
         """
         n_whole = (n_columns - 1) // BLOCK
         if n_whole != self._n_whole:
@@ -134,11 +135,13 @@ class Bags:
                 self._tables.append((each[:, None] * in_table + inside).flatten())
                 self._tables.append(torch.arange(len(each) * n_bags, dtype=torch.int32) * size)
             self._n_whole = n_whole
-        n_rows = 1 if mask is None else len(mask)
-        hidden = torch.full((n_rows, 1, 1, (n_whole + 1) * BLOCK), -torch.inf, dtype=weight_type(cache.keys.dtype))
-        seen = hidden[..., :n_columns]
-        seen.fill_(0.0) if mask is None else seen.masked_fill_(mask, 0.0)
-        return [*self._tables, hidden]
+        tail = torch.full((1, 1, BLOCK), -torch.inf)
+        tail[..., : n_columns - n_whole * BLOCK] = 0.0
+        if mask is None:
+            return [*self._tables, tail]
+        hidden = torch.zeros(len(mask), 1, 1, (n_whole + 1) * BLOCK, dtype=weight_type(cache.keys.dtype))
+        hidden[..., :n_columns].masked_fill_(~mask, -torch.inf)
+        return [*self._tables, tail, hidden]
 
 
 def bags_of_all(blocks: Tensor, n_times: int) -> list[Tensor]:

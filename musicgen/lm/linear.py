@@ -1,6 +1,7 @@
 """The matrix products of the language model: how weights are kept, and the fastest stock product for a step."""
 
 from collections.abc import Callable
+from typing import Tuple  # noqa: UP035
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +35,19 @@ def plain_product(x: Tensor, weight: Tensor) -> Tensor:
     return (weight @ x.t()).t()[:n_rows].contiguous()
 
 
-def int8_product(x: Tensor, packed: PackedWeight) -> Tensor:
-    """[R, in] float32 -> [R, out] float32: each row quantized by its own largest value. TorchScript reads it too.
+def int8_product_of_peaks(x: Tensor, packed: PackedWeight) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    """[R, in] float32 -> two factors of the product, [R, out] and [R, 1] float32. TorchScript reads it too.
 
-    To 63 steps either way: two products of 8 bits each would overflow the 16 bits that they are added in.
+    Each row is quantized by its own largest value, the second factor. To 63 steps either way: two products of 8 bits each
+    would overflow the 16 bits that they are added in.
     """
     peak = x.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12)
-    product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x / peak, 1 / 63, 64, packed)
+    return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x / peak, 1 / 63, 64, packed), peak
+
+
+def int8_product(x: Tensor, packed: PackedWeight) -> Tensor:
+    """[R, in] float32 -> [R, out] float32. TorchScript reads it too."""
+    product, peak = int8_product_of_peaks(x, packed)
     return product.mul_(peak)
 
 

@@ -1,5 +1,6 @@
 """The language model over K parallel codebooks, and the state of one run of it."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from ..config import LMConfig
 from ..memory import release_freed_memory
 from .cache import Bags, Columns, LayerCache, TableCache, bags_of_all
-from .cpu_step import compiled_layer_step
+from .cpu_step import Caches, Weights, caches_of, compiled_step
 from .linear import Int8Linear, Linear
 from .transformer import Block, folded_bytes, sin_positions
 
@@ -39,10 +40,10 @@ class State:
     padding: Tensor | None  # [R] columns of left padding, None where no row has any
     cross_mask: Tensor | None  # [R, 1, 1, N] boolean
     prefix: Tensor | None  # [R, P, D] until the first step has taken it in
-    cpu_weights: list[tuple] | None = None  # a layer: what makes a single column's step on a CPU fast
+    cpu: tuple[Weights, Caches] | None = None  # what makes a single column's step on a CPU fast
     length: int = 0  # columns in the cache
     bags: Bags = field(default_factory=Bags)  # of its caches, where they are TableCaches
-    cross_bags: list[Tensor] = field(default_factory=list)  # where text is folded, as `cpu_step.layer_step` takes them
+    cross_bags: list[Tensor] = field(default_factory=list)  # where text is folded, as `cpu_step.step` takes them
 
     @property
     def max_len(self) -> int:
@@ -95,12 +96,9 @@ class LM(nn.Module):
         else:
             crosses = [(None, None)] * len(self.layers)
         layers = self._layer_caches(len(streams), max_len, crosses, n_folded)
-        weights = [None]
-        if self.device.type == "cpu":
-            weights = [block.cpu_weights(n_folded > 0) for block in self.layers]
         return State(
             layers, positions, padding, cross_mask, prefix if prefix.shape[1] else None,
-            None if None in weights else weights, cross_bags=self._cross_bags(crosses[0], n_folded),
+            self._cpu(layers, n_folded), cross_bags=self._cross_bags(crosses[0], n_folded),
         )  # fmt: skip
 
     def step(self, state: State, codes: Tensor, all_columns: bool = False) -> Tensor:
@@ -161,7 +159,7 @@ class LM(nn.Module):
         start, end = state.length, state.length + x.shape[1]
         x = x + state.positions[..., start:end, :]
         mask = self._mask(state, start, end)
-        if state.cpu_weights is not None and x.shape[1] == 1:
+        if state.cpu is not None and x.shape[1] == 1:
             x = self._cpu_step(state, x[:, 0], mask)[:, None]
         else:
             x = self.run_layers(x, state.layers, Columns(start, end, mask), state.cross_mask)
@@ -170,17 +168,20 @@ class LM(nn.Module):
         state.length = end
         return x
 
+    def _cpu(self, layers: Sequence[LayerCache], n_folded: int) -> tuple[Weights, Caches] | None:
+        """What `cpu_step.step` takes, where it can stand for the layers."""
+        if self.device.type != "cpu":
+            return None
+        weights = [block.cpu_weights(n_folded > 0) for block in self.layers]
+        if None in weights:
+            return None
+        return Weights(*(list(itertools.chain(*each)) for each in zip(*weights, strict=True))), caches_of(layers)
+
     def _cpu_step(self, state: State, x: Tensor, mask: Tensor | None) -> Tensor:
         """One column through all layers: [R, D] -> [R, D]."""
-        step, first = compiled_layer_step(), state.layers[0]
+        first = state.layers[0]
         bags = state.bags.of(first, state.length + 1, mask) if isinstance(first, TableCache) else []
-        for weights, cache in zip(state.cpu_weights, state.layers, strict=True):
-            tail = cache.tail if isinstance(cache, TableCache) else None
-            x = step(
-                x, *weights, cache.keys, cache.values, tail, cache.cross_keys, cache.cross_values, state.length, mask,
-                state.cross_mask, bags, state.cross_bags,
-            )  # fmt: skip
-        return x
+        return compiled_step()(x, *state.cpu, state.length, mask, state.cross_mask, bags, state.cross_bags)
 
     @property
     def _tables_of(self) -> torch.dtype | None:
