@@ -114,6 +114,16 @@ def test_products_of_few_rows(n_rows, dtype):
     torch.testing.assert_close(made, x @ weight.float().t(), atol=0.2 if dtype == torch.bfloat16 else 1e-4, rtol=0)
 
 
+@needs_fbgemm
+def test_a_row_of_zeros_times_int8_is_zeros():
+    layer = linear.Int8Linear(torch.randn(64, 48))
+    x = torch.randn(3, 48)
+    alone = layer(x[1:2])
+    x[::2] = 0
+    made = layer(x)
+    assert (made[::2] == 0).all() and torch.equal(made[1:2], alone)
+
+
 def test_auto_is_the_fastest_that_is_safe(monkeypatch):
     assert resolve_precision("auto", "cuda") == "float16"
     assert resolve_precision("auto", "mps") == "float32"

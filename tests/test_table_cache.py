@@ -75,7 +75,9 @@ def test_attention_is_that_of_float32(n_columns, masked, dtype):
     # Read back, keys of a block that has just become whole are rounded, and float16 rounds query, weights and sums too.
     exact = dtype == torch.uint8 and n_columns % BLOCK
     torch.testing.assert_close(made, expected, atol=1e-5 if exact else 5e-3, rtol=0)
-    wrong = F.scaled_dot_product_attention(query[:, :, None].roll(1, 0), *cache.read(n_columns), attn_mask=mask)[:, :, 0]
+    wrong = F.scaled_dot_product_attention(query[:, :, None].roll(1, 0), *cache.read(n_columns), attn_mask=mask)[
+        :, :, 0
+    ]
     assert n_columns == 1 or (made - wrong).abs().max() > 0.1
 
 
@@ -149,11 +151,19 @@ def test_a_row_does_not_depend_on_its_batch(make_lm, precision, closeness, cross
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_a_long_prompt_is_taken_in_piece_by_piece(make_lm, monkeypatch, precision):
     lm = make_lm(precision, cross=False)
+    taken, take_in = [], lm._take_in
+    monkeypatch.setattr(lm, "_take_in", lambda state, x: (taken.append(x.shape[1]), take_in(state, x))[1])
     whole, _ = logits_of(lm, (7, 2), n_known=60)
-    monkeypatch.setattr(model, "_CPU_COLUMNS", 16)
+    assert taken[:2] == [67, 1]
+    monkeypatch.setattr(model, "_CPU_CELLS", 40)
+    taken.clear()
     pieces, state = logits_of(lm, (7, 2), n_known=60)
     assert state.length == 7 + 2 * BLOCK + 5
+    assert taken[:5] == [20, 20, 20, 7, 1], "fewer columns the more rows there are"
     assert F.cosine_similarity(pieces.flatten(), whole.flatten(), dim=0) > 0.9998
+    taken.clear()
+    logits_of(lm, (7, 2, 3, 4), n_known=60)
+    assert taken[:6] == [16, 16, 16, 16, 3, 1], "but not so few that the weights are read for next to nothing"
 
 
 def test_a_float32_prompt_taken_in_piece_by_piece_gives_the_same_logits(make_lm, monkeypatch):

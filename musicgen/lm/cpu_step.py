@@ -41,6 +41,11 @@ class Caches(NamedTuple):
     cross_values: List[Tensor]
 
 
+def normed(x: Tensor, norms: List[Tensor], which: int) -> Tensor:
+    """Layer norm of x [R, D] by the weight and the bias from place `which` on."""
+    return torch.native_layer_norm(x, [x.shape[1]], norms[which], norms[which + 1], 1e-5)[0]
+
+
 def linear(x: Tensor, which: int, weights: Weights) -> Tensor:
     """[R, in] float32 -> [R, out] float32 through matrix number `which`."""
     if len(weights.int8) > 0:
@@ -82,7 +87,7 @@ def step(
     for layer in range(n_layers):
         norm, matrix = layer * n_norms, layer * n_linears
         keys, values = caches.keys[layer], caches.values[layer]
-        h = F.layer_norm(x, [dim], norms[norm], norms[norm + 1])
+        h = normed(x, norms, norm)
         query, key, new_value = linear(h, matrix, weights).view(n_rows, 3, n_heads, -1).unbind(1)
         if len(bags) > 0:
             remember(key, new_value, keys, values, caches.tails[layer], column)
@@ -96,16 +101,16 @@ def step(
         x = add_linear(x, a.reshape(n_rows, dim), matrix + 1, weights)
         if len(cross_bags) > 0:
             with_text = x.narrow(0, 0, len(cross_bags[1]) // len(caches.cross_keys[layer]))
-            h = F.layer_norm(with_text, [dim], norms[norm + 4], norms[norm + 5])
+            h = normed(with_text, norms, norm + 4)
             with_text.add_(attend_folded(h, caches.cross_keys[layer], caches.cross_values[layer], n_heads, cross_bags))
         elif len(caches.cross_keys) > 0:
-            h = F.layer_norm(x, [dim], norms[norm + 4], norms[norm + 5])
+            h = normed(x, norms, norm + 4)
             q = linear(h, matrix + 4, weights).view(n_rows, n_heads, 1, -1)
             a = F.scaled_dot_product_attention(
                 q, caches.cross_keys[layer], caches.cross_values[layer], attn_mask=cross_mask
             )
             x = add_linear(x, a.reshape(n_rows, dim), matrix + 5, weights)
-        h = F.layer_norm(x, [dim], norms[norm + 2], norms[norm + 3])
+        h = normed(x, norms, norm + 2)
         h = linear(h, matrix + 2, weights)
         # Transposed, it goes past oneDNN's gelu, whose call takes longer than a few rows; in float32 that is the reference's.
         h = F.gelu(h) if len(weights.plain) > 0 else F.gelu(h.t()).t()
@@ -133,11 +138,11 @@ def attend_tables(query: Tensor, keys: Tensor, values: Tensor, tail: Tensor, bag
     """
     n_rows, n_heads, head_dim = query.shape
     n, scale, dtype = n_rows * n_heads, head_dim**-0.5, weight_type(keys.dtype)
-    query = query.reshape(n, 1, head_dim)
-    scores = torch.baddbmm(bags[4], query, tail.view(n, -1, head_dim).transpose(1, 2), alpha=scale).to(dtype)
+    query = (query * scale).view(n, 1, head_dim)
+    scores = torch.baddbmm(bags[4], query, tail.view(n, -1, head_dim).transpose(1, 2)).to(dtype)
     n_whole = len(bags[1]) // n
     if n_whole > 0:
-        weights = torch.mul(query.expand(n, n_whole, head_dim), scale).to(dtype).reshape(-1)
+        weights = query.to(dtype).expand(n, n_whole, head_dim).reshape(-1)
         whole = add_up(keys, bags[0], bags[1], weights).view(n, 1, -1)
         scores = torch.cat([whole, scores], dim=2)
     if len(bags) > 5:

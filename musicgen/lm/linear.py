@@ -39,9 +39,9 @@ def int8_product_of_peaks(x: Tensor, packed: PackedWeight) -> Tuple[Tensor, Tens
     """[R, in] float32 -> two factors of the product, [R, out] and [R, 1] float32. TorchScript reads it too.
 
     Each row is quantized by its own largest value, the second factor. To 63 steps either way: two products of 8 bits each
-    would overflow the 16 bits that they are added in.
+    would overflow the 16 bits that they are added in. A row of zeros becomes 0 / 0, quantized to any byte, times zero.
     """
-    peak = x.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12)
+    peak = x.abs().amax(dim=1, keepdim=True)
     return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x / peak, 1 / 63, 64, packed), peak
 
 

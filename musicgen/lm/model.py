@@ -16,7 +16,9 @@ from .cpu_step import Caches, Weights, caches_of, compiled_step
 from .linear import Int8Linear, Linear
 from .transformer import Block, folded_bytes, sin_positions
 
-_CPU_COLUMNS = 256  # that a CPU takes in at a time: what is between the layers of a long prompt takes memory
+# What a CPU takes in at a time: what is between the layers of a long prompt takes memory. Columns, whose number float32's
+# rounding depends on; and of a TableCache, columns times rows.
+_CPU_COLUMNS, _CPU_CELLS, _LEAST_COLUMNS = 256, 256, 16
 _TABLES_FROM = 512  # a model's width; narrower ones have so little to remember that its layout costs more than it saves
 # A text's tokens times heads, over the model's width, up to which it is folded into cross-attention: at 0.5 that takes as
 # much memory as one of the two matrices it stands for. And that times the rows that attend to it, for each reads it anew.
@@ -112,7 +114,7 @@ class LM(nn.Module):
             x = torch.cat([state.prefix, x], dim=1)
             state.prefix = None
         assert state.length + x.shape[1] <= state.max_len, "the cache has no room for these columns"
-        at_once = _CPU_COLUMNS if self.device.type == "cpu" else x.shape[1]
+        at_once = self._columns_at_once(len(x)) or x.shape[1]
         made: list[Tensor] = []
         for part in x.split(at_once, dim=1):
             made = [*(made if all_columns else ()), self._take_in(state, part)]
@@ -153,6 +155,12 @@ class LM(nn.Module):
         for k in range(1, self.config.n_codebooks):
             total = total + F.embedding(codes[:, k], self.embeddings[k])
         return total.float()
+
+    def _columns_at_once(self, n_rows: int) -> int | None:
+        """How many a pass takes in at most; None: all."""
+        if self.device.type != "cpu":
+            return None
+        return _CPU_COLUMNS if self._tables_of is None else max(_CPU_CELLS // n_rows, _LEAST_COLUMNS)
 
     def _take_in(self, state: State, x: Tensor) -> Tensor:
         """The next columns [R, S, D] through all layers."""

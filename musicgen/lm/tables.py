@@ -18,8 +18,7 @@ def to_rows(values: Tensor, dtype: torch.dtype) -> Tensor:
     """[..., n] float32 -> rows [..., width(n)] of a table of float16 or uint8: each row from its least value to its largest."""
     if dtype != torch.uint8:
         return values.to(dtype)
-    rows = torch.ops.quantized.embedding_bag_byte_prepack(values.reshape(-1, values.shape[-1]))
-    return rows.view(list(values.shape[:-1]) + [rows.shape[1]])  # noqa: RUF005 (as TorchScript wants it)
+    return torch.ops.quantized.embedding_bag_byte_prepack(values)
 
 
 def from_rows(rows: Tensor) -> Tensor:
@@ -27,8 +26,7 @@ def from_rows(rows: Tensor) -> Tensor:
     if rows.dtype != torch.uint8:
         return rows.float()
     # The operator takes it for contiguous, whatever it is.
-    values = torch.ops.quantized.embedding_bag_byte_unpack(rows.reshape(-1, rows.shape[-1]).contiguous())
-    return values.view(*rows.shape[:-1], values.shape[-1])
+    return torch.ops.quantized.embedding_bag_byte_unpack(rows.contiguous())
 
 
 def weight_type(dtype: torch.dtype) -> torch.dtype:
