@@ -21,8 +21,8 @@ OnStep = Callable[[int, int], None]
 
 _PAD_MODES = ("reflect", "constant", "replicate")
 # Rows and frames between two looks at Cancel: a second of audio, a fifth of a second's work for two slow cores, and for
-# anything faster as many rows as keep it busy in a few hundred megabytes. Shorter chunks lose more to their overlap.
-# Two rows are the channels of a stereo clip.
+# anything faster as many rows as keep it busy in a few hundred megabytes. Fewer rows go on for longer, as shorter chunks
+# lose more to their overlap. Two rows are the channels of a stereo clip.
 _AT_ONCE_ON_CPU, _AT_ONCE = (2, 50), (8, 50)
 
 
@@ -103,6 +103,7 @@ class Codec(nn.Module):
     ) -> None:
         """Work through groups of rows, chunk by chunk, and report each chunk."""
         rows_at_once, frames_at_once = _AT_ONCE_ON_CPU if self.device.type == "cpu" else _AT_ONCE
+        frames_at_once *= max(1, rows_at_once // n_rows)
         groups = range(0, n_rows, rows_at_once)
         done, total = 0, len(groups) * math.ceil(n_frames / frames_at_once)
         for start in groups:
