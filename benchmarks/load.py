@@ -30,15 +30,21 @@ SIZES = {
 def write(size, folder):
     """A checkpoint in audiocraft's format, and the same as one converted file."""
     load_pack()
-    from pack.musicgen.checkpoints import open_checkpoint
-    from pack.musicgen.checkpoints.convert import convert, find_text_encoder
     from pack.musicgen.toy import write_toy
 
     dim, heads, layers, filters = SIZES[size]
     original = write_toy(folder / "original", dim=dim, n_heads=heads, n_layers=layers, n_filters=filters)
-    checkpoint = open_checkpoint(original)
-    convert(checkpoint, folder / "converted.safetensors", text_encoder=find_text_encoder(checkpoint, []))
+    convert_file(original, folder / "converted.safetensors")
     print("{}")
+
+
+def convert_file(original, converted):
+    """A checkpoint with its text encoder as one file of this engine's."""
+    from pack.musicgen.checkpoints import open_checkpoint
+    from pack.musicgen.checkpoints.convert import convert, find_text_encoder
+
+    checkpoint = open_checkpoint(original)
+    convert(checkpoint, converted, text_encoder=find_text_encoder(checkpoint, []))
 
 
 def warm(path):
