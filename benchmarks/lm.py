@@ -32,6 +32,7 @@ def worker(engine, size, batch, seconds, steps, precision, device):
     run, _ = ENGINES[engine]("tiny", 1, precision, device)
     with torch.inference_mode():
         run(8, 4, lambda done, total: None)  # loads and compiles what it needs
+    del run, _
     libraries = peak_bytes()
     run, lm = ENGINES[engine](size, batch, precision, device)
     weights = sum(t.nbytes for t in lm.state_dict().values())

@@ -93,6 +93,18 @@ def test_packed_weights_come_back_whole(precision):
 
 
 @needs_fbgemm
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_weights_loaded_in_inference_mode_are_packed_there(precision):
+    """As ComfyUI's executor loads and runs them; by several threads, each of which has a mode of its own."""
+    expected = logits_of(tiny_lm.make(precision=precision))
+    with torch.inference_mode():
+        lm = tiny_lm.make(precision=precision)
+        assert lm.layers[0].up.weight.is_inference()
+        assert torch.equal(logits_of(lm), expected)
+    assert all(block.up.is_packed and block.qkv.is_packed for block in lm.layers)
+
+
+@needs_fbgemm
 def test_bfloat16_weights_are_those_that_were_given():
     """Of any size that float16 has: held as it, multiplied in float32."""
     layer = linear.Linear(48, 64).to(torch.bfloat16)

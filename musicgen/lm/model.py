@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from .transformer import Block, folded_bytes, sin_positions
 # rounding depends on; and of a TableCache, columns times rows.
 _CPU_COLUMNS, _CPU_CELLS, _LEAST_COLUMNS = 256, 256, 16
 _TABLES_FROM = 512  # a model's width; narrower ones have so little to remember that its layout costs more than it saves
+_PACKERS = 4  # threads that pack weights: each holds a matrix in float32 meanwhile
 # A text's tokens times heads, over the model's width, up to which it is folded into cross-attention: at 0.5 that takes as
 # much memory as one of the two matrices it stands for. And that times the rows that attend to it, for each reads it anew.
 _FOLDED_TEXT, _FOLDED_ROWS = 0.5, 2.0
@@ -180,7 +182,15 @@ class LM(nn.Module):
         """What `cpu_step.step` takes, where it can stand for the layers."""
         if self.device.type != "cpu":
             return None
-        weights = [block.cpu_weights(n_folded > 0) for block in self.layers]
+        inside = torch.is_inference_mode_enabled()
+
+        def weights_of(block: Block) -> Weights | None:
+            with torch.inference_mode(inside):  # each thread has its own
+                return block.cpu_weights(n_folded > 0)
+
+        # The first time they are packed, which is one thread's work a matrix, outside of Python's lock.
+        with ThreadPoolExecutor(min(torch.get_num_threads(), _PACKERS)) as pool:
+            weights = list(pool.map(weights_of, self.layers))
         if None in weights:
             return None
         return Weights(*(list(itertools.chain(*each)) for each in zip(*weights, strict=True))), caches_of(layers)
