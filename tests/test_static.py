@@ -3,9 +3,13 @@
 `FakeGraph` stands for a CUDA graph: like one, it is bound to the addresses that it was captured on.
 """
 
+import contextlib
+import inspect
+import types
+
 import pytest
 import torch
-from comfyui_musicgen.musicgen.lm import RowNoise, Sampling, generate_codes
+from comfyui_musicgen.musicgen.lm import RowNoise, Sampling, cuda_graphs, generate_codes
 from comfyui_musicgen.musicgen.lm.static import CHUNK, MAX_RUNS, Shape, StaticRuns, buckets
 from comfyui_musicgen.tests import tiny_lm
 from comfyui_musicgen.tests.tiny_lm import CARD
@@ -211,6 +215,78 @@ def test_a_cancelled_run_leaves_nothing_behind(make):
     with pytest.raises(Cancelled):
         codes(lm, n_frames=100, on_step=cancel)
     assert torch.equal(codes(lm), codes(plain))
+
+
+# --- capture on a GPU
+
+
+class FakeCuda:
+    """What capturing takes of torch.cuda, where there is none: counts, and fails a capture as told."""
+
+    OutOfMemoryError = torch.cuda.OutOfMemoryError
+
+    def __init__(self, failure=None):
+        self.failure, self.capturing, self.replayed, self.modes = failure, False, 0, []
+
+    def graph_pool_handle(self):
+        return 7
+
+    def Stream(self):
+        return types.SimpleNamespace(wait_stream=lambda other: None)
+
+    current_stream = Stream
+
+    def CUDAGraph(self):
+        return types.SimpleNamespace(replay=lambda: setattr(self, "replayed", self.replayed + 1))
+
+    def device(self, device):
+        return contextlib.nullcontext()
+
+    stream = device
+
+    def synchronize(self):
+        pass
+
+    @contextlib.contextmanager
+    def graph(self, graph, **options):
+        inspect.signature(torch.cuda.graph.__init__).bind(None, graph, **options)  # the real one takes them
+        self.modes.append(options["capture_error_mode"])
+        self.capturing = True
+        yield
+        self.capturing = False
+        if self.failure:
+            raise self.failure
+
+
+def captured_with(monkeypatch, failure=None):
+    """The fake, what CudaGraphs gave back for a step, and for each of its runs whether it was captured."""
+    cuda, runs = FakeCuda(failure), []
+    monkeypatch.setattr(cuda_graphs.torch, "cuda", cuda)
+
+    def step():
+        runs.append(cuda.capturing)
+
+    return cuda, cuda_graphs.CudaGraphs(torch.device("cuda"))(step), runs, step
+
+
+def test_a_step_is_warmed_up_captured_and_replayed(monkeypatch):
+    cuda, replay, runs, _ = captured_with(monkeypatch)
+    assert runs == [False, False, True]
+    assert cuda.modes == ["thread_local"], "ComfyUI's other threads may use the GPU during a capture"
+    replay()
+    assert cuda.replayed == 1 and len(runs) == 3
+
+
+def test_a_step_that_cannot_be_captured_runs_as_it_is(monkeypatch, caplog):
+    cuda, replay, runs, step = captured_with(monkeypatch, RuntimeError("operation not permitted"))
+    assert replay is step and "operation not permitted" in caplog.text
+    replay()
+    assert cuda.replayed == 0 and runs == [False, False, True, False]
+
+
+def test_a_gpu_without_memory_for_a_capture_says_so(monkeypatch):
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        captured_with(monkeypatch, torch.cuda.OutOfMemoryError("none left"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -29,7 +29,8 @@ class CudaGraphs:
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             try:
-                with torch.cuda.graph(graph, pool=self._pool):
+                # ComfyUI's other threads may use the GPU meanwhile; "global" would fail the capture, or them.
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                     step()
             except torch.cuda.OutOfMemoryError:
                 raise
