@@ -39,7 +39,7 @@ def write(size, folder):
 
 
 def facade(engine, path, precision, device):
-    """make(text, seconds, on_step) by this engine, or by audiocraft behind the same facade."""
+    """clip(text, seconds, on_step) by this engine, or by audiocraft behind the same facade."""
     load_pack()
     import torch
     from pack.musicgen.config import GenerationParams
