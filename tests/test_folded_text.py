@@ -13,9 +13,11 @@ N_TEXT = 6
 CLOSENESS = [("float16", 0.999999), ("bfloat16", 0.999999), ("int8", 0.9998)]
 
 
-@pytest.fixture
-def make_lm(monkeypatch):
-    """A model that keeps tables, though it is narrow."""
+@pytest.fixture(params=["kernels", "operators"])
+def make_lm(request, monkeypatch):
+    """A model that keeps tables, though it is narrow; int8 with Numba's kernels, and without."""
+    if request.param == "operators":
+        monkeypatch.setattr(model, "kernels", lambda: None)
     monkeypatch.setattr(model, "_TABLES_FROM", 0)
     return lambda precision, **options: tiny_lm.make(precision=precision, **options)
 
@@ -60,8 +62,7 @@ def test_logits_are_those_of_attention(make_lm, monkeypatch, precision, closenes
 def test_a_column_by_the_layers_themselves_is_the_same(make_lm, monkeypatch, precision, closeness):
     lm = make_lm(precision)
     quick, _ = logits_of(lm, guided(lm))
-    for block in lm.layers:
-        monkeypatch.setattr(block, "cpu_weights", lambda folded: None)
+    monkeypatch.setattr(lm, "_cpu", lambda *run: None)
     slow, state = logits_of(lm, guided(lm))
     assert state.layers[0].n_folded and state.cpu is None
     assert F.cosine_similarity(quick.flatten(), slow.flatten(), dim=0) > closeness
@@ -69,6 +70,7 @@ def test_a_column_by_the_layers_themselves_is_the_same(make_lm, monkeypatch, pre
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_weights_that_were_packed_before_fold_the_same(make_lm, monkeypatch, precision):
+    monkeypatch.setattr(model, "kernels", lambda: None)
     lm = make_lm(precision)
     first, _ = logits_of(lm, guided(lm))
     assert not lm.layers[0].cross_q.is_packed  # nothing has multiplied by it
@@ -102,7 +104,7 @@ def test_float32_and_models_without_text_attention_do_not_fold(make_lm):
     assert make_lm("float32").start(guided(make_lm("float32")), 8).layers[0].n_folded == 0
     lm = make_lm("float16", cross=False)
     state = lm.start(tiny_lm.streams(lm, (3,)), 8)
-    assert state.layers[0].n_folded == 0 and state.cross_bags == []
+    assert state.layers[0].n_folded == 0 and state.layers[0].cross_keys is None
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])

@@ -17,7 +17,10 @@ COMFYUI = {
     "comfy", "comfy_api", "comfy_api_nodes", "comfy_config", "comfy_execution", "comfy_extras", "execution",
     "folder_paths", "latent_preview", "node_helpers", "nodes", "server",
 }  # fmt: skip
-HEAVY = ("audiocraft", "av", "demucs", "julius", "pyloudnorm", "soundfile", "torchaudio", "transformers", "triton")
+HEAVY = (
+    "audiocraft", "av", "demucs", "julius", "llvmlite", "numba", "pyloudnorm", "soundfile", "torchaudio", "transformers",
+    "triton",
+)  # fmt: skip
 MAX_LINES = 400
 MAX_LOAD_S = 0.3
 

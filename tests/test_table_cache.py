@@ -106,9 +106,11 @@ def test_bags_grow_with_the_columns(dtype):
 # --- in the model
 
 
-@pytest.fixture
-def make_lm(monkeypatch):
-    """make_lm(precision, cross=True, tables=True)"""
+@pytest.fixture(params=["kernels", "operators"])
+def make_lm(request, monkeypatch):
+    """make_lm(precision, cross=True, tables=True); int8 with Numba's kernels, and without."""
+    if request.param == "operators":
+        monkeypatch.setattr(model, "kernels", lambda: None)
 
     def make(precision, cross=True, tables=True):
         monkeypatch.setattr(model, "_TABLES_FROM", 0 if tables else 10**6)

@@ -7,6 +7,7 @@ Types are written as TorchScript wants them.
 # ruff: noqa: UP006, UP035, UP045
 
 import functools
+import itertools
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..memory import release_freed_memory
-from .cache import LayerCache
+from .cache import Bags, LayerCache, TableCache, bags_of_all
 from .linear import Int8Linear, Linear, PackedWeight, int8_product, int8_product_of_peaks, plain_product
 from .tables import add_up, to_rows, weight_type
 
@@ -182,6 +183,24 @@ def weights_of(norms: Sequence[nn.LayerNorm], linears: Sequence[nn.Module]) -> W
     plain = [] if first.packs else [layer.weight for layer in linears]
     half, int8 = (packed, []) if isinstance(first, Linear) else ([], packed)
     return Weights([tensor for norm in norms for tensor in (norm.weight, norm.bias)], plain, half, int8)
+
+
+class TorchStep:
+    """One column through all layers, for one run."""
+
+    def __init__(self, weights: Sequence[Weights], caches: Sequence[LayerCache], cross_mask: Tensor | None) -> None:
+        """weights: each layer's."""
+        self._weights = Weights(*(list(itertools.chain(*each)) for each in zip(*weights, strict=True)))
+        self._layers, self._caches, self._cross_mask, self._bags = caches, caches_of(caches), cross_mask, Bags()
+        first = caches[0]
+        tables = (first.cross_keys, first.cross_values) if first.n_folded else ()
+        self._cross_bags = [part for table in tables for part in bags_of_all(table, first.n_folded)]
+
+    def __call__(self, x: Tensor, column: int, mask: Tensor | None) -> Tensor:
+        """x [R, D] float32 at cache position `column` -> [R, D]. mask: [R, 1, 1, column + 1], None = all may be attended to."""
+        first = self._layers[0]
+        bags = self._bags.of(first, column + 1, mask) if isinstance(first, TableCache) else []
+        return compiled_step()(x, self._weights, self._caches, column, mask, self._cross_mask, bags, self._cross_bags)
 
 
 def caches_of(layers: Sequence[LayerCache]) -> Caches:

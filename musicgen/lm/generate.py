@@ -1,11 +1,13 @@
 """The decoding loop: one column of codes a step, guided, sampled, written back."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .cpu_fused import FusedStep, crew
 from .cuda_graphs import CudaGraphs
 from .delay import UNKNOWN, delay, first_column, undelay
 from .model import LM, State, Stream
@@ -95,10 +97,11 @@ class _Job:
 def _run(job: _Job) -> None:
     """One step after the other."""
     state, fed = job.lm.start(job.streams, job.sequence.shape[-1] - 1), 0
-    for column in range(job.first, job.sequence.shape[-1]):
-        job.write(state, fed, column)
-        fed = column
-        job.report(column - job.first + 1)
+    with crew.alone() if isinstance(state.cpu, FusedStep) else contextlib.nullcontext():
+        for column in range(job.first, job.sequence.shape[-1]):
+            job.write(state, fed, column)
+            fed = column
+            job.report(column - job.first + 1)
 
 
 def _run_static(job: _Job, run: StaticRun) -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from ..config import PRECISIONS
 from ..errors import InputError
 from ..memory import release_freed_memory
+from . import cpu_fused
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 
@@ -76,9 +77,11 @@ class _Packed(nn.Module):
     """
 
     weight: Tensor
+    is_fused = False  # whether the kernels of `cpu_fused` multiply, by the plain weight
 
-    def __init__(self) -> None:
+    def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
+        self._size = n_in, n_out
         self._packed: PackedWeight | None = None
 
     @property
@@ -91,6 +94,17 @@ class _Packed(nn.Module):
 
     def _unpack(self, packed: PackedWeight) -> Tensor:
         raise NotImplementedError
+
+    @property
+    def can_fuse(self) -> bool:
+        """Whether the kernels of `cpu_fused`, where there are any, can multiply by it."""
+        raise NotImplementedError
+
+    def fuse(self, fused: bool) -> None:
+        """Whether they do, by the plain weight, or FBGEMM."""
+        self.is_fused = fused
+        if fused:
+            self.restore()
 
     @property
     def is_packed(self) -> bool:
@@ -138,7 +152,7 @@ class Linear(_Packed):
     """
 
     def __init__(self, n_in: int, n_out: int):
-        super().__init__()
+        super().__init__(n_in, n_out)
         self.weight = nn.Parameter(torch.empty(n_out, n_in))
 
     @property
@@ -149,13 +163,20 @@ class Linear(_Packed):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return F.linear(x, self.weight)
+        if self.is_fused:
+            return cpu_fused.product_of_halves(x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
         if self.packs:
             return torch.ops.quantized.linear_dynamic_fp16(x, self.packed())
         return plain_product(x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
 
     @property
     def packs(self) -> bool:
-        return self.weight.dtype in (torch.float16, torch.bfloat16) and _has_fbgemm(self.weight.device)
+        kept = self.weight.dtype in (torch.float16, torch.bfloat16)
+        return kept and _has_fbgemm(self.weight.device) and not self.is_fused
+
+    @property
+    def can_fuse(self) -> bool:
+        return self.weight.dtype == torch.float16 and _has_fbgemm(self.weight.device) and cpu_fused.fits(*self._size)
 
     def _pack(self, weight: Tensor) -> PackedWeight:
         return torch.ops.quantized.linear_prepack_fp16(weight.float(), None)
@@ -167,12 +188,13 @@ class Linear(_Packed):
 class Int8Linear(_Packed):
     """A linear layer without bias whose weight is int8, with one scale an output channel.
 
-    On an x86 CPU each row of the input is quantized to 7 bits by its own largest value and multiplied as integers, so
-    that a row's result does not depend on its neighbours; elsewhere the weight is widened on the fly.
+    On an x86 CPU each row of the input is quantized by its own largest value and multiplied as integers, so that a row's
+    result does not depend on its neighbours: to 7 bits for FBGEMM, to 12 and more for the kernels of `cpu_fused`.
+    Elsewhere the weight is widened on the fly.
     """
 
     def __init__(self, weight: Tensor):
-        super().__init__()
+        super().__init__(weight.shape[1], len(weight))
         scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
         self.register_buffer("weight", (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8))
         self.register_buffer("scale", scale)
@@ -184,14 +206,26 @@ class Int8Linear(_Packed):
 
     @property
     def packs(self) -> bool:
+        return self.is_integer and not self.is_fused
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether integers are multiplied where it is."""
         return _has_fbgemm(self.weight.device)
+
+    @property
+    def can_fuse(self) -> bool:
+        return self.is_integer and cpu_fused.fits(*self._size)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out], of `input_dtype`."""
         if x.dtype != torch.float32:  # float16 would not hold a sum of unscaled products
             return F.linear(x, (self.weight * self.scale[:, None]).to(x.dtype))
-        if not self.packs:
+        if not self.is_integer:
             return F.linear(x, self.weight.to(x.dtype)) * self.scale
+        if self.is_fused:
+            made = cpu_fused.product(x.reshape(-1, x.shape[-1]), self.weight, self.scale)
+            return made.view(*x.shape[:-1], -1)
         return int8_product(x.reshape(-1, x.shape[-1]), self.packed()).view(*x.shape[:-1], -1)
 
     def _pack(self, weight: Tensor) -> PackedWeight:

@@ -1,9 +1,8 @@
 """The language model over K parallel codebooks, and the state of one run of it."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -12,8 +11,9 @@ from torch.nn import functional as F
 
 from ..config import LMConfig
 from ..memory import release_freed_memory
-from .cache import Bags, Columns, LayerCache, TableCache, bags_of_all
-from .cpu_step import Caches, Weights, caches_of, compiled_step
+from .cache import Columns, LayerCache, TableCache
+from .cpu_fused import MAX_ROWS, FusedStep, kernels
+from .cpu_step import TorchStep, Weights, weights_of
 from .linear import Int8Linear, Linear
 from .transformer import Block, folded_bytes, sin_positions
 
@@ -44,10 +44,8 @@ class State:
     padding: Tensor | None  # [R] columns of left padding, None where no row has any
     cross_mask: Tensor | None  # [R, 1, 1, N] boolean
     prefix: Tensor | None  # [R, P, D] until the first step has taken it in
-    cpu: tuple[Weights, Caches] | None = None  # what makes a single column's step on a CPU fast
+    cpu: TorchStep | FusedStep | None = None  # what makes steps on a CPU fast
     length: int = 0  # columns in the cache
-    bags: Bags = field(default_factory=Bags)  # of its caches, where they are TableCaches
-    cross_bags: list[Tensor] = field(default_factory=list)  # where text is folded, as `cpu_step.step` takes them
 
     @property
     def max_len(self) -> int:
@@ -85,6 +83,7 @@ class LM(nn.Module):
 
     def start(self, streams: Sequence[Stream], n_columns: int) -> State:
         """A fresh run of len(streams) rows with room for their prefixes and `n_columns` of codes."""
+        self._fuse(len(streams))
         prefix, padding = _left_padded([s.prefix for s in streams], self.device)
         max_len = prefix.shape[1] + n_columns
         positions = sin_positions(max_len, self.config.dim, self.device)
@@ -100,10 +99,8 @@ class LM(nn.Module):
         else:
             crosses = [(None, None)] * len(self.layers)
         layers = self._layer_caches(len(streams), max_len, crosses, n_folded)
-        return State(
-            layers, positions, padding, cross_mask, prefix if prefix.shape[1] else None,
-            self._cpu(layers, n_folded), cross_bags=self._cross_bags(crosses[0], n_folded),
-        )  # fmt: skip
+        cpu = self._cpu(layers, padding, cross_mask)
+        return State(layers, positions, padding, cross_mask, prefix if prefix.shape[1] else None, cpu)
 
     def step(self, state: State, codes: Tensor, all_columns: bool = False) -> Tensor:
         """Take in codes [R, K, S] -> logits of the last column [R, K, cardinality].
@@ -168,46 +165,55 @@ class LM(nn.Module):
         """The next columns [R, S, D] through all layers."""
         start, end = state.length, state.length + x.shape[1]
         x = x + state.positions[..., start:end, :]
-        mask = self._mask(state, start, end)
-        if state.cpu is not None and x.shape[1] == 1:
-            x = self._cpu_step(state, x[:, 0], mask)[:, None]
+        if isinstance(state.cpu, FusedStep):
+            x = state.cpu(x, start)
+        elif state.cpu is not None and x.shape[1] == 1:
+            x = state.cpu(x[:, 0], start, self._mask(state, start, end))[:, None]
         else:
-            x = self.run_layers(x, state.layers, Columns(start, end, mask), state.cross_mask)
+            columns = Columns(start, end, self._mask(state, start, end))
+            x = self.run_layers(x, state.layers, columns, state.cross_mask)
             if self.device.type == "cpu" and x.shape[1] > 1:
                 release_freed_memory()  # what was between the layers would stay in blocks too small for the next
         state.length = end
         return x
 
-    def _cpu(self, layers: Sequence[LayerCache], n_folded: int) -> tuple[Weights, Caches] | None:
-        """What `cpu_step.step` takes, where it can stand for the layers."""
+    def _fuse(self, n_rows: int) -> None:
+        """Have the int8 matrices multiply so few rows by the kernels of `cpu_fused`, where those serve the whole step."""
+        few = n_rows <= MAX_ROWS and self._tables_of is torch.uint8 and self.config.head_dim % 4 == 0
+        layers = [module for module in self.layers.modules() if isinstance(module, Int8Linear)]
+        fused = few and all(matrix.can_fuse for matrix in layers) and kernels() is not None
+        for matrix in (*layers, self.heads):
+            matrix.fuse(fused and matrix.can_fuse)
+
+    def _cpu(
+        self, layers: Sequence[LayerCache], padding: Tensor | None, cross_mask: Tensor | None
+    ) -> TorchStep | FusedStep | None:
+        """What takes in columns, or single ones, faster than the layers themselves; where there is such a thing."""
         if self.device.type != "cpu":
             return None
+        parts = [block.parts(layers[0].n_folded > 0) for block in self.layers]
+        if self.layers[0].qkv.is_fused:
+            return FusedStep(parts, layers, padding, cross_mask)
         inside = torch.is_inference_mode_enabled()
 
-        def weights_of(block: Block) -> Weights | None:
+        def packed(part: tuple[list[nn.LayerNorm], list[nn.Module]]) -> Weights | None:
             with torch.inference_mode(inside):  # each thread has its own
-                return block.cpu_weights(n_folded > 0)
+                return weights_of(*part)
 
         # The first time they are packed, which is one thread's work a matrix, outside of Python's lock.
         with ThreadPoolExecutor(min(torch.get_num_threads(), _PACKERS)) as pool:
-            weights = list(pool.map(weights_of, self.layers))
-        if None in weights:
-            return None
-        return Weights(*(list(itertools.chain(*each)) for each in zip(*weights, strict=True))), caches_of(layers)
-
-    def _cpu_step(self, state: State, x: Tensor, mask: Tensor | None) -> Tensor:
-        """One column through all layers: [R, D] -> [R, D]."""
-        first = state.layers[0]
-        bags = state.bags.of(first, state.length + 1, mask) if isinstance(first, TableCache) else []
-        return compiled_step()(x, *state.cpu, state.length, mask, state.cross_mask, bags, state.cross_bags)
+            weights = list(pool.map(packed, parts))
+        return None if None in weights else TorchStep(weights, layers, cross_mask)
 
     @property
     def _tables_of(self) -> torch.dtype | None:
         """What keys and values are kept in, though they are computed in float32; None: as they are computed."""
         qkv = self.layers[0].qkv
-        if self.config.dim < _TABLES_FROM or not qkv.packs or self.captured is not None:
+        if self.config.dim < _TABLES_FROM or self.captured is not None:
             return None
-        return torch.uint8 if isinstance(qkv, Int8Linear) else torch.float16
+        if isinstance(qkv, Int8Linear):
+            return torch.uint8 if qkv.is_integer else None
+        return torch.float16 if qkv.packs else None
 
     def _layer_caches(
         self, n_rows: int, max_len: int, crosses: Sequence[tuple[Tensor | None, Tensor | None]], n_folded: int
@@ -249,9 +255,6 @@ class LM(nn.Module):
         size = n_text * self.config.n_heads / self.config.dim
         few = 0 < size <= _FOLDED_TEXT and size * n_rows <= _FOLDED_ROWS
         return few and self.config.cross_attention and self._tables_of is not None
-
-    def _cross_bags(self, tables: tuple[Tensor | None, Tensor | None], n_folded: int) -> list[Tensor]:
-        return [part for table in tables for part in bags_of_all(table, n_folded)] if n_folded else []
 
     def _mask(self, state: State, start: int, end: int) -> Tensor | None:
         """[R or 1, 1, S, end] boolean, or None where plain causality from 0, or one last query, says it all."""

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from ..config import LMConfig
 from .cache import Columns, LayerCache
-from .cpu_step import Weights, weights_of
 from .linear import Linear
 from .tables import from_rows, to_rows, width
 
@@ -50,15 +49,15 @@ class Block(nn.Module):
         hidden = F.gelu(self.up(_normed(x, self.norm_ffn, self.up)))
         return x + self.down(hidden)
 
-    def cpu_weights(self, folded: bool) -> Weights | None:
-        """What `cpu_step.step` takes of this layer, or None where it cannot stand for it.
+    def parts(self, folded: bool) -> tuple[list[nn.LayerNorm], list[nn.Module]]:
+        """The norms and the matrices of a step, in the order of `cpu_step.Weights`.
 
         folded: its text is folded into the weights of cross-attention, which are not needed then.
         """
         norms, linears = [self.norm_self, self.norm_ffn], [self.qkv, self.out, self.up, self.down]
         if self.has_cross:
             norms, linears = [*norms, self.norm_cross], [*linears, *(() if folded else (self.cross_q, self.cross_out))]
-        return weights_of(norms, linears)
+        return norms, linears
 
     def cross_cache(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the conditioning: [R, N, D] -> twice [R, H, N, D / H]."""

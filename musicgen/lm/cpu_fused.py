@@ -1,0 +1,206 @@
+"""int8 on a CPU by the kernels of `cpu_kernels`, where Numba is installed: columns through all layers, and products.
+
+Without Numba, `cpu_step` and FBGEMM do the same.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .cache import BLOCK, TableCache
+from .tables import SCALE_BYTES
+
+log = logging.getLogger(__name__)
+
+MAX_ROWS = 4  # more have so much to multiply that FBGEMM's instructions are worth more than what lies between products
+_WIDTHS = 16  # what a matrix's sizes are multiples of
+
+
+@functools.cache
+def kernels() -> ModuleType | None:
+    """The compiled kernels, or None where there is no Numba that works. Compiling takes some fifteen seconds, once a machine."""
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:
+        log.info("int8 on this CPU would be faster with Numba (pip install numba): %s", error)
+        return None
+    log.info("Preparing the int8 kernels: they are compiled for this CPU when it has none yet, in some fifteen seconds")
+    try:
+        for name in ("cpu_vectors", "cpu_parts", "cpu_kernels"):
+            # By names that are the same wherever the package is: compiled code is kept by them.
+            spec = importlib.util.spec_from_file_location(f"musicgen_{name}", Path(__file__).with_name(f"{name}.py"))
+            module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+    except Exception:  # what a compiler may raise has no end; music is made without it
+        log.warning("Numba could not compile the int8 kernels; going on without them, which is slower", exc_info=True)
+        return None
+    assert (module.BLOCK, module.SCALE_BYTES) == (BLOCK, SCALE_BYTES)
+    return module
+
+
+class Crew:
+    """Threads that run one kernel together: the caller's, and as many as torch has besides."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._size = 0
+        self._kept: int | None = None
+        self._barrier = np.zeros(3, np.int64)  # as `cpu_vectors.meet` takes it
+
+    @property
+    def n_threads(self) -> int:
+        return self._kept or torch.get_num_threads()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Torch's own threads at rest: they look out for work for some milliseconds after each operator that was shared
+        among them, on the cores that the crew needs.
+        """
+        before, self._kept = self._kept, self.n_threads
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self._kept)
+            self._kept = before
+
+    def run(self, kernel: Callable[..., None], *arguments: object) -> None:
+        """kernel(thread, n_threads, address of the barrier, *arguments) on every thread; one kernel at a time."""
+        n_threads = self.n_threads
+        if not kernel.signatures:  # it is compiled now, by one; the others would wait for it
+            n_threads = 1
+        with self._lock:
+            if self._pool is None or self._size < n_threads - 1:
+                self._size = max(1, n_threads - 1)
+                self._pool = ThreadPoolExecutor(self._size, "musicgen")
+            barrier = self._barrier.ctypes.data
+            others = []
+            try:
+                for n in range(1, n_threads):
+                    others.append(self._pool.submit(kernel, n, n_threads, barrier, *arguments))
+                kernel(0, n_threads, barrier, *arguments)
+            except BaseException:  # Ctrl-C, say: the others would wait at the barrier for ever
+                self._barrier[2] = 1
+                raise
+            finally:
+                wait(others)
+                self._barrier[:] = 0
+        for other in others:
+            other.result()
+
+
+crew = Crew()
+
+
+def fits(n_in: int, n_out: int) -> bool:
+    """Whether the kernels can multiply by a matrix of that size."""
+    return n_in % _WIDTHS == 0 and n_out % _WIDTHS == 0
+
+
+def product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x [R, in] float32 times int8 [out, in] and a scale an output -> [R, out] float32. Rows never see each other's."""
+    n_rows, n_out, n_room = len(x), len(weight), kernels().rows(len(x))
+    out = torch.empty(n_rows, n_out)
+    words, sums = torch.zeros(n_room, x.shape[1], dtype=torch.int16), torch.empty(n_room, n_out, dtype=torch.int32)
+    crew.run(
+        kernels().multiply, x.detach().contiguous().numpy(), weight.data_ptr(), scale.data_ptr(),
+        words.numpy(), torch.empty(n_rows).numpy(), sums.numpy(), out.numpy(),
+    )  # fmt: skip
+    return out
+
+
+def product_of_halves(x: Tensor, weight: Tensor) -> Tensor:
+    """x [R, in] float32 times float16 [out, in] -> [R, out] float32."""
+    n_rows = len(x)
+    x = F.pad(x.detach(), (0, 0, 0, n_rows % 2)).contiguous()
+    out = torch.empty(len(x), len(weight))
+    crew.run(kernels().multiply_half, x.numpy(), weight.data_ptr(), out.numpy())
+    return out[:n_rows]
+
+
+class FusedStep:
+    """Columns through all layers, for one run."""
+
+    def __init__(
+        self, layers: Sequence[tuple[Sequence[nn.LayerNorm], Sequence[nn.Module]]], caches: Sequence[TableCache],
+        padding: Tensor | None, cross_mask: Tensor | None,
+    ) -> None:  # fmt: skip
+        """layers: each one's norms and matrices, in the order of `cpu_kernels`. padding [R]; cross_mask [R, 1, 1, N]."""
+        self._held: list[Tensor] = []  # the memory whose addresses the kernels are given, wherever its owners go
+        self._kernels = kernels()
+        self._addresses = np.stack([self._addresses_of(*each) for each in zip(layers, caches, strict=True)])
+        self._sizes = self._sizes_of(caches[0], padding, cross_mask)
+        self._widest = len(layers[0][1][2].weight)
+        self._room = None
+
+    def __call__(self, x: Tensor, column: int) -> Tensor:
+        """x [R, S, D] float32 from cache position `column` on -> [R, S, D], in its place."""
+        x = x.contiguous()
+        rows = x.view(-1, x.shape[-1])
+        if self._room is None or len(self._room.attended) != len(rows):
+            self._room = self._room_for(*rows.shape, self._widest)
+        crew.run(self._kernels.step, rows.numpy(), column, self._addresses, self._sizes, self._room)
+        return x
+
+    def _addresses_of(self, layer: tuple[Sequence[nn.LayerNorm], Sequence[nn.Module]], cache: TableCache) -> np.ndarray:
+        """[N_ADDRESSES] int64; 0 where it has none."""
+        names, (norms, linears) = self._kernels, layer
+        tables = cache.keys, cache.values, cache.tail, cache.cross_keys, cache.cross_values
+        made = np.zeros(names.N_ADDRESSES, np.int64)
+        for start, tensors in (
+            (names.NORMS, [tensor for norm in norms for tensor in (norm.weight, norm.bias)]),
+            (names.MATRICES, [tensor for linear in linears for tensor in (linear.weight, linear.scale)]),
+            (names.CACHES, [table for table in tables if table is not None]),
+        ):
+            assert all(tensor.is_contiguous() for tensor in tensors)
+            self._held += [tensor.detach() for tensor in tensors]
+            made[start : start + len(tensors)] = [tensor.data_ptr() for tensor in tensors]
+        return made
+
+    def _sizes_of(self, cache: TableCache, padding: Tensor | None, cross_mask: Tensor | None) -> NamedTuple:
+        n_rows, n_heads, _, head_dim = cache.tail.shape
+        cross, n_text, n_blocks = self._kernels.NO_TEXT, 1, 1
+        if cache.n_folded:
+            n_blocks, n_scores, _ = cache.cross_values.shape
+            cross, n_text = self._kernels.FOLDED, n_scores // n_heads
+        elif cache.cross_keys is not None:
+            cross, n_text = self._kernels.ATTENDED, cache.cross_keys.shape[2]
+        hidden = np.zeros((n_rows, n_text), bool)
+        if cross_mask is not None:
+            hidden |= ~cross_mask[:, 0, 0].numpy()
+        before = np.zeros(n_rows, np.int64) if padding is None else padding.numpy().astype(np.int64)
+        max_len = cache.values.shape[2]
+        return self._kernels.Sizes(n_heads, head_dim, max_len, before, cross, n_text, cache.n_folded, n_blocks, hidden)
+
+    def _room_for(self, n_rows: int, dim: int, n_hidden: int) -> NamedTuple:
+        n_room, n_threads, sizes = self._kernels.rows(n_rows), crew.n_threads, self._sizes
+
+        def floats(*size: int) -> np.ndarray:
+            return np.zeros(size, np.float32)
+
+        return self._kernels.Room(
+            floats(n_rows, 3 * dim),
+            floats(n_rows, dim),
+            floats(n_rows, n_hidden),
+            floats(n_rows, sizes.n_heads * sizes.n_text),
+            np.zeros((n_room, max(3 * dim, n_hidden)), np.int32),
+            floats(n_threads, n_rows, dim),
+            floats(n_threads, max(sizes.max_len, sizes.n_text, dim)),
+            floats(n_threads, n_rows),
+            np.zeros((n_threads, n_room, dim), np.int16),
+            np.zeros((n_threads, n_room, n_hidden), np.int16),
+        )

@@ -1,0 +1,262 @@
+"""int8 steps of a few rows as machine code, by Numba: all layers in one call, all cores in step.
+
+A step reads every weight once, so that memory sets its time; torch's operators lose a third of it between products. Here
+cores meet six times a layer, at a barrier of some hundred nanoseconds, and each keeps its heads from their projection to
+their attention.
+
+Kernels take addresses (int64) of what layers own, so that one compilation serves all models. Numba keeps what it has
+compiled beside this file, and knows it by this file's date and this module's name: see MADE_OF, and `cpu_fused.kernels`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from musicgen_cpu_parts import (
+    BLOCK,
+    CHANNELS,
+    HIDDEN,
+    SCALE_BYTES,
+    add_up,
+    attend,
+    dot,
+    floats,
+    gelu,
+    limit,
+    normed,
+    product,
+    quantized,
+    remember,
+    share,
+    softmax,
+)
+from musicgen_cpu_vectors import half_dots, meet
+from numba import njit
+
+MADE_OF = "8ab51915ec8d10ed"  # cpu_parts.py, as there
+
+# Where a layer's addresses are in its row of the table.
+NORMS, MATRICES, CACHES = 0, 6, 18  # (weight, bias) of three norms; (weight, scale) of six matrices; five caches
+N_ADDRESSES = 23
+SELF, FFN, CROSS = 0, 2, 4  # norms
+QKV, OUT, UP, DOWN, CROSS_Q, CROSS_OUT = 0, 2, 4, 6, 8, 10  # matrices
+KEYS, VALUES, TAIL, CROSS_KEYS, CROSS_VALUES = 0, 1, 2, 3, 4  # caches
+NO_TEXT, FOLDED, ATTENDED = 0, 1, 2  # cross-attention
+
+_JIT = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
+_MATHS = {"reassoc", "contract", "nsz", "arcp"}
+
+
+def rows(n):
+    """What kernels take for n rows: two, or fours."""
+    return 2 if n <= 2 else -(-n // 4) * 4
+
+
+class Sizes(NamedTuple):
+    """What the kernels are told of a run."""
+
+    n_heads: int
+    head_dim: int
+    max_len: int  # of the cache
+    padding: np.ndarray  # [R] int64, columns at a row's start that it may not attend to
+    cross: int  # NO_TEXT, FOLDED or ATTENDED
+    n_text: int
+    n_folded: int  # rows that have text, where it is folded
+    n_blocks: int  # of a folded text's tables
+    hidden: np.ndarray  # [R, N] bool, tokens that a row may not attend to
+
+
+class Room(NamedTuple):
+    """Where the kernels work, float32 but for `words` and `sums`: R rows times columns, T threads."""
+
+    qkv: np.ndarray  # [R, 3 D]
+    attended: np.ndarray  # [R, D]
+    hidden: np.ndarray  # [R, F]
+    text: np.ndarray  # [R, H * N]
+    sums: np.ndarray  # [rows(R), widest] int32
+    normed: np.ndarray  # [T, R, D]
+    scores: np.ndarray  # [T, longest]
+    steps: np.ndarray  # [T, R]
+    words: np.ndarray  # [T, rows(R), D] int16
+    wide_words: np.ndarray  # [T, rows(R), F] int16
+
+
+@njit(
+    "void(int64, int64, int64, float32[:, ::1], int64, int64, int16[:, ::1], float32[::1], int32[:, ::1], float32[:, ::1])",
+    **_JIT,
+)
+def multiply(thread, n_threads, barrier, x, weight, scale, words, steps, sums, out):
+    """x [R, in] float32 through a weight [n_out, in] -> out [R, n_out]. words, sums [rows(R), ...], steps [R]: room."""
+    start, stop = share(len(x), 1, thread, n_threads)
+    for row in range(start, stop):
+        steps[row] = quantized(x[row], limit(x.shape[1]), words[row])
+    meet(barrier, n_threads)
+    start, stop = share(out.shape[1], CHANNELS, thread, n_threads)
+    product(weight, scale, x.shape[1], words, steps, sums, out, start, stop, False)
+
+
+@njit("void(int64, int64, int64, float32[:, ::1], int64, float32[:, ::1])", **_JIT)
+def multiply_half(thread, n_threads, barrier, x, weight, out):
+    """x [R, in] float32, R even, through a weight [n_out, in] float16 -> out [R, n_out]."""
+    n_in, n_out = x.shape[1], out.shape[1]
+    start, stop = share(n_out, CHANNELS, thread, n_threads)
+    for n in range(start, stop):
+        for row in range(0, len(x), 2):
+            at, to = x.ctypes.data + 4 * row * n_in, out.ctypes.data + 4 * (row * n_out + n)
+            half_dots(weight + 2 * n * n_in, at, 4 * n_in, n_in, to, 4 * n_out)
+
+
+@njit("void(float32[:, ::1], int64[::1], int64, float32[:, ::1])", **_JIT, fastmath=_MATHS)
+def _normed_rows(x, layer, norm, out):
+    dim = x.shape[1]
+    weight, bias = floats(layer[NORMS + norm], dim), floats(layer[NORMS + norm + 1], dim)
+    for row in range(len(x)):
+        normed(x[row], weight, bias, out[row])
+
+
+@njit("void(float32[:, ::1], int16[:, ::1], float32[::1])", **_JIT)
+def _quantized_rows(x, words, steps):
+    n_in = x.shape[1]
+    for row in range(len(x)):
+        steps[row] = quantized(x[row], limit(n_in), words[row])
+
+
+@njit(
+    "void(int64[::1], int64, int16[:, ::1], float32[::1], int32[:, ::1], float32[:, ::1], int64, int64, boolean)",
+    **_JIT,
+)
+def _matrix(layer, matrix, x, steps, sums, out, start, stop, adds):
+    product(layer[MATRICES + matrix], layer[MATRICES + matrix + 1], x.shape[1], x, steps, sums, out, start, stop, adds)
+
+
+@njit(**_JIT)
+def _attend_self(thread, n_threads, start, layer, sizes, room):
+    """From the normed x to what its heads have attended to, each thread's own heads."""
+    n_heads, head_dim, n_columns = sizes.n_heads, sizes.head_dim, len(room.attended) // len(sizes.padding)
+    dim = n_heads * head_dim
+    first, last = share(n_heads, 1, thread, n_threads)
+    for part in range(0, 3 * dim, dim):
+        _matrix(
+            layer, QKV, room.words[thread], room.steps[thread], room.sums, room.qkv,
+            part + first * head_dim, part + last * head_dim, False,
+        )  # fmt: skip
+    keys_of = sizes.max_len // BLOCK * head_dim * (BLOCK + SCALE_BYTES)
+    values_of, tail_of = sizes.max_len * (head_dim + SCALE_BYTES), BLOCK * head_dim
+    scale = np.float32(1) / np.sqrt(np.float32(head_dim))
+    for row in range(len(sizes.padding)):
+        for head in range(first, last):
+            number, at = row * n_heads + head, head * head_dim
+            keys, values = layer[CACHES + KEYS] + number * keys_of, layer[CACHES + VALUES] + number * values_of
+            tail = floats(layer[CACHES + TAIL] + 4 * number * tail_of, tail_of)
+            for i in range(n_columns):
+                qkv, out = room.qkv[row * n_columns + i], room.attended[row * n_columns + i]
+                query = qkv[at : at + head_dim]
+                for j in range(head_dim):
+                    query[j] *= scale
+                key, value = qkv[dim + at : dim + at + head_dim], qkv[2 * dim + at : 2 * dim + at + head_dim]
+                remember(key, value, keys, values, tail, start + i)
+                attend(
+                    query, keys, values, tail, start + i, sizes.padding[row], room.scores[thread],
+                    out[at : at + head_dim], keys + keys_of,
+                )  # fmt: skip
+
+
+@njit(**_JIT, fastmath=_MATHS)
+def _attend_folded(thread, n_threads, barrier, x, layer, sizes, room):
+    """Cross-attention and what follows it, through the tables of `Block.folded_cross`, added to x."""
+    dim, n_blocks, n_text = x.shape[1], sizes.n_blocks, sizes.n_text
+    of_scores, of_x = sizes.n_heads // n_blocks * n_text, dim // n_blocks
+    keys_of, values_of = dim * (of_scores + SCALE_BYTES), sizes.n_heads * n_text * (of_x + SCALE_BYTES)
+    first, last = share(n_blocks, 1, thread, n_threads)
+    n_rows = sizes.n_folded * (len(x) // len(sizes.padding))
+    for row in range(n_rows):
+        for block in range(first, last):
+            scores = room.text[row, block * of_scores : (block + 1) * of_scores]
+            table = layer[CACHES + CROSS_KEYS] + block * keys_of
+            ahead = layer[CACHES + CROSS_VALUES] + block * values_of
+            add_up(table, dim, of_scores, room.normed[thread, row].ctypes.data, scores.ctypes.data, ahead)
+            for start in range(0, of_scores, n_text):
+                softmax(scores[start : start + n_text])
+    meet(barrier, n_threads)
+    for row in range(n_rows):
+        for block in range(first, last):
+            made, to = room.scores[thread][:of_x], x[row, block * of_x : (block + 1) * of_x]
+            table = layer[CACHES + CROSS_VALUES] + block * values_of
+            weights = room.text[row].ctypes.data
+            add_up(table, sizes.n_heads * n_text, of_x, weights, made.ctypes.data, table + values_of)
+            for i in range(of_x):
+                to[i] += made[i]
+    meet(barrier, n_threads)
+
+
+@njit(**_JIT, fastmath=_MATHS)
+def _attend_text(thread, n_threads, barrier, x, layer, sizes, room):
+    """Cross-attention to keys and values [R, H, N, Dh] float32, each thread's own heads; added to x."""
+    dim, n_rows, n_columns = x.shape[1], len(sizes.padding), len(x) // len(sizes.padding)
+    n_heads, head_dim, n_text = sizes.n_heads, sizes.head_dim, sizes.n_text
+    first, last = share(n_heads, 1, thread, n_threads)
+    words, steps = room.words[thread], room.steps[thread]
+    _matrix(layer, CROSS_Q, words, steps, room.sums, room.qkv, first * head_dim, last * head_dim, False)
+    size = n_text * head_dim
+    scale = np.float32(1) / np.sqrt(np.float32(head_dim))
+    scores = room.scores[thread][:n_text]
+    for row in range(n_rows):
+        for head in range(first, last):
+            at = 4 * (row * n_heads + head) * size
+            keys = floats(layer[CACHES + CROSS_KEYS] + at, size)
+            values = floats(layer[CACHES + CROSS_VALUES] + at, size)
+            for column in range(row * n_columns, (row + 1) * n_columns):
+                query = room.qkv[column][head * head_dim : (head + 1) * head_dim]
+                out = room.attended[column][head * head_dim : (head + 1) * head_dim]
+                for i in range(n_text):
+                    scores[i] = dot(query, keys[i * head_dim : (i + 1) * head_dim]) * scale
+                    if sizes.hidden[row, i]:
+                        scores[i] = HIDDEN
+                softmax(scores)
+                for j in range(head_dim):
+                    out[j] = np.float32(0)
+                for i in range(n_text):
+                    weight, value = scores[i], values[i * head_dim : (i + 1) * head_dim]
+                    for j in range(head_dim):
+                        out[j] += weight * value[j]
+    meet(barrier, n_threads)
+    _quantized_rows(room.attended, words, steps)
+    start, stop = share(dim, CHANNELS, thread, n_threads)
+    _matrix(layer, CROSS_OUT, words, steps, room.sums, x, start, stop, True)
+    meet(barrier, n_threads)
+
+
+@njit(**_JIT)
+def step(thread, n_threads, barrier, x, start_column, layers, sizes, room):
+    """x [R * S, D] float32, S columns of each row, from `start_column` of the cache on: in place, through all layers.
+
+    layers: [L, N_ADDRESSES] int64.
+    """
+    dim, n_hidden = x.shape[1], room.hidden.shape[1]
+    words, steps, h = room.words[thread], room.steps[thread], room.normed[thread]
+    start, stop = share(dim, CHANNELS, thread, n_threads)
+    first, last = share(n_hidden, CHANNELS, thread, n_threads)
+    for number in range(len(layers)):
+        layer = layers[number]
+        _normed_rows(x, layer, SELF, h)
+        _quantized_rows(h, words, steps)
+        _attend_self(thread, n_threads, start_column, layer, sizes, room)
+        meet(barrier, n_threads)
+        _quantized_rows(room.attended, words, steps)
+        _matrix(layer, OUT, words, steps, room.sums, x, start, stop, True)
+        meet(barrier, n_threads)
+        if sizes.cross == FOLDED:
+            _normed_rows(x, layer, CROSS, h)
+            _attend_folded(thread, n_threads, barrier, x, layer, sizes, room)
+        elif sizes.cross == ATTENDED:
+            _normed_rows(x, layer, CROSS, h)
+            _quantized_rows(h, words, steps)
+            _attend_text(thread, n_threads, barrier, x, layer, sizes, room)
+        _normed_rows(x, layer, FFN, h)
+        _quantized_rows(h, words, steps)
+        _matrix(layer, UP, words, steps, room.sums, room.hidden, first, last, False)
+        for row in range(len(x)):
+            gelu(room.hidden[row, first:last])
+        meet(barrier, n_threads)
+        _quantized_rows(room.hidden, room.wide_words[thread], steps)
+        _matrix(layer, DOWN, room.wide_words[thread], steps, room.sums, x, start, stop, True)
+        meet(barrier, n_threads)

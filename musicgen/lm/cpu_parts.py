@@ -1,0 +1,231 @@
+"""What a layer is made of, for `cpu_kernels`: norms, products, attention to a `cache.TableCache`; of one row, or of some.
+
+Weights are plain int8 [out, in]; rows are quantized to as many bits as int32 has room for the sums of.
+"""
+
+import numpy as np
+from musicgen_cpu_vectors import add_1, add_8, add_32, add_64, bytes_at, dots_2_4, dots_4_2, float_of_bits, floats_at
+from numba import carray, njit
+
+# The digest of cpu_vectors.py, which a test compares: Numba keeps compiled code by the date of the file that asks for it,
+# and would not see that what goes into it has changed.
+MADE_OF = "037379740dcfba2b"
+BLOCK, SCALE_BYTES = 32, 8  # cache.BLOCK, tables.SCALE_BYTES
+CHANNELS = 4  # what outputs are shared out by; widths are multiples of it
+_INPUTS, _OUTPUTS = 1024, 32  # of many rows' product at a time, so that they stay near the core
+_JIT = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
+_MATHS = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order; a NaN stays one
+
+F = np.float32
+_LOG2_E, _HALF, _ONE, _ZERO, _EPSILON = F(1.4426950408889634), F(0.5), F(1), F(0), F(1e-5)
+HIDDEN = F(-1e30)  # the score of what may not be attended to
+
+
+@njit("UniTuple(int64, 2)(int64, int64, int64, int64)", **_JIT)
+def share(n, unit, thread, n_threads):
+    """Which of n a thread does, in whole units."""
+    units = n // unit
+    return units * thread // n_threads * unit, units * (thread + 1) // n_threads * unit
+
+
+@njit("float32[::1](int64, int64)", **_JIT)
+def floats(address, n):
+    return carray(floats_at(address), (n,))
+
+
+@njit("float32(float32)", **_JIT, fastmath=_MATHS)
+def _exp(x):
+    """e^x for x <= 0, to 2e-7 of it; 0 below -87."""
+    t = x * _LOG2_E
+    whole = np.floor(t + _HALF)
+    r = t - whole
+    y = F(1.5403530e-4)
+    for factor in (F(1.3333558e-3), F(9.6181291e-3), F(5.5504109e-2), F(0.24022651), F(0.69314718), _ONE):
+        y = y * r + factor
+    return y * float_of_bits(np.int32((np.int32(max(whole, F(-127))) + np.int32(127)) << np.int32(23)))
+
+
+@njit("void(float32[::1])", **_JIT, fastmath=_MATHS)
+def gelu(x):
+    """In place. erf to 1.5e-7: Abramowitz and Stegun 7.1.26."""
+    for i in range(len(x)):
+        z = abs(x[i]) * F(0.7071067811865476)
+        t = _ONE / (_ONE + F(0.3275911) * z)
+        series = t * (
+            F(0.254829592) + t * (F(-0.284496736) + t * (F(1.421413741) + t * (F(-1.453152027) + t * F(1.061405429))))
+        )
+        erf = _ONE - series * _exp(-z * z)
+        x[i] = _HALF * (x[i] + abs(x[i]) * erf)
+
+
+@njit("void(float32[::1], float32[::1], float32[::1], float32[::1])", **_JIT, fastmath=_MATHS)
+def normed(x, weight, bias, out):
+    """Layer norm of one row."""
+    n = F(len(x))
+    total = _ZERO
+    for i in range(len(x)):
+        total += x[i]
+    mean = total / n
+    total = _ZERO
+    for i in range(len(x)):
+        total += (x[i] - mean) * (x[i] - mean)
+    factor = _ONE / np.sqrt(total / n + _EPSILON)
+    for i in range(len(x)):
+        out[i] = (x[i] - mean) * factor * weight[i] + bias[i]
+
+
+@njit("float32(float32[::1], float32, int16[::1])", **_JIT)
+def quantized(x, limit, out):
+    """One row to int16 from -limit to limit; the size of a step. NaN gives NaN."""
+    bits, largest = x.view(np.int32), np.int32(0)
+    for i in range(len(x)):
+        largest = max(largest, np.int32(bits[i] & np.int32(0x7FFFFFFF)))
+    peak = float_of_bits(largest)
+    factor = limit / peak if peak != _ZERO else _ZERO
+    for i in range(len(x)):
+        out[i] = np.int16(np.int32(np.floor(x[i] * factor + _HALF)))
+    return peak / limit
+
+
+@njit("float32(int64)", **_JIT)
+def limit(n_in):
+    """The largest that an input may be so that n_in products with int8 fit in 32 bits."""
+    return F(min(32767, (2**31 - 1) // (127 * n_in)))
+
+
+@njit(
+    "void(int64, int64, int64, int16[:, ::1], float32[::1], int32[:, ::1], float32[:, ::1], int64, int64, boolean)",
+    **_JIT,
+    fastmath=_MATHS,
+)
+def product(weight, scale, n_in, x, steps, sums, out, start, stop, adds):
+    """Outputs from `start` to `stop` of rows x int16 [rows(R), n_in] whose steps are [R]: written to, or added to,
+    out [R, n_out]. sums: int32 [rows(R), at least n_out].
+    """
+    width = 4 * sums.shape[1]
+    for row in range(len(sums)):
+        for n in range(start, stop):
+            sums[row, n] = 0
+    if len(x) == 2:
+        part = (stop - start) // 4
+        for n in range(start, start + part):
+            dots_4_2(
+                weight + n * n_in, part * n_in, x.ctypes.data, 2 * n_in, n_in,
+                sums.ctypes.data + 4 * n, 4 * part, width,
+            )  # fmt: skip
+    else:
+        for i in range(0, n_in, _INPUTS):
+            for first in range(start, stop, _OUTPUTS):
+                part = min(_OUTPUTS, stop - first) // 2
+                for row in range(0, len(x), 4):
+                    at, to = x.ctypes.data + 2 * (row * n_in + i), sums.ctypes.data + row * width
+                    for n in range(first, first + part):
+                        dots_2_4(
+                            weight + n * n_in + i, part * n_in, at, 2 * n_in, min(_INPUTS, n_in - i),
+                            to + 4 * n, 4 * part, width,
+                        )  # fmt: skip
+    scales = floats(scale, stop)
+    for row in range(len(out)):
+        to, made, step = out[row], sums[row], steps[row]
+        if adds:
+            for n in range(start, stop):
+                to[n] += F(made[n]) * (scales[n] * step)
+        else:
+            for n in range(start, stop):
+                to[n] = F(made[n]) * (scales[n] * step)
+
+
+@njit("void(int64, int64, int64, int64, int64, int64)", **_JIT)
+def add_up(table, n_rows, n_values, weights, out, ahead):
+    """Sum of n_rows weighted rows of a table of bytes (`tables.add_up`): n_values float32 at address `out`."""
+    width, scales = n_values + SCALE_BYTES, table + n_values
+    start = 0
+    while n_values - start >= 64:
+        add_64(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+        start += 64
+    while n_values - start >= 32:
+        add_32(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+        start += 32
+    while n_values - start >= 8:
+        add_8(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+        start += 8
+    while start < n_values:
+        add_1(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+        start += 1
+
+
+@njit("void(float32[::1], int64, int64, int64)", **_JIT, fastmath=True)
+def _to_row(values, n, stride, row):
+    """n values at their stride to a row of bytes at an address. Source: FBGEMM `FloatToFused8BitRowwiseQuantizedSBFloat`."""
+    least, largest = values[0], values[0]
+    for i in range(n):
+        least, largest = min(least, values[i * stride]), max(largest, values[i * stride])
+    span = largest - least
+    factor = F(255) / (span + F(1e-8))
+    made = carray(bytes_at(row), (n,))
+    for i in range(n):
+        made[i] = np.uint8(np.int32((values[i * stride] - least) * factor + _HALF))
+    scale = floats(row + n, 2)
+    scale[0], scale[1] = span / F(255), least
+
+
+@njit("void(float32[::1])", **_JIT, fastmath=True)
+def softmax(scores):
+    """In place."""
+    largest = scores[0]
+    for i in range(len(scores)):
+        largest = max(largest, scores[i])
+    total = _ZERO
+    for i in range(len(scores)):
+        scores[i] = _exp(scores[i] - largest)
+        total += scores[i]
+    factor = _ONE / total
+    for i in range(len(scores)):
+        scores[i] *= factor
+
+
+@njit("float32(float32[::1], float32[::1])", **_JIT, fastmath=_MATHS)
+def dot(x, y):
+    total = _ZERO
+    for i in range(len(x)):
+        total += x[i] * y[i]
+    return total
+
+
+@njit("void(float32[::1], float32[::1], int64, int64, float32[::1], int64)", **_JIT, fastmath=_MATHS)
+def remember(key, value, keys, values, tail, column):
+    """Key and value [Dh] of one column of one head into its part of a `cache.TableCache`."""
+    n, place = len(key), column % BLOCK
+    row = n + SCALE_BYTES
+    if place == 0:
+        ahead = carray(bytes_at(values + column * row), (BLOCK * row,))
+        for i in range(len(ahead)):
+            ahead[i] = np.uint8(0)
+    _to_row(value, n, 1, values + column * row)
+    for i in range(n):
+        tail[place * n + i] = key[i]
+    if place == BLOCK - 1:
+        block = keys + column // BLOCK * n * (BLOCK + SCALE_BYTES)
+        for i in range(n):
+            _to_row(tail[i:], BLOCK, n, block + i * (BLOCK + SCALE_BYTES))
+
+
+@njit("void(float32[::1], int64, int64, float32[::1], int64, int64, float32[::1], float32[::1], int64)", **_JIT)
+def attend(query, keys, values, tail, column, padding, scores, out, ahead):
+    """One column's attention to a head's part of a `cache.TableCache`: query [Dh], scaled -> out [Dh].
+
+    ahead: the keys that are read after this.
+    """
+    n, whole = len(query), column // BLOCK * BLOCK
+    for start in range(0, whole, BLOCK):
+        add_32(
+            keys + start // BLOCK * n * (BLOCK + SCALE_BYTES), n, BLOCK + SCALE_BYTES,
+            keys + start // BLOCK * n * (BLOCK + SCALE_BYTES) + BLOCK, query.ctypes.data, scores.ctypes.data + 4 * start,
+            values + start // BLOCK * n * (BLOCK + SCALE_BYTES),
+        )  # fmt: skip
+    for i in range(whole, column + 1):
+        scores[i] = dot(query, tail[(i - whole) * n : (i - whole + 1) * n])
+    for i in range(min(padding, column)):
+        scores[i] = HIDDEN
+    softmax(scores[: column + 1])
+    add_up(values, column + 1, n, scores.ctypes.data, out.ctypes.data, ahead)

@@ -1,0 +1,303 @@
+"""What `cpu_kernels` needs and Numba has no words for: vectors of integers, what is asked for ahead, and a barrier.
+
+Written as LLVM's intermediate code, for whatever processor there is. Addresses and sizes are int64.
+"""
+
+import ctypes
+import sys
+
+from llvmlite import binding, ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_LANES = 16  # inputs of one vector operation
+_LINE, _AHEAD = 64, 512  # bytes of a weight that come from memory at once, and how far ahead they are asked for
+_SPINS = 4096  # looks at a barrier before the core is offered to others
+
+_I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+
+
+def _number(value):
+    return ir.Constant(_I64, value)
+
+
+def _load(b, address, vector, align):
+    return b.load(b.inttoptr(address, vector.as_pointer()), align=align)
+
+
+def _prefetch(b, address, nearness=3):
+    """Ask for the line there. nearness: 3 into the first cache, 2 into the second."""
+    kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+    prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+    b.call(prefetch, [b.inttoptr(address, _I8.as_pointer()), *(ir.Constant(_I32, how) for how in (0, nearness, 1))])
+
+
+def _wide(b, address, kind):
+    """_LANES integers, as int32."""
+    vector = ir.VectorType(kind, _LANES)
+    return b.sext(_load(b, address, vector, kind.width // 8), ir.VectorType(_I32, _LANES))
+
+
+def _evens_and_odds(b, vector):
+    undefined = ir.Constant(vector.type, ir.Undefined)
+    for start in (0, 1):
+        places = ir.Constant(ir.VectorType(_I32, _LANES // 2), list(range(start, _LANES, 2)))
+        yield b.shuffle_vector(vector, undefined, places)
+
+
+def _splat(b, value, n):
+    undefined = ir.Constant(ir.VectorType(value.type, n), ir.Undefined)
+    first = b.insert_element(undefined, value, ir.Constant(_I32, 0))
+    return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, n), [0] * n))
+
+
+def _loop(b, start, stop, step, carried, body):
+    """body(i, carried) -> carried for i in range(start, stop, step); the last ones, and where i got to."""
+    entry, head, end = b.block, b.append_basic_block("loop"), b.append_basic_block("end")
+    b.cbranch(b.icmp_signed("<", start, stop), head, end)
+    b.position_at_end(head)
+    i = b.phi(_I64)
+    phis = [b.phi(value.type) for value in carried]
+    following = [*body(i, phis), b.add(i, _number(step))]
+    before, inside = [*carried, start], b.block
+    b.cbranch(b.icmp_signed("<", following[-1], stop), head, end)
+    for phi, first, next_ in zip([*phis, i], before, following, strict=True):
+        phi.add_incoming(first, entry)
+        phi.add_incoming(next_, inside)
+    b.position_at_end(end)
+    made = []
+    for first, last in zip(before, following, strict=True):
+        made.append(b.phi(first.type))
+        made[-1].add_incoming(first, entry)
+        made[-1].add_incoming(last, inside)
+    return made[:-1], made[-1]
+
+
+def _dots_of(n_outputs, n_rows):
+    @intrinsic
+    def dots(typing, weight, weight_stride, x, x_stride, n, out, out_stride, row_stride):
+        """n int8 of each of n_outputs parts of a weight, times those of n_rows rows of int16, added to int32 in `out`.
+
+        Strides, in bytes, are from one output to the next in `weight` and `out`, and from one row to the next in `x` and
+        (row_stride) in `out`. n: a multiple of _LANES.
+        """
+
+        def code(context, b, signature, arguments):
+            weight, weight_stride, x, x_stride, n, out, out_stride, row_stride = arguments
+            weights = [b.add(weight, b.mul(weight_stride, _number(output))) for output in range(n_outputs)]
+            rows = [b.add(x, b.mul(x_stride, _number(row))) for row in range(n_rows)]
+
+            def add(i, sums):
+                given = [_wide(b, b.add(row, b.shl(i, _number(1))), _I16) for row in rows]
+                values = [_wide(b, b.add(each, i), _I8) for each in weights]
+                # Products of 16 bits, added in pairs: what processors have one instruction for (vpmaddwd).
+                made = [b.add(*_evens_and_odds(b, b.mul(one, other))) for one in values for other in given]
+                return [b.add(total, each) for total, each in zip(sums, made, strict=True)]
+
+            def add_line(i, sums):
+                for each in weights:
+                    _prefetch(b, b.add(b.add(each, i), _number(_AHEAD)))
+                for start in range(0, _LINE, _LANES):
+                    sums = add(b.add(i, _number(start)), sums)
+                return sums
+
+            pairs = ir.VectorType(_I32, _LANES // 2)
+            zeros = [ir.Constant(pairs, None)] * (n_outputs * n_rows)
+            sums, at = _loop(b, _number(0), b.and_(n, _number(-_LINE)), _LINE, zeros, add_line)
+            sums, _ = _loop(b, at, n, _LANES, sums, add)
+            name = f"llvm.vector.reduce.add.v{_LANES // 2}i32"
+            add_up = cgutils.get_or_insert_function(b.module, ir.FunctionType(_I32, [pairs]), name)
+            for number, total in enumerate(sums):
+                output, row = divmod(number, n_rows)
+                at = b.add(b.mul(out_stride, _number(output)), b.mul(row_stride, _number(row)))
+                at = b.inttoptr(b.add(out, at), _I32.as_pointer())
+                b.store(b.add(b.load(at), b.call(add_up, [total])), at)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 8), code
+
+    return dots
+
+
+# Weights are read in several places at once, each in order: faster than in one, and than side by side.
+dots_4_2, dots_2_4 = _dots_of(4, 2), _dots_of(2, 4)
+
+
+@intrinsic
+def half_dots(typing, weight, x, stride, n, out, out_stride):
+    """One output of float16 weights and two rows of float32: n inputs; out_stride bytes from a row to the next in `out`."""
+
+    def code(context, b, signature, arguments):
+        weight, x, stride, n, out, out_stride = arguments
+        halves, floats = ir.VectorType(ir.HalfType(), 8), ir.VectorType(_F32, 8)
+        rows = [x, b.add(x, stride)]
+
+        def add(i, sums):
+            values = b.fpext(_load(b, b.add(weight, b.shl(i, _number(1))), halves, 2), floats)
+            given = [_load(b, b.add(row, b.shl(i, _number(2))), floats, 4) for row in rows]
+            return [
+                b.fadd(total, b.fmul(values, each, flags=("contract",)), flags=("contract",))
+                for total, each in zip(sums, given, strict=True)
+            ]
+
+        def add_more(i, sums):
+            at = b.add(b.add(weight, b.shl(i, _number(1))), _number(_AHEAD))
+            _prefetch(b, at)
+            made = []
+            for part in range(4):
+                made += add(b.add(i, _number(8 * part)), sums[2 * part : 2 * part + 2])
+            return made
+
+        zeros = [ir.Constant(floats, None)] * 8
+        sums, at = _loop(b, _number(0), b.and_(n, _number(-32)), 32, zeros, add_more)
+        (first, second), _ = _loop(b, at, n, 8, sums[:2], add)
+        add_up = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(_F32, [_F32, floats]), "llvm.vector.reduce.fadd.v8f32"
+        )
+        for row, total in enumerate((first, second)):
+            for part in range(1, 4):
+                total = b.fadd(total, sums[2 * part + row])
+            made = b.call(add_up, [ir.Constant(_F32, 0.0), total], fastmath=("reassoc",))
+            b.store(made, b.inttoptr(b.add(out, b.mul(out_stride, _number(row))), _F32.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), code
+
+
+def _adder(lanes):
+    @intrinsic
+    def add(typing, table, n_rows, width, scales, weights, out, ahead):
+        """Rows of bytes at table, table + width, ..., each times its scale and weight and more by its offset and weight,
+        added up: `lanes` float32 in `out`. scales: where the first row's scale and offset are; weights: float32 [n_rows];
+        ahead: what is read next, and is asked for meanwhile.
+        """
+
+        def code(context, b, signature, arguments):
+            table, n_rows, width, scales, weights, out, ahead = arguments
+            part = min(lanes, 8)
+            floats, bytes_ = ir.VectorType(_F32, part), ir.VectorType(_I8, part)
+
+            def number(address):
+                return _load(b, address, _F32, 4)
+
+            def body(i, sums):
+                weight = number(b.add(weights, b.shl(i, _number(2))))
+                at = b.mul(i, width)
+                _prefetch(b, b.add(ahead, at), 2)
+                scale_at = b.add(scales, at)
+                factor = _splat(b, b.fmul(weight, number(scale_at)), part)
+                offset = b.fmul(weight, number(b.add(scale_at, _number(4))))
+                made = [b.fadd(sums[0], offset)]
+                for n, total in enumerate(sums[1:]):
+                    values = _load(b, b.add(b.add(table, at), _number(n * part)), bytes_, 1)
+                    made.append(
+                        b.fadd(
+                            total, b.fmul(b.uitofp(values, floats), factor, flags=("contract",)), flags=("contract",)
+                        )
+                    )
+                return made
+
+            zeros = [ir.Constant(_F32, 0.0), *[ir.Constant(floats, None)] * (lanes // part)]
+            (offset, *sums), _ = _loop(b, _number(0), n_rows, 1, zeros, body)
+            for n, total in enumerate(sums):
+                at = b.inttoptr(b.add(out, _number(4 * n * part)), floats.as_pointer())
+                b.store(b.fadd(total, _splat(b, offset, part)), at, align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7), code
+
+    return add
+
+
+add_64, add_32, add_8, add_1 = _adder(64), _adder(32), _adder(8), _adder(1)
+
+
+def _pointer_to(kind):
+    @intrinsic
+    def pointer(typing, address):
+        def code(context, b, signature, arguments):
+            return b.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(types.int64), code
+
+    return pointer
+
+
+floats_at, bytes_at = _pointer_to(types.float32), _pointer_to(types.uint8)
+
+
+@intrinsic
+def float_of_bits(typing, bits):
+    def code(context, b, signature, arguments):
+        return b.bitcast(arguments[0], _F32)
+
+    return types.float32(types.int32), code
+
+
+@intrinsic
+def _add_shared(typing, address, value):
+    """What was there before."""
+
+    def code(context, b, signature, arguments):
+        return b.atomic_rmw("add", b.inttoptr(arguments[0], _I64.as_pointer()), arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), code
+
+
+@intrinsic
+def _read_shared(typing, address):
+    def code(context, b, signature, arguments):
+        return b.load_atomic(b.inttoptr(arguments[0], _I64.as_pointer()), "acquire", 8)
+
+    return types.int64(types.int64), code
+
+
+@intrinsic
+def _write_shared(typing, address, value):
+    def code(context, b, signature, arguments):
+        b.store_atomic(arguments[1], b.inttoptr(arguments[0], _I64.as_pointer()), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), code
+
+
+@intrinsic
+def _pause(typing):
+    """A breath between two looks at a barrier."""
+
+    def code(context, b, signature, arguments):
+        b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+def _register_offer_core():
+    """The system's "let another thread have this core", under a name that compiled code keeps."""
+    system = ctypes.CDLL("kernel32").SwitchToThread if sys.platform == "win32" else ctypes.CDLL(None).sched_yield
+    binding.add_symbol("musicgen_offer_core", ctypes.cast(system, ctypes.c_void_p).value)
+
+
+_register_offer_core()
+_offer_core = types.ExternalFunction("musicgen_offer_core", types.int32())
+
+
+@njit("void(int64, int64)", nogil=True, cache=True)
+def meet(barrier, n_threads):
+    """Wait for all threads. barrier: address of three int64: how many have come, how often all had, and whether one is lost,
+    which nobody waits for.
+    """
+    if n_threads == 1:
+        return
+    round_ = _read_shared(barrier + 8)
+    if _add_shared(barrier, 1) == n_threads - 1:
+        _write_shared(barrier, 0)
+        _write_shared(barrier + 8, round_ + 1)
+        return
+    spins = 0
+    while _read_shared(barrier + 8) == round_ and _read_shared(barrier + 16) == 0:
+        _pause()
+        spins += 1
+        if spins % _SPINS == 0:
+            _offer_core()
