@@ -47,8 +47,10 @@ def native(size, batch, precision, device):
     """This engine."""
     lm = native_lm(size, precision, device)
     import torch
-    from pack.musicgen.lm import RowNoise, Sampling, Stream, generate_codes
+    from pack.musicgen.lm import RowNoise, Sampling, Stream, cpu_fused, generate_codes
 
+    if precision == "int8" and device == "cpu":
+        cpu_fused.kernels()  # a library, as torch is; the tiny model that is run first has no use for it
     nothing = torch.zeros(0, SIZES[size][0])
     rows = [Stream(nothing, torch.randn(N_TEXT, SIZES[size][0]))] * batch
     null = [Stream(nothing, nothing)] * batch
