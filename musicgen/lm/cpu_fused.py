@@ -1,4 +1,4 @@
-"""int8 on a CPU by the kernels of `cpu_kernels`, where Numba is installed: columns through all layers, and products.
+"""int8 and float16 on a CPU by the kernels of `cpu_kernels`, where Numba is installed: columns through all layers, products.
 
 Without Numba, `cpu_step` and FBGEMM do the same.
 """
@@ -18,26 +18,26 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .cache import BLOCK, TableCache
 from .tables import SCALE_BYTES
 
 log = logging.getLogger(__name__)
 
-MAX_ROWS = 4  # more have so much to multiply that FBGEMM's instructions are worth more than what lies between products
+# More rows have so much to multiply that FBGEMM's instructions are worth more than what lies between products.
+MAX_ROWS = {torch.uint8: 4, torch.float16: 8}  # by what the caches are kept in
 _WIDTHS = 16  # what a matrix's sizes are multiples of
 
 
 @functools.cache
 def kernels() -> ModuleType | None:
-    """The compiled kernels, or None where there is no Numba that works. Compiling takes some fifteen seconds, once a machine."""
+    """The compiled kernels, or None where there is no Numba that works. Compiling takes some twenty seconds, once a machine."""
     try:
         import numba  # noqa: F401
     except ImportError as error:
-        log.info("int8 on this CPU would be faster with Numba (pip install numba): %s", error)
+        log.info("This CPU would be faster with Numba (python -m pip install numba): %s", error)
         return None
-    log.info("Preparing the int8 kernels: they are compiled for this CPU when it has none yet, in some fifteen seconds")
+    log.info("Preparing kernels for this CPU; where it has none yet they are compiled, in some twenty seconds")
     try:
         for name in ("cpu_vectors", "cpu_parts", "cpu_kernels"):
             # By names that are the same wherever the package is: compiled code is kept by them.
@@ -45,9 +45,12 @@ def kernels() -> ModuleType | None:
             module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
     except Exception:  # what a compiler may raise has no end; music is made without it
-        log.warning("Numba could not compile the int8 kernels; going on without them, which is slower", exc_info=True)
+        log.warning(
+            "Numba could not compile the kernels for this CPU; going on without them, which is slower", exc_info=True
+        )
         return None
-    assert (module.BLOCK, module.SCALE_BYTES) == (BLOCK, SCALE_BYTES)
+    parts = sys.modules["musicgen_cpu_parts"]
+    assert (parts.BLOCK, parts.SCALE_BYTES) == (BLOCK, SCALE_BYTES)
     return module
 
 
@@ -87,13 +90,12 @@ class Crew:
             if self._pool is None or self._size < n_threads - 1:
                 self._size = max(1, n_threads - 1)
                 self._pool = ThreadPoolExecutor(self._size, "musicgen")
-            barrier = self._barrier.ctypes.data
             others = []
             try:
                 for n in range(1, n_threads):
-                    others.append(self._pool.submit(kernel, n, n_threads, barrier, *arguments))
-                kernel(0, n_threads, barrier, *arguments)
-            except BaseException:  # Ctrl-C, say: the others would wait at the barrier for ever
+                    others.append(self._pool.submit(self._take_part, n, n_threads, kernel, *arguments))
+                self._take_part(0, n_threads, kernel, *arguments)
+            except BaseException:  # Ctrl-C between them, say
                 self._barrier[2] = 1
                 raise
             finally:
@@ -101,6 +103,14 @@ class Crew:
                 self._barrier[:] = 0
         for other in others:
             other.result()
+
+    def _take_part(self, thread: int, n_threads: int, kernel: Callable[..., None], *arguments: object) -> None:
+        """As one of the threads; if it fails, the others do not wait for it at the barrier."""
+        try:
+            kernel(thread, n_threads, self._barrier.ctypes.data, *arguments)
+        except BaseException:
+            self._barrier[2] = 1
+            raise
 
 
 crew = Crew()
@@ -125,11 +135,9 @@ def product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 def product_of_halves(x: Tensor, weight: Tensor) -> Tensor:
     """x [R, in] float32 times float16 [out, in] -> [R, out] float32."""
-    n_rows = len(x)
-    x = F.pad(x.detach(), (0, 0, 0, n_rows % 2)).contiguous()
     out = torch.empty(len(x), len(weight))
-    crew.run(kernels().multiply_half, x.numpy(), weight.data_ptr(), out.numpy())
-    return out[:n_rows]
+    crew.run(kernels().multiply_half, x.detach().contiguous().numpy(), weight.data_ptr(), out.numpy())
+    return out
 
 
 class FusedStep:
@@ -163,12 +171,14 @@ class FusedStep:
         made = np.zeros(names.N_ADDRESSES, np.int64)
         for start, tensors in (
             (names.NORMS, [tensor for norm in norms for tensor in (norm.weight, norm.bias)]),
-            (names.MATRICES, [tensor for linear in linears for tensor in (linear.weight, linear.scale)]),
-            (names.CACHES, [table for table in tables if table is not None]),
+            (names.MATRICES, [t for linear in linears for t in (linear.weight, getattr(linear, "scale", None))]),
+            (names.CACHES, tables),
         ):
-            assert all(tensor.is_contiguous() for tensor in tensors)
-            self._held += [tensor.detach() for tensor in tensors]
-            made[start : start + len(tensors)] = [tensor.data_ptr() for tensor in tensors]
+            for at, tensor in enumerate(tensors, start):
+                if tensor is not None:
+                    assert tensor.is_contiguous()
+                    self._held.append(tensor.detach())
+                    made[at] = tensor.data_ptr()
         return made
 
     def _sizes_of(self, cache: TableCache, padding: Tensor | None, cross_mask: Tensor | None) -> NamedTuple:
@@ -184,7 +194,10 @@ class FusedStep:
             hidden |= ~cross_mask[:, 0, 0].numpy()
         before = np.zeros(n_rows, np.int64) if padding is None else padding.numpy().astype(np.int64)
         max_len = cache.values.shape[2]
-        return self._kernels.Sizes(n_heads, head_dim, max_len, before, cross, n_text, cache.n_folded, n_blocks, hidden)
+        return self._kernels.Sizes(
+            n_heads, head_dim, max_len, before, cross, n_text, cache.n_folded, n_blocks, hidden,
+            cache.values.dtype == torch.float16,
+        )  # fmt: skip
 
     def _room_for(self, n_rows: int, dim: int, n_hidden: int) -> NamedTuple:
         n_room, n_threads, sizes = self._kernels.rows(n_rows), crew.n_threads, self._sizes
@@ -192,15 +205,18 @@ class FusedStep:
         def floats(*size: int) -> np.ndarray:
             return np.zeros(size, np.float32)
 
+        def words(width: int) -> np.ndarray:
+            return np.zeros((n_threads, n_room, 1 if sizes.halves else width), np.int16)
+
         return self._kernels.Room(
             floats(n_rows, 3 * dim),
             floats(n_rows, dim),
             floats(n_rows, n_hidden),
             floats(n_rows, sizes.n_heads * sizes.n_text),
-            np.zeros((n_room, max(3 * dim, n_hidden)), np.int32),
+            np.zeros((n_room, 1 if sizes.halves else max(3 * dim, n_hidden)), np.int32),
             floats(n_threads, n_rows, dim),
             floats(n_threads, max(sizes.max_len, sizes.n_text, dim)),
             floats(n_threads, n_rows),
-            np.zeros((n_threads, n_room, dim), np.int16),
-            np.zeros((n_threads, n_room, n_hidden), np.int16),
+            words(dim),
+            words(n_hidden),
         )

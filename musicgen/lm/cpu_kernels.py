@@ -1,4 +1,4 @@
-"""int8 steps of a few rows as machine code, by Numba: all layers in one call, all cores in step.
+"""int8 and float16 steps of a few rows as machine code, by Numba: all layers in one call, all cores in step.
 
 A step reads every weight once, so that memory sets its time; torch's operators lose a third of it between products. Here
 cores meet six times a layer, at a barrier of some hundred nanoseconds, and each keeps its heads from their projection to
@@ -15,12 +15,12 @@ from musicgen_cpu_parts import (
     BLOCK,
     CHANNELS,
     HIDDEN,
-    SCALE_BYTES,
     add_up,
     attend,
     dot,
     floats,
     gelu,
+    half_product,
     limit,
     normed,
     product,
@@ -28,11 +28,12 @@ from musicgen_cpu_parts import (
     remember,
     share,
     softmax,
+    width_of,
 )
-from musicgen_cpu_vectors import half_dots, meet
+from musicgen_cpu_vectors import meet
 from numba import njit
 
-MADE_OF = "8ab51915ec8d10ed"  # cpu_parts.py, as there
+MADE_OF = "d22e3b55d6317e94"  # cpu_parts.py, as there
 
 # Where a layer's addresses are in its row of the table.
 NORMS, MATRICES, CACHES = 0, 6, 18  # (weight, bias) of three norms; (weight, scale) of six matrices; five caches
@@ -63,6 +64,7 @@ class Sizes(NamedTuple):
     n_folded: int  # rows that have text, where it is folded
     n_blocks: int  # of a folded text's tables
     hidden: np.ndarray  # [R, N] bool, tokens that a row may not attend to
+    halves: bool  # whether weights and tables are float16; else int8 and bytes
 
 
 class Room(NamedTuple):
@@ -96,13 +98,9 @@ def multiply(thread, n_threads, barrier, x, weight, scale, words, steps, sums, o
 
 @njit("void(int64, int64, int64, float32[:, ::1], int64, float32[:, ::1])", **_JIT)
 def multiply_half(thread, n_threads, barrier, x, weight, out):
-    """x [R, in] float32, R even, through a weight [n_out, in] float16 -> out [R, n_out]."""
-    n_in, n_out = x.shape[1], out.shape[1]
-    start, stop = share(n_out, CHANNELS, thread, n_threads)
-    for n in range(start, stop):
-        for row in range(0, len(x), 2):
-            at, to = x.ctypes.data + 4 * row * n_in, out.ctypes.data + 4 * (row * n_out + n)
-            half_dots(weight + 2 * n * n_in, at, 4 * n_in, n_in, to, 4 * n_out)
+    """x [R, in] float32 through a weight [n_out, in] float16 -> out [R, n_out]."""
+    start, stop = share(out.shape[1], CHANNELS, thread, n_threads)
+    half_product(weight, x.shape[1], x, out, start, stop, False)
 
 
 @njit("void(float32[:, ::1], int64[::1], int64, float32[:, ::1])", **_JIT, fastmath=_MATHS)
@@ -113,34 +111,41 @@ def _normed_rows(x, layer, norm, out):
         normed(x[row], weight, bias, out[row])
 
 
-@njit("void(float32[:, ::1], int16[:, ::1], float32[::1])", **_JIT)
-def _quantized_rows(x, words, steps):
-    n_in = x.shape[1]
-    for row in range(len(x)):
-        steps[row] = quantized(x[row], limit(n_in), words[row])
+@njit("void(float32[:, ::1], int16[:, ::1], float32[::1], boolean)", **_JIT)
+def _given(x, words, steps, halves):
+    """x [R, n_in] as a matrix takes it: as it is, or quantized."""
+    if not halves:
+        for row in range(len(x)):
+            steps[row] = quantized(x[row], limit(x.shape[1]), words[row])
 
 
 @njit(
-    "void(int64[::1], int64, int16[:, ::1], float32[::1], int32[:, ::1], float32[:, ::1], int64, int64, boolean)",
+    "void(int64[::1], int64, float32[:, ::1], int16[:, ::1], float32[::1], int32[:, ::1], float32[:, ::1], int64, int64, "
+    "boolean, boolean)",
     **_JIT,
 )
-def _matrix(layer, matrix, x, steps, sums, out, start, stop, adds):
-    product(layer[MATRICES + matrix], layer[MATRICES + matrix + 1], x.shape[1], x, steps, sums, out, start, stop, adds)
+def _matrix(layer, matrix, x, words, steps, sums, out, start, stop, adds, halves):
+    """x, which `_given` has seen."""
+    weight, scale = layer[MATRICES + matrix], layer[MATRICES + matrix + 1]
+    if halves:
+        half_product(weight, x.shape[1], x, out, start, stop, adds)
+    else:
+        product(weight, scale, x.shape[1], words, steps, sums, out, start, stop, adds)
 
 
 @njit(**_JIT)
 def _attend_self(thread, n_threads, start, layer, sizes, room):
     """From the normed x to what its heads have attended to, each thread's own heads."""
     n_heads, head_dim, n_columns = sizes.n_heads, sizes.head_dim, len(room.attended) // len(sizes.padding)
-    dim = n_heads * head_dim
+    dim, halves = n_heads * head_dim, sizes.halves
     first, last = share(n_heads, 1, thread, n_threads)
     for part in range(0, 3 * dim, dim):
         _matrix(
-            layer, QKV, room.words[thread], room.steps[thread], room.sums, room.qkv,
-            part + first * head_dim, part + last * head_dim, False,
+            layer, QKV, room.normed[thread], room.words[thread], room.steps[thread], room.sums, room.qkv,
+            part + first * head_dim, part + last * head_dim, False, halves,
         )  # fmt: skip
-    keys_of = sizes.max_len // BLOCK * head_dim * (BLOCK + SCALE_BYTES)
-    values_of, tail_of = sizes.max_len * (head_dim + SCALE_BYTES), BLOCK * head_dim
+    keys_of = sizes.max_len // BLOCK * head_dim * width_of(BLOCK, halves)
+    values_of, tail_of = sizes.max_len * width_of(head_dim, halves), BLOCK * head_dim
     scale = np.float32(1) / np.sqrt(np.float32(head_dim))
     for row in range(len(sizes.padding)):
         for head in range(first, last):
@@ -153,19 +158,19 @@ def _attend_self(thread, n_threads, start, layer, sizes, room):
                 for j in range(head_dim):
                     query[j] *= scale
                 key, value = qkv[dim + at : dim + at + head_dim], qkv[2 * dim + at : 2 * dim + at + head_dim]
-                remember(key, value, keys, values, tail, start + i)
+                remember(key, value, keys, values, tail, start + i, halves)
                 attend(
                     query, keys, values, tail, start + i, sizes.padding[row], room.scores[thread],
-                    out[at : at + head_dim], keys + keys_of,
+                    out[at : at + head_dim], keys + keys_of, halves,
                 )  # fmt: skip
 
 
 @njit(**_JIT, fastmath=_MATHS)
 def _attend_folded(thread, n_threads, barrier, x, layer, sizes, room):
     """Cross-attention and what follows it, through the tables of `Block.folded_cross`, added to x."""
-    dim, n_blocks, n_text = x.shape[1], sizes.n_blocks, sizes.n_text
+    dim, n_blocks, n_text, halves = x.shape[1], sizes.n_blocks, sizes.n_text, sizes.halves
     of_scores, of_x = sizes.n_heads // n_blocks * n_text, dim // n_blocks
-    keys_of, values_of = dim * (of_scores + SCALE_BYTES), sizes.n_heads * n_text * (of_x + SCALE_BYTES)
+    keys_of, values_of = dim * width_of(of_scores, halves), sizes.n_heads * n_text * width_of(of_x, halves)
     first, last = share(n_blocks, 1, thread, n_threads)
     n_rows = sizes.n_folded * (len(x) // len(sizes.padding))
     for row in range(n_rows):
@@ -173,7 +178,7 @@ def _attend_folded(thread, n_threads, barrier, x, layer, sizes, room):
             scores = room.text[row, block * of_scores : (block + 1) * of_scores]
             table = layer[CACHES + CROSS_KEYS] + block * keys_of
             ahead = layer[CACHES + CROSS_VALUES] + block * values_of
-            add_up(table, dim, of_scores, room.normed[thread, row].ctypes.data, scores.ctypes.data, ahead)
+            add_up(table, dim, of_scores, room.normed[thread, row].ctypes.data, scores.ctypes.data, ahead, halves)
             for start in range(0, of_scores, n_text):
                 softmax(scores[start : start + n_text])
     meet(barrier, n_threads)
@@ -182,7 +187,7 @@ def _attend_folded(thread, n_threads, barrier, x, layer, sizes, room):
             made, to = room.scores[thread][:of_x], x[row, block * of_x : (block + 1) * of_x]
             table = layer[CACHES + CROSS_VALUES] + block * values_of
             weights = room.text[row].ctypes.data
-            add_up(table, sizes.n_heads * n_text, of_x, weights, made.ctypes.data, table + values_of)
+            add_up(table, sizes.n_heads * n_text, of_x, weights, made.ctypes.data, table + values_of, halves)
             for i in range(of_x):
                 to[i] += made[i]
     meet(barrier, n_threads)
@@ -195,7 +200,8 @@ def _attend_text(thread, n_threads, barrier, x, layer, sizes, room):
     n_heads, head_dim, n_text = sizes.n_heads, sizes.head_dim, sizes.n_text
     first, last = share(n_heads, 1, thread, n_threads)
     words, steps = room.words[thread], room.steps[thread]
-    _matrix(layer, CROSS_Q, words, steps, room.sums, room.qkv, first * head_dim, last * head_dim, False)
+    h, halves, part = room.normed[thread], sizes.halves, (first * head_dim, last * head_dim)
+    _matrix(layer, CROSS_Q, h, words, steps, room.sums, room.qkv, part[0], part[1], False, halves)
     size = n_text * head_dim
     scale = np.float32(1) / np.sqrt(np.float32(head_dim))
     scores = room.scores[thread][:n_text]
@@ -219,9 +225,9 @@ def _attend_text(thread, n_threads, barrier, x, layer, sizes, room):
                     for j in range(head_dim):
                         out[j] += weight * value[j]
     meet(barrier, n_threads)
-    _quantized_rows(room.attended, words, steps)
+    _given(room.attended, words, steps, halves)
     start, stop = share(dim, CHANNELS, thread, n_threads)
-    _matrix(layer, CROSS_OUT, words, steps, room.sums, x, start, stop, True)
+    _matrix(layer, CROSS_OUT, room.attended, words, steps, room.sums, x, start, stop, True, halves)
     meet(barrier, n_threads)
 
 
@@ -231,32 +237,32 @@ def step(thread, n_threads, barrier, x, start_column, layers, sizes, room):
 
     layers: [L, N_ADDRESSES] int64.
     """
-    dim, n_hidden = x.shape[1], room.hidden.shape[1]
+    dim, n_hidden, halves = x.shape[1], room.hidden.shape[1], sizes.halves
     words, steps, h = room.words[thread], room.steps[thread], room.normed[thread]
     start, stop = share(dim, CHANNELS, thread, n_threads)
     first, last = share(n_hidden, CHANNELS, thread, n_threads)
     for number in range(len(layers)):
         layer = layers[number]
         _normed_rows(x, layer, SELF, h)
-        _quantized_rows(h, words, steps)
+        _given(h, words, steps, halves)
         _attend_self(thread, n_threads, start_column, layer, sizes, room)
         meet(barrier, n_threads)
-        _quantized_rows(room.attended, words, steps)
-        _matrix(layer, OUT, words, steps, room.sums, x, start, stop, True)
+        _given(room.attended, words, steps, halves)
+        _matrix(layer, OUT, room.attended, words, steps, room.sums, x, start, stop, True, halves)
         meet(barrier, n_threads)
         if sizes.cross == FOLDED:
             _normed_rows(x, layer, CROSS, h)
             _attend_folded(thread, n_threads, barrier, x, layer, sizes, room)
         elif sizes.cross == ATTENDED:
             _normed_rows(x, layer, CROSS, h)
-            _quantized_rows(h, words, steps)
+            _given(h, words, steps, halves)
             _attend_text(thread, n_threads, barrier, x, layer, sizes, room)
         _normed_rows(x, layer, FFN, h)
-        _quantized_rows(h, words, steps)
-        _matrix(layer, UP, words, steps, room.sums, room.hidden, first, last, False)
+        _given(h, words, steps, halves)
+        _matrix(layer, UP, h, words, steps, room.sums, room.hidden, first, last, False, halves)
         for row in range(len(x)):
             gelu(room.hidden[row, first:last])
         meet(barrier, n_threads)
-        _quantized_rows(room.hidden, room.wide_words[thread], steps)
-        _matrix(layer, DOWN, room.wide_words[thread], steps, room.sums, x, start, stop, True)
+        _given(room.hidden, room.wide_words[thread], steps, halves)
+        _matrix(layer, DOWN, room.hidden, room.wide_words[thread], steps, room.sums, x, start, stop, True, halves)
         meet(barrier, n_threads)

@@ -1,15 +1,32 @@
 """What a layer is made of, for `cpu_kernels`: norms, products, attention to a `cache.TableCache`; of one row, or of some.
 
-Weights are plain int8 [out, in]; rows are quantized to as many bits as int32 has room for the sums of.
+Weights are plain [out, in]: int8, which rows are quantized for to as many bits as int32 has room for the sums of, or float16.
 """
 
 import numpy as np
-from musicgen_cpu_vectors import add_1, add_8, add_32, add_64, bytes_at, dots_2_4, dots_4_2, float_of_bits, floats_at
+from musicgen_cpu_vectors import (
+    add_1,
+    add_1_halves,
+    add_8,
+    add_8_halves,
+    add_32,
+    add_32_halves,
+    add_64,
+    add_64_halves,
+    bytes_at,
+    dots_2_4,
+    dots_4_2,
+    float_of_bits,
+    floats_at,
+    half_dots_4_1,
+    half_dots_4_2,
+    store_half,
+)
 from numba import carray, njit
 
 # The digest of cpu_vectors.py, which a test compares: Numba keeps compiled code by the date of the file that asks for it,
 # and would not see that what goes into it has changed.
-MADE_OF = "037379740dcfba2b"
+MADE_OF = "9d864318f7c329e2"
 BLOCK, SCALE_BYTES = 32, 8  # cache.BLOCK, tables.SCALE_BYTES
 CHANNELS = 4  # what outputs are shared out by; widths are multiples of it
 _INPUTS, _OUTPUTS = 1024, 32  # of many rows' product at a time, so that they stay near the core
@@ -135,28 +152,73 @@ def product(weight, scale, n_in, x, steps, sums, out, start, stop, adds):
                 to[n] = F(made[n]) * (scales[n] * step)
 
 
-@njit("void(int64, int64, int64, int64, int64, int64)", **_JIT)
-def add_up(table, n_rows, n_values, weights, out, ahead):
-    """Sum of n_rows weighted rows of a table of bytes (`tables.add_up`): n_values float32 at address `out`."""
-    width, scales = n_values + SCALE_BYTES, table + n_values
-    start = 0
+@njit("void(int64, int64, float32[:, ::1], float32[:, ::1], int64, int64, boolean)", **_JIT)
+def half_product(weight, n_in, x, out, start, stop, adds):
+    """Outputs from `start` to `stop` of rows x [R, n_in] times float16 [n_out, n_in]: written to, or added to, out [R, n_out]."""
+    n_out, n_rows = out.shape[1], len(x)
+    if start == stop:
+        return
+    if not adds:
+        for row in range(n_rows):
+            for n in range(start, stop):
+                out[row, n] = _ZERO
+    n_inputs, n_outputs = (n_in, stop - start) if n_rows <= 2 else (_INPUTS, _OUTPUTS)
+    for i in range(0, n_in, n_inputs):
+        for first in range(start, stop, n_outputs):
+            part = min(n_outputs, stop - first) // 4
+            for row in range(0, n_rows, 2):
+                at, to = x.ctypes.data + 4 * (row * n_in + i), out.ctypes.data + 4 * row * n_out
+                for n in range(first, first + part):
+                    of, size = weight + 2 * (n * n_in + i), min(n_inputs, n_in - i)
+                    if row + 1 < n_rows:
+                        half_dots_4_2(of, 2 * part * n_in, at, 4 * n_in, size, to + 4 * n, 4 * part, 4 * n_out)
+                    else:
+                        half_dots_4_1(of, 2 * part * n_in, at, 4 * n_in, size, to + 4 * n, 4 * part, 4 * n_out)
+
+
+@njit("int64(int64, boolean)", **_JIT)
+def width_of(n_values, halves):
+    """Bytes of a table's row."""
+    return 2 * n_values if halves else n_values + SCALE_BYTES
+
+
+@njit("void(int64, int64, int64, int64, int64, int64, boolean)", **_JIT)
+def add_up(table, n_rows, n_values, weights, out, ahead, halves):
+    """Sum of n_rows weighted rows of a table (`tables.add_up`): n_values float32 at address `out`."""
+    width, scales, start = width_of(n_values, halves), table + n_values, 0
     while n_values - start >= 64:
-        add_64(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+        if halves:
+            add_64_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
+        else:
+            add_64(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
         start += 64
     while n_values - start >= 32:
-        add_32(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+        if halves:
+            add_32_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
+        else:
+            add_32(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
         start += 32
     while n_values - start >= 8:
-        add_8(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+        if halves:
+            add_8_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
+        else:
+            add_8(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
         start += 8
     while start < n_values:
-        add_1(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+        if halves:
+            add_1_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
+        else:
+            add_1(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
         start += 1
 
 
-@njit("void(float32[::1], int64, int64, int64)", **_JIT, fastmath=True)
-def _to_row(values, n, stride, row):
-    """n values at their stride to a row of bytes at an address. Source: FBGEMM `FloatToFused8BitRowwiseQuantizedSBFloat`."""
+@njit("void(float32[::1], int64, int64, int64, boolean)", **_JIT, fastmath=True)
+def _to_row(values, n, stride, row, halves):
+    """n values at their stride to a table's row at an address. Source: FBGEMM `FloatToFused8BitRowwiseQuantizedSBFloat`."""
+    if halves:
+        for i in range(n):
+            store_half(row + 2 * i, values[i * stride])
+        return
     least, largest = values[0], values[0]
     for i in range(n):
         least, largest = min(least, values[i * stride]), max(largest, values[i * stride])
@@ -192,40 +254,39 @@ def dot(x, y):
     return total
 
 
-@njit("void(float32[::1], float32[::1], int64, int64, float32[::1], int64)", **_JIT, fastmath=_MATHS)
-def remember(key, value, keys, values, tail, column):
+@njit("void(float32[::1], float32[::1], int64, int64, float32[::1], int64, boolean)", **_JIT, fastmath=_MATHS)
+def remember(key, value, keys, values, tail, column, halves):
     """Key and value [Dh] of one column of one head into its part of a `cache.TableCache`."""
     n, place = len(key), column % BLOCK
-    row = n + SCALE_BYTES
+    row, row_of_keys = width_of(n, halves), width_of(BLOCK, halves)
     if place == 0:
         ahead = carray(bytes_at(values + column * row), (BLOCK * row,))
         for i in range(len(ahead)):
             ahead[i] = np.uint8(0)
-    _to_row(value, n, 1, values + column * row)
+    _to_row(value, n, 1, values + column * row, halves)
     for i in range(n):
         tail[place * n + i] = key[i]
     if place == BLOCK - 1:
-        block = keys + column // BLOCK * n * (BLOCK + SCALE_BYTES)
         for i in range(n):
-            _to_row(tail[i:], BLOCK, n, block + i * (BLOCK + SCALE_BYTES))
+            _to_row(tail[i:], BLOCK, n, keys + (column // BLOCK * n + i) * row_of_keys, halves)
 
 
-@njit("void(float32[::1], int64, int64, float32[::1], int64, int64, float32[::1], float32[::1], int64)", **_JIT)
-def attend(query, keys, values, tail, column, padding, scores, out, ahead):
+@njit(
+    "void(float32[::1], int64, int64, float32[::1], int64, int64, float32[::1], float32[::1], int64, boolean)", **_JIT
+)
+def attend(query, keys, values, tail, column, padding, scores, out, ahead, halves):
     """One column's attention to a head's part of a `cache.TableCache`: query [Dh], scaled -> out [Dh].
 
     ahead: the keys that are read after this.
     """
     n, whole = len(query), column // BLOCK * BLOCK
+    block = n * width_of(BLOCK, halves)
     for start in range(0, whole, BLOCK):
-        add_32(
-            keys + start // BLOCK * n * (BLOCK + SCALE_BYTES), n, BLOCK + SCALE_BYTES,
-            keys + start // BLOCK * n * (BLOCK + SCALE_BYTES) + BLOCK, query.ctypes.data, scores.ctypes.data + 4 * start,
-            values + start // BLOCK * n * (BLOCK + SCALE_BYTES),
-        )  # fmt: skip
+        at, to = start // BLOCK * block, scores.ctypes.data + 4 * start
+        add_up(keys + at, n, BLOCK, query.ctypes.data, to, values + at, halves)
     for i in range(whole, column + 1):
         scores[i] = dot(query, tail[(i - whole) * n : (i - whole + 1) * n])
     for i in range(min(padding, column)):
         scores[i] = HIDDEN
     softmax(scores[: column + 1])
-    add_up(values, column + 1, n, scores.ctypes.data, out.ctypes.data, ahead)
+    add_up(values, column + 1, n, scores.ctypes.data, out.ctypes.data, ahead, halves)

@@ -11,7 +11,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_LANES = 16  # inputs of one vector operation
+_LANES, _FLOATS = 16, 8  # inputs of one vector operation, int16 and float32
 _LINE, _AHEAD = 64, 512  # bytes of a weight that come from memory at once, and how far ahead they are asked for
 _SPINS = 4096  # looks at a barrier before the core is offered to others
 
@@ -31,6 +31,10 @@ def _prefetch(b, address, nearness=3):
     kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
     prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
     b.call(prefetch, [b.inttoptr(address, _I8.as_pointer()), *(ir.Constant(_I32, how) for how in (0, nearness, 1))])
+
+
+def _add_product(b, total, one, other):
+    return b.fadd(total, b.fmul(one, other, flags=("contract",)), flags=("contract",))
 
 
 def _wide(b, address, kind):
@@ -124,78 +128,83 @@ def _dots_of(n_outputs, n_rows):
 dots_4_2, dots_2_4 = _dots_of(4, 2), _dots_of(2, 4)
 
 
-@intrinsic
-def half_dots(typing, weight, x, stride, n, out, out_stride):
-    """One output of float16 weights and two rows of float32: n inputs; out_stride bytes from a row to the next in `out`."""
+def _half_dots_of(n_outputs, n_rows):
+    @intrinsic
+    def half_dots(typing, weight, weight_stride, x, x_stride, n, out, out_stride, row_stride):
+        """As `dots`, of float16 and rows of float32 to float32. n: a multiple of _FLOATS."""
 
-    def code(context, b, signature, arguments):
-        weight, x, stride, n, out, out_stride = arguments
-        halves, floats = ir.VectorType(ir.HalfType(), 8), ir.VectorType(_F32, 8)
-        rows = [x, b.add(x, stride)]
+        def code(context, b, signature, arguments):
+            weight, weight_stride, x, x_stride, n, out, out_stride, row_stride = arguments
+            halves, floats = ir.VectorType(ir.HalfType(), _FLOATS), ir.VectorType(_F32, _FLOATS)
+            weights = [b.add(weight, b.mul(weight_stride, _number(output))) for output in range(n_outputs)]
+            rows = [b.add(x, b.mul(x_stride, _number(row))) for row in range(n_rows)]
 
-        def add(i, sums):
-            values = b.fpext(_load(b, b.add(weight, b.shl(i, _number(1))), halves, 2), floats)
-            given = [_load(b, b.add(row, b.shl(i, _number(2))), floats, 4) for row in rows]
-            return [
-                b.fadd(total, b.fmul(values, each, flags=("contract",)), flags=("contract",))
-                for total, each in zip(sums, given, strict=True)
-            ]
+            def add(i, sums):
+                given = [_load(b, b.add(row, b.shl(i, _number(2))), floats, 4) for row in rows]
+                values = [b.fpext(_load(b, b.add(each, b.shl(i, _number(1))), halves, 2), floats) for each in weights]
+                made = [(one, other) for one in values for other in given]
+                return [_add_product(b, total, *pair) for total, pair in zip(sums, made, strict=True)]
 
-        def add_more(i, sums):
-            at = b.add(b.add(weight, b.shl(i, _number(1))), _number(_AHEAD))
-            _prefetch(b, at)
-            made = []
-            for part in range(4):
-                made += add(b.add(i, _number(8 * part)), sums[2 * part : 2 * part + 2])
-            return made
+            def add_line(i, sums):
+                for each in weights:
+                    _prefetch(b, b.add(b.add(each, b.shl(i, _number(1))), _number(_AHEAD)))
+                for start in range(0, _LINE // 2, _FLOATS):
+                    sums = add(b.add(i, _number(start)), sums)
+                return sums
 
-        zeros = [ir.Constant(floats, None)] * 8
-        sums, at = _loop(b, _number(0), b.and_(n, _number(-32)), 32, zeros, add_more)
-        (first, second), _ = _loop(b, at, n, 8, sums[:2], add)
-        add_up = cgutils.get_or_insert_function(
-            b.module, ir.FunctionType(_F32, [_F32, floats]), "llvm.vector.reduce.fadd.v8f32"
-        )
-        for row, total in enumerate((first, second)):
-            for part in range(1, 4):
-                total = b.fadd(total, sums[2 * part + row])
-            made = b.call(add_up, [ir.Constant(_F32, 0.0), total], fastmath=("reassoc",))
-            b.store(made, b.inttoptr(b.add(out, b.mul(out_stride, _number(row))), _F32.as_pointer()))
-        return context.get_dummy_value()
+            zeros = [ir.Constant(floats, None)] * (n_outputs * n_rows)
+            sums, at = _loop(b, _number(0), b.and_(n, _number(-_LINE // 2)), _LINE // 2, zeros, add_line)
+            sums, _ = _loop(b, at, n, _FLOATS, sums, add)
+            kind = ir.FunctionType(_F32, [_F32, floats])
+            add_up = cgutils.get_or_insert_function(b.module, kind, f"llvm.vector.reduce.fadd.v{_FLOATS}f32")
+            for number, total in enumerate(sums):
+                output, row = divmod(number, n_rows)
+                at = b.add(b.mul(out_stride, _number(output)), b.mul(row_stride, _number(row)))
+                at = b.inttoptr(b.add(out, at), _F32.as_pointer())
+                made = b.call(add_up, [ir.Constant(_F32, 0.0), total], fastmath=("reassoc",))
+                b.store(b.fadd(b.load(at), made), at)
+            return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 6), code
+        return types.void(*[types.int64] * 8), code
+
+    return half_dots
 
 
-def _adder(lanes):
+half_dots_4_1, half_dots_4_2 = _half_dots_of(4, 1), _half_dots_of(4, 2)
+
+
+def _adder_of(lanes, in_bytes):
     @intrinsic
     def add(typing, table, n_rows, width, scales, weights, out, ahead):
-        """Rows of bytes at table, table + width, ..., each times its scale and weight and more by its offset and weight,
-        added up: `lanes` float32 in `out`. scales: where the first row's scale and offset are; weights: float32 [n_rows];
-        ahead: what is read next, and is asked for meanwhile.
+        """Rows at table, table + width, ..., each times its weight, added up: `lanes` float32 in `out`.
+
+        in_bytes: rows are bytes, times a scale and more by an offset, of which the first row's are at `scales`; else they
+        are float16. weights: float32 [n_rows]; ahead: what is read next, and is asked for meanwhile.
         """
 
         def code(context, b, signature, arguments):
             table, n_rows, width, scales, weights, out, ahead = arguments
-            part = min(lanes, 8)
-            floats, bytes_ = ir.VectorType(_F32, part), ir.VectorType(_I8, part)
+            part = min(lanes, _FLOATS)
+            floats = ir.VectorType(_F32, part)
+            stored = ir.VectorType(_I8 if in_bytes else ir.HalfType(), part)
+            size = 1 if in_bytes else 2
 
             def number(address):
                 return _load(b, address, _F32, 4)
 
             def body(i, sums):
-                weight = number(b.add(weights, b.shl(i, _number(2))))
-                at = b.mul(i, width)
+                at, weight = b.mul(i, width), number(b.add(weights, b.shl(i, _number(2))))
                 _prefetch(b, b.add(ahead, at), 2)
-                scale_at = b.add(scales, at)
-                factor = _splat(b, b.fmul(weight, number(scale_at)), part)
-                offset = b.fmul(weight, number(b.add(scale_at, _number(4))))
-                made = [b.fadd(sums[0], offset)]
+                offset = sums[0]
+                if in_bytes:
+                    scale_at = b.add(scales, at)
+                    offset = _add_product(b, offset, weight, number(b.add(scale_at, _number(4))))
+                    weight = b.fmul(weight, number(scale_at))
+                factor, made = _splat(b, weight, part), [offset]
                 for n, total in enumerate(sums[1:]):
-                    values = _load(b, b.add(b.add(table, at), _number(n * part)), bytes_, 1)
-                    made.append(
-                        b.fadd(
-                            total, b.fmul(b.uitofp(values, floats), factor, flags=("contract",)), flags=("contract",)
-                        )
-                    )
+                    values = _load(b, b.add(b.add(table, at), _number(n * part * size)), stored, size)
+                    values = b.uitofp(values, floats) if in_bytes else b.fpext(values, floats)
+                    made.append(_add_product(b, total, values, factor))
                 return made
 
             zeros = [ir.Constant(_F32, 0.0), *[ir.Constant(floats, None)] * (lanes // part)]
@@ -210,7 +219,20 @@ def _adder(lanes):
     return add
 
 
-add_64, add_32, add_8, add_1 = _adder(64), _adder(32), _adder(8), _adder(1)
+add_64, add_32, add_8, add_1 = (_adder_of(lanes, True) for lanes in (64, 32, 8, 1))
+add_64_halves, add_32_halves, add_8_halves, add_1_halves = (_adder_of(lanes, False) for lanes in (64, 32, 8, 1))
+
+
+@intrinsic
+def store_half(typing, address, value):
+    """A float32 as float16."""
+
+    def code(context, b, signature, arguments):
+        at = b.inttoptr(arguments[0], ir.HalfType().as_pointer())
+        b.store(b.fptrunc(arguments[1], ir.HalfType()), at, align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32), code
 
 
 def _pointer_to(kind):

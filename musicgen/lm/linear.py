@@ -85,9 +85,14 @@ class _Packed(nn.Module):
         self._packed: PackedWeight | None = None
 
     @property
+    def has_packed_form(self) -> bool:
+        """Whether FBGEMM has one where its weight now is."""
+        raise NotImplementedError
+
+    @property
     def packs(self) -> bool:
         """Whether it is packed where its weight now is."""
-        raise NotImplementedError
+        return self.has_packed_form and not self.is_fused
 
     def _pack(self, weight: Tensor) -> PackedWeight:
         raise NotImplementedError
@@ -170,13 +175,12 @@ class Linear(_Packed):
         return plain_product(x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
 
     @property
-    def packs(self) -> bool:
-        kept = self.weight.dtype in (torch.float16, torch.bfloat16)
-        return kept and _has_fbgemm(self.weight.device) and not self.is_fused
+    def has_packed_form(self) -> bool:
+        return self.weight.dtype in (torch.float16, torch.bfloat16) and _has_fbgemm(self.weight.device)
 
     @property
     def can_fuse(self) -> bool:
-        return self.weight.dtype == torch.float16 and _has_fbgemm(self.weight.device) and cpu_fused.fits(*self._size)
+        return self.has_packed_form and self.weight.dtype == torch.float16 and cpu_fused.fits(*self._size)
 
     def _pack(self, weight: Tensor) -> PackedWeight:
         return torch.ops.quantized.linear_prepack_fp16(weight.float(), None)
@@ -205,23 +209,18 @@ class Int8Linear(_Packed):
         return torch.float16 if self.weight.device.type == "cuda" else torch.float32
 
     @property
-    def packs(self) -> bool:
-        return self.is_integer and not self.is_fused
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether integers are multiplied where it is."""
+    def has_packed_form(self) -> bool:
         return _has_fbgemm(self.weight.device)
 
     @property
     def can_fuse(self) -> bool:
-        return self.is_integer and cpu_fused.fits(*self._size)
+        return self.has_packed_form and cpu_fused.fits(*self._size)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out], of `input_dtype`."""
         if x.dtype != torch.float32:  # float16 would not hold a sum of unscaled products
             return F.linear(x, (self.weight * self.scale[:, None]).to(x.dtype))
-        if not self.is_integer:
+        if not self.has_packed_form:
             return F.linear(x, self.weight.to(x.dtype)) * self.scale
         if self.is_fused:
             made = cpu_fused.product(x.reshape(-1, x.shape[-1]), self.weight, self.scale)

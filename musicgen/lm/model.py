@@ -178,9 +178,9 @@ class LM(nn.Module):
         return x
 
     def _fuse(self, n_rows: int) -> None:
-        """Have the int8 matrices multiply so few rows by the kernels of `cpu_fused`, where those serve the whole step."""
-        few = n_rows <= MAX_ROWS and self._tables_of is torch.uint8 and self.config.head_dim % 4 == 0
-        layers = [module for module in self.layers.modules() if isinstance(module, Int8Linear)]
+        """Have the matrices multiply so few rows by the kernels of `cpu_fused`, where those serve the whole step."""
+        few = n_rows <= MAX_ROWS.get(self._tables_of, 0) and self.config.head_dim % 4 == 0
+        layers = [module for module in self.layers.modules() if isinstance(module, Linear | Int8Linear)]
         fused = few and all(matrix.can_fuse for matrix in layers) and kernels() is not None
         for matrix in (*layers, self.heads):
             matrix.fuse(fused and matrix.can_fuse)
@@ -209,11 +209,9 @@ class LM(nn.Module):
     def _tables_of(self) -> torch.dtype | None:
         """What keys and values are kept in, though they are computed in float32; None: as they are computed."""
         qkv = self.layers[0].qkv
-        if self.config.dim < _TABLES_FROM or self.captured is not None:
+        if self.config.dim < _TABLES_FROM or not qkv.has_packed_form or self.captured is not None:
             return None
-        if isinstance(qkv, Int8Linear):
-            return torch.uint8 if qkv.is_integer else None
-        return torch.float16 if qkv.packs else None
+        return torch.uint8 if isinstance(qkv, Int8Linear) else torch.float16
 
     def _layer_caches(
         self, n_rows: int, max_len: int, crosses: Sequence[tuple[Tensor | None, Tensor | None]], n_folded: int
