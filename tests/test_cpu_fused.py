@@ -155,7 +155,7 @@ def test_a_prompt_gives_what_its_columns_do_one_by_one(make_lm, monkeypatch, str
     for n_known in (20, 64, 69):
         prompt, _ = logits_of(lm, (6, 6), n_known)
         assert torch.equal(prompt, one_by_one[:, :, n_known - 1 :])
-    monkeypatch.setattr(model, "_CPU_CELLS", 40)
+    monkeypatch.setattr(model, "_FUSED_CELLS", 40)
     pieces, _ = logits_of(lm, (6, 6), 69)
     assert torch.equal(pieces, one_by_one[:, :, 68:])
 

@@ -154,10 +154,12 @@ def test_a_row_does_not_depend_on_its_batch(make_lm, precision, closeness, cross
 def test_a_long_prompt_is_taken_in_piece_by_piece(make_lm, monkeypatch, precision):
     lm = make_lm(precision, cross=False)
     taken, take_in = [], lm._take_in
+    monkeypatch.setattr(model, "_FUSED_CELLS", model._CPU_CELLS)
     monkeypatch.setattr(lm, "_take_in", lambda state, x: (taken.append(x.shape[1]), take_in(state, x))[1])
     whole, _ = logits_of(lm, (7, 2), n_known=60)
     assert taken[:2] == [67, 1]
-    monkeypatch.setattr(model, "_CPU_CELLS", 40)
+    for cells in ("_CPU_CELLS", "_FUSED_CELLS"):
+        monkeypatch.setattr(model, cells, 40)
     taken.clear()
     pieces, state = logits_of(lm, (7, 2), n_known=60)
     assert state.length == 7 + 2 * BLOCK + 5

@@ -33,9 +33,11 @@ _WIDTHS = 16  # what a matrix's sizes are multiples of
 def kernels() -> ModuleType | None:
     """The compiled kernels, or None where there is no Numba that works. Compiling takes some twenty seconds, once a machine."""
     try:
-        import numba  # noqa: F401
+        import numba
     except ImportError as error:
         log.info("This CPU would be faster with Numba (python -m pip install numba): %s", error)
+        return None
+    if numba.config.DISABLE_JIT:
         return None
     log.info("Preparing kernels for this CPU; where it has none yet they are compiled, in some twenty seconds")
     try:
@@ -160,6 +162,7 @@ class FusedStep:
         x = x.contiguous()
         rows = x.view(-1, x.shape[-1])
         if self._room is None or len(self._room.attended) != len(rows):
+            self._room = None  # before there is another
             self._room = self._room_for(*rows.shape, self._widest)
         crew.run(self._kernels.step, rows.numpy(), column, self._addresses, self._sizes, self._room)
         return x

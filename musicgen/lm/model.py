@@ -18,8 +18,8 @@ from .linear import Int8Linear, Linear
 from .transformer import Block, folded_bytes, sin_positions
 
 # What a CPU takes in at a time: what is between the layers of a long prompt takes memory. Columns, whose number float32's
-# rounding depends on; and of a TableCache, columns times rows.
-_CPU_COLUMNS, _CPU_CELLS, _LEAST_COLUMNS = 256, 256, 16
+# rounding depends on; and of a TableCache, columns times rows, by operators and by kernels.
+_CPU_COLUMNS, _CPU_CELLS, _FUSED_CELLS, _LEAST_COLUMNS = 256, 256, 128, 16
 _TABLES_FROM = 512  # a model's width; narrower ones have so little to remember that its layout costs more than it saves
 _PACKERS = 4  # threads that pack weights: each holds a matrix in float32 meanwhile
 # A text's tokens times heads, over the model's width, up to which it is folded into cross-attention: at 0.5 that takes as
@@ -159,7 +159,10 @@ class LM(nn.Module):
         """How many a pass takes in at most; None: all."""
         if self.device.type != "cpu":
             return None
-        return _CPU_COLUMNS if self._tables_of is None else max(_CPU_CELLS // n_rows, _LEAST_COLUMNS)
+        if self._tables_of is None:
+            return _CPU_COLUMNS
+        cells = _FUSED_CELLS if self.layers[0].qkv.is_fused else _CPU_CELLS
+        return max(cells // n_rows, _LEAST_COLUMNS)
 
     def _take_in(self, state: State, x: Tensor) -> Tensor:
         """The next columns [R, S, D] through all layers."""
@@ -172,8 +175,8 @@ class LM(nn.Module):
         else:
             columns = Columns(start, end, self._mask(state, start, end))
             x = self.run_layers(x, state.layers, columns, state.cross_mask)
-            if self.device.type == "cpu" and x.shape[1] > 1:
-                release_freed_memory()  # what was between the layers would stay in blocks too small for the next
+        if self.device.type == "cpu" and x.shape[1] > 1:
+            release_freed_memory()  # what was between the layers would stay in blocks too small for the next
         state.length = end
         return x
 
