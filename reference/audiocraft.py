@@ -332,9 +332,24 @@ def _patched_loading(library: types.ModuleType, encoder: TextEncoder) -> Iterato
     with (
         mock.patch.object(conditioners, "T5Tokenizer", tokenizer),
         mock.patch.object(conditioners, "T5EncoderModel", t5),
-        mock.patch.dict(sys.modules, {"demucs": demucs, "demucs.pretrained": demucs.pretrained}),
+        _instead({"demucs": demucs, "demucs.pretrained": demucs.pretrained}),
     ):
         yield
+
+
+@contextlib.contextmanager
+def _instead(modules: dict[str, object]) -> Iterator[None]:
+    """These modules for a while. What is imported meanwhile stays: Numba, say, cannot be imported twice."""
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module
 
 
 class _NoSeparator:

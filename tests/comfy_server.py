@@ -1,7 +1,7 @@
 """A real ComfyUI for the tests: found, started in a folder of its own, stopped. Not a test; loaded by those that are.
 
 COMFYUI_PATH names the ComfyUI (else ~/comfy/ComfyUI), COMFYUI_PYTHON its interpreter (else the virtual environment
-inside it, else ours).
+inside it, else ours). What of requirements.txt that environment lacks is put beside it for the time of the tests.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -46,6 +47,18 @@ def find() -> tuple[Path, str] | str:
     return root, python
 
 
+@functools.cache
+def _beside(python: str) -> list[str]:
+    """[a folder of the pack's requirements], which a user's ComfyUI would have installed; [] where nothing is lacking."""
+    if subprocess.run([python, "-c", "import julius, pyloudnorm"], capture_output=True, timeout=120).returncode == 0:
+        return []
+    folder = tempfile.mkdtemp(prefix="comfyui-requirements-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]  # pure Python, all of them
+    subprocess.run([*pip, "-r", str(ROOT / "requirements.txt")], check=True, timeout=300)
+    return [folder]
+
+
 class ComfyUI:
     """One server process. `base` holds its models, input, output, custom_nodes."""
 
@@ -69,6 +82,8 @@ class ComfyUI:
         ]  # fmt: skip
         env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHONPATH", "VIRTUAL_ENV"))}
         env.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(extra_env or {})})
+        env["PYTHONPATH"] = os.pathsep.join([*filter(None, [env.get("PYTHONPATH")]), *_beside(self.python)])
+        self._env = env
         with open(self.log_file, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(command, cwd=base, env=env, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -144,7 +159,7 @@ class ComfyUI:
 
     def has_module(self, name: str) -> bool:
         command = [self.python, "-c", f"import importlib.util, sys; sys.exit(not importlib.util.find_spec({name!r}))"]
-        return subprocess.run(command, timeout=60).returncode == 0
+        return subprocess.run(command, env=self._env, timeout=60).returncode == 0
 
     def path_of(self, saved: dict) -> Path:
         """Where a file of Result.saved lies."""

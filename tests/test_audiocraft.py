@@ -169,3 +169,29 @@ def test_without_audiocraft_the_error_says_how_to_install_it(monkeypatch):
     importlib.invalidate_caches()
     with pytest.raises(DependencyError, match="--no-deps audiocraft==1.3.0"):
         reference.import_audiocraft()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_is_imported_while_a_model_loads_stays_imported(audiocraft, toys, monkeypatch, installed):
+    """A library that is thrown out, as Numba was with librosa, fails when it is imported again."""
+    import sys
+    import types
+
+    from comfyui_musicgen.reference import audiocraft as reference
+
+    stem_separation, folder, seen = types.ModuleType("demucs"), toys(), []
+    if installed:
+        monkeypatch.setitem(sys.modules, "demucs", stem_separation)
+    else:
+        monkeypatch.delitem(sys.modules, "demucs", raising=False)
+
+    def get_pretrained(path, device):
+        seen.append(sys.modules["demucs"])
+        monkeypatch.setitem(sys.modules, "imported_meanwhile", types.ModuleType("imported_meanwhile"))
+        return loads(path, device=device)
+
+    loads = audiocraft.models.MusicGen.get_pretrained
+    monkeypatch.setattr(audiocraft.models.MusicGen, "get_pretrained", get_pretrained)
+    reference.load(folder)
+    assert "imported_meanwhile" in sys.modules and seen[0] is not stem_separation
+    assert sys.modules.get("demucs") is (stem_separation if installed else None)
