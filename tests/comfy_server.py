@@ -54,8 +54,9 @@ def _beside(python: str) -> list[str]:
         return []
     folder = tempfile.mkdtemp(prefix="comfyui-requirements-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]  # pure Python, all of them
-    subprocess.run([*pip, "-r", str(ROOT / "requirements.txt")], check=True, timeout=300)
+    # Pure Python, all of them, and what they need ComfyUI has.
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
+    subprocess.run([*command, "-r", str(ROOT / "requirements.txt")], check=True, timeout=300)
     return [folder]
 
 
