@@ -5,8 +5,8 @@
 
 Random weights; see engines.py. A piece of 8 or 30 seconds is represented by the steps in its middle. Every engine runs
 in a process of its own, in turn, `rounds` times; the median counts. The floor of a step is the time to read all weights
-and the used part of the cache once, at the memory bandwidth that is measured in the same run; 50 steps are a second
-of music. Peak memory on a CPU is what comes on top of Python, its libraries and what they set up for a tiny model. What this
+and the used part of the cache once, at the memory bandwidth that is measured in the same process right after; 50 steps
+are a second of music. Peak memory on a CPU is what comes on top of Python, its libraries and what they set up for a tiny model. What this
 machine has no memory for is left out. Prints tables, asserts nothing; --save keeps them in benchmarks/results/.
 """
 
@@ -58,7 +58,12 @@ def worker(engine, size, batch, seconds, steps, precision, device):
     else:
         speed = 1 / statistics.median(late[1] - early[1] for early, late in itertools.pairwise(marks[2:]))
         peak = peak_bytes() - libraries
-    print(json.dumps({"speed": speed, "first": first, "again": again, "peak": peak, "weights": weights}))
+    del run, lm
+    memory = bandwidth(device)  # in the same minute: neighbours on the machine may halve it in the next
+    print(json.dumps({
+        "speed": speed, "first": first, "again": again, "peak": peak, "weights": weights, "bandwidth": memory,
+        "over": memory / speed / floor(size, batch, seconds, precision, device),
+    }))  # fmt: skip
 
 
 def bandwidth(device):
@@ -123,12 +128,10 @@ def main():
         engine, size, batch, seconds, steps, precision = arguments.worker
         worker(engine, size, int(batch), float(seconds), int(steps), precision, arguments.device)
         return
-    out = [*head(arguments), ""]
-    speed = bandwidth(arguments.device)
-    out.append(f"Memory bandwidth: {speed / 1e9:.1f} GB/s.")
+    out = head(arguments)
     print("\n".join(out), flush=True)
     for size, batch, seconds in itertools.product(arguments.sizes, arguments.batches, arguments.seconds):
-        lines = table(arguments, size, batch, seconds, speed)
+        lines = table(arguments, size, batch, seconds)
         print("\n".join(lines), flush=True)
         out += lines
     if arguments.save:
@@ -146,7 +149,7 @@ def head(arguments):
     ]  # fmt: skip
 
 
-def table(arguments, size, batch, seconds, bytes_a_second):
+def table(arguments, size, batch, seconds):
     reference = "float16" if arguments.device == "cuda" else "float32"
     contenders = [("audiocraft", reference), ("transformers", reference)]
     contenders += [("native", precision) for precision in arguments.precisions]
@@ -160,19 +163,20 @@ def table(arguments, size, batch, seconds, bytes_a_second):
     runs = {contender: [run for run in made if run] for contender, made in runs.items()}
     speeds = {key: statistics.median(run["speed"] for run in made) for key, made in runs.items() if made}
     lines = ["", f"## {size}, batch {batch}, {seconds:g} s", ""]
-    lines.append("| engine | precision | steps/s | over audiocraft | over transformers | step over the floor | prompt to first "
-                 "step, s | in a new process, s | peak memory, MB | over the weights |")  # fmt: skip
-    lines.append("|---|---|---|---|---|---|---|---|---|---|")
+    lines.append("| engine | precision | steps/s | over audiocraft | over transformers | step over the floor | memory, GB/s | "
+                 "prompt to first step, s | in a new process, s | peak memory, MB | over the weights |")  # fmt: skip
+    lines.append("|---|---|---|---|---|---|---|---|---|---|---|")
     for (engine, precision), made in runs.items():
         if not made:
-            lines.append(f"| {engine} | {precision} | no memory for it, or failed | | | | | | | |")
+            lines.append(f"| {engine} | {precision} | no memory for it, or failed | | | | | | | | |")
             continue
         steps = speeds[engine, precision]
         over = [f"{steps / speeds[key]:.2f}" if key in speeds else "-" for key in contenders[:2]]
-        least = floor(size, batch, seconds, precision, arguments.device) / bytes_a_second
         peak, weights = max(run["peak"] for run in made), made[0]["weights"]
-        again, first = (statistics.median(run[key] for run in made) for key in ("again", "first"))
-        lines.append(f"| {engine} | {precision} | {steps:.2f} | {over[0]} | {over[1]} | {1 / steps / least:.2f} | "
+        again, first, to_floor, memory = (
+            statistics.median(run[key] for run in made) for key in ("again", "first", "over", "bandwidth")
+        )
+        lines.append(f"| {engine} | {precision} | {steps:.2f} | {over[0]} | {over[1]} | {to_floor:.2f} | {memory / 1e9:.0f} | "
                      f"{again:.2f} | {first:.2f} | {peak / 1e6:.0f} | {peak / weights:.2f} |")  # fmt: skip
     return lines
 
