@@ -6,8 +6,8 @@
 Random weights; see engines.py. A piece of 8 or 30 seconds is represented by the steps in its middle. Every engine runs
 in a process of its own, in turn, `rounds` times; the median counts. The floor of a step is the time to read all weights
 and the used part of the cache once, at the memory bandwidth that is measured in the same process right after; 50 steps
-are a second of music. Peak memory on a CPU is what comes on top of Python, its libraries and what they set up for a tiny model. What this
-machine has no memory for is left out. Prints tables, asserts nothing; --save keeps them in benchmarks/results/.
+are a second of music. Peak memory on a CPU is what comes on top of Python, its libraries and what they set up for a tiny
+model. What this machine has no memory for is left out. Prints tables, asserts nothing; --save keeps them in benchmarks/results/.
 """
 
 import argparse
@@ -61,8 +61,7 @@ def worker(engine, size, batch, seconds, steps, precision, device):
     del run, lm
     memory = bandwidth(device)  # in the same minute: neighbours on the machine may halve it in the next
     print(json.dumps({
-        "speed": speed, "first": first, "again": again, "peak": peak, "weights": weights, "bandwidth": memory,
-        "over": memory / speed / floor(size, batch, seconds, precision, device),
+        "speed": speed, "first": first, "again": again, "peak": peak, "weights": weights, "memory": memory,
     }))  # fmt: skip
 
 
@@ -173,9 +172,9 @@ def table(arguments, size, batch, seconds):
         steps = speeds[engine, precision]
         over = [f"{steps / speeds[key]:.2f}" if key in speeds else "-" for key in contenders[:2]]
         peak, weights = max(run["peak"] for run in made), made[0]["weights"]
-        again, first, to_floor, memory = (
-            statistics.median(run[key] for run in made) for key in ("again", "first", "over", "bandwidth")
-        )
+        again, first, memory = (statistics.median(run[key] for run in made) for key in ("again", "first", "memory"))
+        least = floor(size, batch, seconds, precision, arguments.device)
+        to_floor = statistics.median(run["memory"] / run["speed"] for run in made) / least
         lines.append(f"| {engine} | {precision} | {steps:.2f} | {over[0]} | {over[1]} | {to_floor:.2f} | {memory / 1e9:.0f} | "
                      f"{again:.2f} | {first:.2f} | {peak / 1e6:.0f} | {peak / weights:.2f} |")  # fmt: skip
     return lines

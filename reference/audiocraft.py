@@ -340,16 +340,14 @@ def _patched_loading(library: types.ModuleType, encoder: TextEncoder) -> Iterato
 @contextlib.contextmanager
 def _instead(modules: dict[str, object]) -> Iterator[None]:
     """These modules for a while. What is imported meanwhile stays: Numba, say, cannot be imported twice."""
-    before = {name: sys.modules.get(name) for name in modules}
+    before = {name: sys.modules[name] for name in modules if name in sys.modules}
     sys.modules.update(modules)
     try:
         yield
     finally:
-        for name, module in before.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = module
+        for name in modules:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
 
 
 class _NoSeparator:

@@ -50,13 +50,15 @@ def find() -> tuple[Path, str] | str:
 @functools.cache
 def _beside(python: str) -> list[str]:
     """[a folder of the pack's requirements], which a user's ComfyUI would have installed; [] where nothing is lacking."""
-    if subprocess.run([python, "-c", "import julius, pyloudnorm"], capture_output=True, timeout=120).returncode == 0:
+    requirements = ROOT / "requirements.txt"
+    names = ", ".join(re.findall(r"^\w+", requirements.read_text(encoding="utf-8"), re.MULTILINE))
+    if subprocess.run([python, "-c", f"import {names}"], capture_output=True, timeout=120).returncode == 0:
         return []
     folder = tempfile.mkdtemp(prefix="comfyui-requirements-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     # Pure Python, all of them, and what they need ComfyUI has.
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
-    subprocess.run([*command, "-r", str(ROOT / "requirements.txt")], check=True, timeout=300)
+    subprocess.run([*command, "-r", str(requirements)], check=True, timeout=300)
     return [folder]
 
 

@@ -171,8 +171,8 @@ def test_without_audiocraft_the_error_says_how_to_install_it(monkeypatch):
         reference.import_audiocraft()
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_what_is_imported_while_a_model_loads_stays_imported(audiocraft, toys, monkeypatch, installed):
+@pytest.mark.parametrize("before", ["imported", "blocked", "absent"])
+def test_what_is_imported_while_a_model_loads_stays_imported(audiocraft, toys, monkeypatch, before):
     """A library that is thrown out, as Numba was with librosa, fails when it is imported again."""
     import sys
     import types
@@ -180,10 +180,11 @@ def test_what_is_imported_while_a_model_loads_stays_imported(audiocraft, toys, m
     from comfyui_musicgen.reference import audiocraft as reference
 
     stem_separation, folder, seen = types.ModuleType("demucs"), toys(), []
-    if installed:
-        monkeypatch.setitem(sys.modules, "demucs", stem_separation)
-    else:
+    if before == "absent":
         monkeypatch.delitem(sys.modules, "demucs", raising=False)
+    else:
+        monkeypatch.setitem(sys.modules, "demucs", stem_separation if before == "imported" else None)
+    expected = sys.modules.get("demucs", "absent")
 
     def get_pretrained(path, device):
         seen.append(sys.modules["demucs"])
@@ -194,4 +195,4 @@ def test_what_is_imported_while_a_model_loads_stays_imported(audiocraft, toys, m
     monkeypatch.setattr(audiocraft.models.MusicGen, "get_pretrained", get_pretrained)
     reference.load(folder)
     assert "imported_meanwhile" in sys.modules and seen[0] is not stem_separation
-    assert sys.modules.get("demucs") is (stem_separation if installed else None)
+    assert sys.modules.get("demucs", "absent") is expected
