@@ -127,7 +127,8 @@ def product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x [R, in] float32 times int8 [out, in] and a scale an output -> [R, out] float32. Rows never see each other's."""
     n_rows, n_out, n_room = len(x), len(weight), kernels().rows(len(x))
     out = torch.empty(n_rows, n_out)
-    words, sums = torch.zeros(n_room, x.shape[1], dtype=torch.int16), torch.empty(n_room, n_out, dtype=torch.int32)
+    words = torch.zeros(n_room, x.shape[1] + kernels().SPARE, dtype=torch.int16)
+    sums = torch.empty(kernels().SUMS * n_room * n_out, dtype=torch.int32)
     crew.run(
         kernels().multiply, x.detach().contiguous().numpy(), weight.data_ptr(), scale.data_ptr(),
         words.numpy(), torch.empty(n_rows).numpy(), sums.numpy(), out.numpy(),
@@ -137,8 +138,8 @@ def product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 def product_of_halves(x: Tensor, weight: Tensor) -> Tensor:
     """x [R, in] float32 times float16 [out, in] -> [R, out] float32."""
-    out = torch.empty(len(x), len(weight))
-    crew.run(kernels().multiply_half, x.detach().contiguous().numpy(), weight.data_ptr(), out.numpy())
+    out, sums = torch.empty(len(x), len(weight)), torch.empty(len(x) * len(weight))
+    crew.run(kernels().multiply_half, x.detach().contiguous().numpy(), weight.data_ptr(), sums.numpy(), out.numpy())
     return out
 
 
@@ -209,14 +210,16 @@ class FusedStep:
             return np.zeros(size, np.float32)
 
         def words(width: int) -> np.ndarray:
-            return np.zeros((n_threads, n_room, 1 if sizes.halves else width), np.int16)
+            # By torch, which begins them where a line of memory begins.
+            n_words = 1 if sizes.halves else width + self._kernels.SPARE
+            return torch.zeros(n_threads, n_room, n_words, dtype=torch.int16).numpy()
 
         return self._kernels.Room(
             floats(n_rows, 3 * dim),
             floats(n_rows, dim),
             floats(n_rows, n_hidden),
             floats(n_rows, sizes.n_heads * sizes.n_text),
-            np.zeros((n_room, 1 if sizes.halves else max(3 * dim, n_hidden)), np.int32),
+            np.zeros(self._kernels.SUMS * n_room * max(3 * dim, n_hidden), np.int32),
             floats(n_threads, n_rows, dim),
             floats(n_threads, max(sizes.max_len, sizes.n_text, dim)),
             floats(n_threads, n_rows),

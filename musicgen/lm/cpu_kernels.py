@@ -15,6 +15,8 @@ from musicgen_cpu_parts import (
     BLOCK,
     CHANNELS,
     HIDDEN,
+    SPARE,  # noqa: F401 - for cpu_fused, as SUMS and meet
+    SUMS,  # noqa: F401
     add_up,
     attend,
     dot,
@@ -33,7 +35,7 @@ from musicgen_cpu_parts import (
 from musicgen_cpu_vectors import meet
 from numba import njit
 
-MADE_OF = "d22e3b55d6317e94"  # cpu_parts.py, as there
+MADE_OF = "22e45f34e4f96706"  # cpu_parts.py, as there
 
 # Where a layer's addresses are in its row of the table.
 NORMS, MATRICES, CACHES = 0, 6, 18  # (weight, bias) of three norms; (weight, scale) of six matrices; five caches
@@ -74,20 +76,20 @@ class Room(NamedTuple):
     attended: np.ndarray  # [R, D]
     hidden: np.ndarray  # [R, F]
     text: np.ndarray  # [R, H * N]
-    sums: np.ndarray  # [rows(R), widest] int32
+    sums: np.ndarray  # [SUMS * rows(R) * widest] int32
     normed: np.ndarray  # [T, R, D]
     scores: np.ndarray  # [T, longest]
     steps: np.ndarray  # [T, R]
-    words: np.ndarray  # [T, rows(R), D] int16
-    wide_words: np.ndarray  # [T, rows(R), F] int16
+    words: np.ndarray  # [T, rows(R), D + SPARE] int16
+    wide_words: np.ndarray  # [T, rows(R), F + SPARE] int16
 
 
 @njit(
-    "void(int64, int64, int64, float32[:, ::1], int64, int64, int16[:, ::1], float32[::1], int32[:, ::1], float32[:, ::1])",
+    "void(int64, int64, int64, float32[:, ::1], int64, int64, int16[:, ::1], float32[::1], int32[::1], float32[:, ::1])",
     **_JIT,
 )
 def multiply(thread, n_threads, barrier, x, weight, scale, words, steps, sums, out):
-    """x [R, in] float32 through a weight [n_out, in] -> out [R, n_out]. words, sums [rows(R), ...], steps [R]: room."""
+    """x [R, in] float32 through a weight [n_out, in] -> out [R, n_out]. words, steps, sums: as in `Room`."""
     start, stop = share(len(x), 1, thread, n_threads)
     for row in range(start, stop):
         steps[row] = quantized(x[row], limit(x.shape[1]), words[row])
@@ -96,11 +98,11 @@ def multiply(thread, n_threads, barrier, x, weight, scale, words, steps, sums, o
     product(weight, scale, x.shape[1], words, steps, sums, out, start, stop, False)
 
 
-@njit("void(int64, int64, int64, float32[:, ::1], int64, float32[:, ::1])", **_JIT)
-def multiply_half(thread, n_threads, barrier, x, weight, out):
-    """x [R, in] float32 through a weight [n_out, in] float16 -> out [R, n_out]."""
+@njit("void(int64, int64, int64, float32[:, ::1], int64, float32[::1], float32[:, ::1])", **_JIT)
+def multiply_half(thread, n_threads, barrier, x, weight, sums, out):
+    """x [R, in] float32 through a weight [n_out, in] float16 -> out [R, n_out]. sums: R * n_out."""
     start, stop = share(out.shape[1], CHANNELS, thread, n_threads)
-    half_product(weight, x.shape[1], x, out, start, stop, False)
+    half_product(weight, x.shape[1], x, sums, out, start, stop, False)
 
 
 @njit("void(float32[:, ::1], int64[::1], int64, float32[:, ::1])", **_JIT, fastmath=_MATHS)
@@ -120,7 +122,7 @@ def _given(x, words, steps, halves):
 
 
 @njit(
-    "void(int64[::1], int64, float32[:, ::1], int16[:, ::1], float32[::1], int32[:, ::1], float32[:, ::1], int64, int64, "
+    "void(int64[::1], int64, float32[:, ::1], int16[:, ::1], float32[::1], int32[::1], float32[:, ::1], int64, int64, "
     "boolean, boolean)",
     **_JIT,
 )
@@ -128,7 +130,7 @@ def _matrix(layer, matrix, x, words, steps, sums, out, start, stop, adds, halves
     """x, which `_given` has seen."""
     weight, scale = layer[MATRICES + matrix], layer[MATRICES + matrix + 1]
     if halves:
-        half_product(weight, x.shape[1], x, out, start, stop, adds)
+        half_product(weight, x.shape[1], x, sums.view(np.float32), out, start, stop, adds)
     else:
         product(weight, scale, x.shape[1], words, steps, sums, out, start, stop, adds)
 

@@ -5,6 +5,7 @@ Weights are plain [out, in]: int8, which rows are quantized for to as many bits 
 
 import numpy as np
 from musicgen_cpu_vectors import (
+    SPLIT,
     add_1,
     add_1_halves,
     add_8,
@@ -26,10 +27,12 @@ from numba import carray, njit
 
 # The digest of cpu_vectors.py, which a test compares: Numba keeps compiled code by the date of the file that asks for it,
 # and would not see that what goes into it has changed.
-MADE_OF = "9d864318f7c329e2"
+MADE_OF = "7c1537a5b991c099"
 BLOCK, SCALE_BYTES = 32, 8  # cache.BLOCK, tables.SCALE_BYTES
 CHANNELS = 4  # what outputs are shared out by; widths are multiples of it
-_INPUTS, _OUTPUTS = 1024, 32  # of many rows' product at a time, so that they stay near the core
+SPARE = 64  # int16 at the end of a quantized row
+SUMS = 2 if SPLIT else 1  # of a row and an output
+_INPUTS, _OUTPUTS, _ROWS = 1024, 512, 16  # of many rows' product at a time, so that they stay near the core
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
 _MATHS = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order; a NaN stays one
 
@@ -93,87 +96,129 @@ def normed(x, weight, bias, out):
 
 @njit("float32(float32[::1], float32, int16[::1])", **_JIT)
 def quantized(x, limit, out):
-    """One row to int16 from -limit to limit; the size of a step. NaN gives NaN."""
+    """One row to whole numbers from -limit to limit; the size of a step. NaN gives NaN.
+
+    out: n int16 and SPARE. Where they are split, the upper bytes, then SPARE bytes, then the lower ones, from -128 to 127;
+    after each, as int32, what 128 added to each weight adds to a product.
+    """
     bits, largest = x.view(np.int32), np.int32(0)
     for i in range(len(x)):
         largest = max(largest, np.int32(bits[i] & np.int32(0x7FFFFFFF)))
     peak = float_of_bits(largest)
     factor = limit / peak if peak != _ZERO else _ZERO
-    for i in range(len(x)):
-        out[i] = np.int16(np.int32(np.floor(x[i] * factor + _HALF)))
+    if SPLIT:
+        parts, places, n = out.view(np.int8), out.view(np.int32), len(x)
+        upper, lower = np.int32(0), np.int32(0)
+        for i in range(n):
+            value = np.int32(np.floor(x[i] * factor + _HALF)) + np.int32(128)
+            high, low = value >> np.int32(8), (value & np.int32(255)) - np.int32(128)
+            parts[i], parts[n + SPARE + i] = high, low
+            upper += high
+            lower += low
+        places[n // 4], places[(2 * n + SPARE) // 4] = np.int32(128) * upper, np.int32(128) * lower
+    else:
+        for i in range(len(x)):
+            out[i] = np.int16(np.int32(np.floor(x[i] * factor + _HALF)))
     return peak / limit
 
 
 @njit("float32(int64)", **_JIT)
 def limit(n_in):
-    """The largest that an input may be so that n_in products with int8 fit in 32 bits."""
-    return F(min(32767, (2**31 - 1) // (127 * n_in)))
+    """The largest that an input may be: so that n_in products with int8 fit in 32 bits, or two bytes hold it."""
+    return F(127 * 256 + 127) if SPLIT else F(min(32767, (2**31 - 1) // (127 * n_in)))
+
+
+@njit(**_JIT, fastmath=_MATHS)
+def _scaled(sums, at, n_outputs, n_rows, part, x, first_row, scales, steps, out, first, adds):
+    """Sums from `at` on, [part, n_outputs, n_rows], to `part` outputs from each of `first`, `first` + `part`, ..."""
+    n_in = x.shape[1] - SPARE
+    for row in range(first_row, min(first_row + n_rows, len(out))):
+        step, to, places = steps[row], out[row], x[row].view(np.int32)
+        for output in range(n_outputs):
+            number = at + (output * n_rows + row - first_row) * SUMS
+            for n in range(first + output * part, first + (output + 1) * part):
+                if SPLIT:
+                    upper, lower = sums[number] - places[n_in // 4], sums[number + 1] - places[(2 * n_in + SPARE) // 4]
+                    made = (F(upper) * F(256) + F(lower)) * (scales[n] * step)
+                else:
+                    made = F(sums[number]) * (scales[n] * step)
+                to[n] = to[n] + made if adds else made
+                number += n_outputs * n_rows * SUMS
 
 
 @njit(
-    "void(int64, int64, int64, int16[:, ::1], float32[::1], int32[:, ::1], float32[:, ::1], int64, int64, boolean)",
+    "void(int64, int64, int64, int16[:, ::1], float32[::1], int32[::1], float32[:, ::1], int64, int64, boolean)",
     **_JIT,
-    fastmath=_MATHS,
 )
 def product(weight, scale, n_in, x, steps, sums, out, start, stop, adds):
-    """Outputs from `start` to `stop` of rows x int16 [rows(R), n_in] whose steps are [R]: written to, or added to,
-    out [R, n_out]. sums: int32 [rows(R), at least n_out].
+    """Outputs from `start` to `stop` of rows x int16 [rows(R), n_in + SPARE] whose steps are [R]: written to, or added to,
+    out [R, n_out]. sums: int32, SUMS * rows(R) * n_out.
     """
-    width = 4 * sums.shape[1]
-    for row in range(len(sums)):
-        for n in range(start, stop):
-            sums[row, n] = 0
+    n_sums, pitch, scales = SUMS * len(x), 2 * (n_in + SPARE), floats(scale, stop)
+    sums[start * n_sums : stop * n_sums] = 0
     if len(x) == 2:
         part = (stop - start) // 4
-        for n in range(start, start + part):
-            dots_4_2(
-                weight + n * n_in, part * n_in, x.ctypes.data, 2 * n_in, n_in,
-                sums.ctypes.data + 4 * n, 4 * part, width,
-            )  # fmt: skip
-    else:
-        for i in range(0, n_in, _INPUTS):
-            for first in range(start, stop, _OUTPUTS):
-                part = min(_OUTPUTS, stop - first) // 2
-                for row in range(0, len(x), 4):
-                    at, to = x.ctypes.data + 2 * (row * n_in + i), sums.ctypes.data + row * width
-                    for n in range(first, first + part):
-                        dots_2_4(
-                            weight + n * n_in + i, part * n_in, at, 2 * n_in, min(_INPUTS, n_in - i),
-                            to + 4 * n, 4 * part, width,
-                        )  # fmt: skip
-    scales = floats(scale, stop)
-    for row in range(len(out)):
-        to, made, step = out[row], sums[row], steps[row]
-        if adds:
-            for n in range(start, stop):
-                to[n] += F(made[n]) * (scales[n] * step)
-        else:
-            for n in range(start, stop):
-                to[n] = F(made[n]) * (scales[n] * step)
+        for n in range(part):
+            to = sums.ctypes.data + 4 * (start + 4 * n) * n_sums
+            dots_4_2(weight + (start + n) * n_in, part * n_in, x.ctypes.data, pitch // SUMS, n_in, to)
+        _scaled(sums, start * n_sums, 4, 2, part, x, 0, scales, steps, out, start, adds)
+        return
+    n_inputs = n_in if len(x) <= 4 else _INPUTS
+    for i in range(0, n_in, n_inputs):
+        size = min(n_inputs, n_in - i)
+        for first in range(start, stop, _OUTPUTS):
+            part = min(_OUTPUTS, stop - first) // 2
+            for first_row in range(0, len(x), _ROWS):
+                for n in range(part):
+                    of = weight + (first + n) * n_in + i
+                    for row in range(first_row, min(first_row + _ROWS, len(x)), 4):
+                        at = x.ctypes.data + row * pitch + i * 2 // SUMS
+                        to = sums.ctypes.data + 4 * (first * n_sums + (row * 2 * part + 8 * n) * SUMS)
+                        dots_2_4(of, part * n_in, at, pitch // SUMS, size, to)
+    for first in range(start, stop, _OUTPUTS):
+        part = min(_OUTPUTS, stop - first) // 2
+        for row in range(0, len(x), 4):
+            at = first * n_sums + row * 2 * part * SUMS
+            _scaled(sums, at, 2, 4, part, x, row, scales, steps, out, first, adds)
 
 
-@njit("void(int64, int64, float32[:, ::1], float32[:, ::1], int64, int64, boolean)", **_JIT)
-def half_product(weight, n_in, x, out, start, stop, adds):
-    """Outputs from `start` to `stop` of rows x [R, n_in] times float16 [n_out, n_in]: written to, or added to, out [R, n_out]."""
-    n_out, n_rows = out.shape[1], len(x)
+@njit(
+    "void(int64, int64, float32[:, ::1], float32[::1], float32[:, ::1], int64, int64, boolean)",
+    **_JIT,
+)
+def half_product(weight, n_in, x, sums, out, start, stop, adds):
+    """Outputs from `start` to `stop` of rows x [R, n_in] times float16 [n_out, n_in]: written to, or added to, out [R, n_out].
+
+    sums: float32, R * n_out.
+    """
+    n_rows = len(x)
     if start == stop:
         return
-    if not adds:
-        for row in range(n_rows):
-            for n in range(start, stop):
-                out[row, n] = _ZERO
-    n_inputs, n_outputs = (n_in, stop - start) if n_rows <= 2 else (_INPUTS, _OUTPUTS)
+    sums[start * n_rows : stop * n_rows] = _ZERO
+    n_inputs = n_in if n_rows <= 4 else _INPUTS
     for i in range(0, n_in, n_inputs):
-        for first in range(start, stop, n_outputs):
-            part = min(n_outputs, stop - first) // 4
-            for row in range(0, n_rows, 2):
-                at, to = x.ctypes.data + 4 * (row * n_in + i), out.ctypes.data + 4 * row * n_out
-                for n in range(first, first + part):
-                    of, size = weight + 2 * (n * n_in + i), min(n_inputs, n_in - i)
-                    if row + 1 < n_rows:
-                        half_dots_4_2(of, 2 * part * n_in, at, 4 * n_in, size, to + 4 * n, 4 * part, 4 * n_out)
-                    else:
-                        half_dots_4_1(of, 2 * part * n_in, at, 4 * n_in, size, to + 4 * n, 4 * part, 4 * n_out)
+        size = min(n_inputs, n_in - i)
+        for first in range(start, stop, _OUTPUTS):
+            part = min(_OUTPUTS, stop - first) // 4
+            for first_row in range(0, n_rows, _ROWS):
+                for n in range(part):
+                    of = weight + 2 * ((first + n) * n_in + i)
+                    for row in range(first_row, min(first_row + _ROWS, n_rows), 2):
+                        at, n_together = x.ctypes.data + 4 * (row * n_in + i), min(2, n_rows - row)
+                        to = sums.ctypes.data + 4 * (first * n_rows + row * 4 * part + 4 * n_together * n)
+                        if n_together == 2:
+                            half_dots_4_2(of, 2 * part * n_in, at, 4 * n_in, size, to)
+                        else:
+                            half_dots_4_1(of, 2 * part * n_in, at, 4 * n_in, size, to)
+    for first in range(start, stop, _OUTPUTS):
+        part = min(_OUTPUTS, stop - first) // 4
+        for row in range(n_rows):
+            n_together = min(2, n_rows - row // 2 * 2)
+            for output in range(4):
+                number = first * n_rows + row // 2 * 2 * 4 * part + output * n_together + row % 2
+                for n in range(first + output * part, first + (output + 1) * part):
+                    out[row, n] = out[row, n] + sums[number] if adds else sums[number]
+                    number += 4 * n_together
 
 
 @njit("int64(int64, boolean)", **_JIT)

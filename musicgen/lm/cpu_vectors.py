@@ -7,12 +7,16 @@ import ctypes
 import sys
 
 from llvmlite import binding, ir
-from numba import njit, types
-from numba.core import cgutils
+from numba import config, njit, types
+from numba.core import cgutils, codegen
 from numba.extending import intrinsic
 
-_LANES, _FLOATS = 16, 8  # inputs of one vector operation, int16 and float32
-_LINE, _AHEAD = 64, 512  # bytes of a weight that come from memory at once, and how far ahead they are asked for
+_FEATURES = config.CPU_FEATURES or codegen.get_host_cpu_features()  # of this processor that Numba may use
+SPLIT = "+avx512vnni" in _FEATURES  # whether rows are split into bytes, four of whose products one instruction adds up
+
+_LANES, _BYTES, _TABLE_FLOATS = 16, 64, 16  # inputs of one vector operation: int16, int8 and a table's
+_FLOATS = 16 if "+avx512f" in _FEATURES else 8  # and float32, which take all the registers there are
+_LINE, _AHEAD = 64, 1024  # bytes of a weight that come from memory at once, and how far ahead they are asked for
 _SPINS = 4096  # looks at a barrier before the core is offered to others
 
 _I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -27,7 +31,7 @@ def _load(b, address, vector, align):
 
 
 def _prefetch(b, address, nearness=3):
-    """Ask for the line there. nearness: 3 into the first cache, 2 into the second."""
+    """Ask for the line there. nearness: 3 into the first cache, 2 into the second, 0 for what is read once."""
     kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
     prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
     b.call(prefetch, [b.inttoptr(address, _I8.as_pointer()), *(ir.Constant(_I32, how) for how in (0, nearness, 1))])
@@ -78,17 +82,46 @@ def _loop(b, start, stop, step, carried, body):
     return made[:-1], made[-1]
 
 
+def _lane_sums(b, vectors):
+    """The sum of each vector, in one vector. As many as a vector has lanes, or fewer by a power of two."""
+    add = b.fadd if vectors[0].type.element == _F32 else b.add
+    flags = {"flags": ("reassoc",)} if vectors[0].type.element == _F32 else {}
+    n_lanes, n_left = vectors[0].type.count, len(vectors)
+    undefined = ir.Constant(vectors[0].type, ir.Undefined)
+    while len(vectors) > 1 or n_lanes > n_left:
+        if len(vectors) > 1:
+            pairs, n_made = zip(vectors[::2], vectors[1::2], strict=True), n_lanes
+        else:
+            pairs, n_made = [(vectors[0], undefined)], n_lanes // 2
+        evens, odds = (
+            ir.Constant(ir.VectorType(_I32, n_made), [2 * i + start for i in range(n_made)]) for start in (0, 1)
+        )
+        vectors = [add(b.shuffle_vector(*pair, evens), b.shuffle_vector(*pair, odds), **flags) for pair in pairs]
+        if n_made < n_lanes:
+            n_lanes, undefined = n_made, ir.Constant(vectors[0].type, ir.Undefined)
+    return vectors[0]
+
+
+def _store_sums(b, vectors, out):
+    """Added to what is there."""
+    made = _lane_sums(b, vectors)
+    at = b.inttoptr(out, made.type.as_pointer())
+    before = b.load(at, align=4)
+    b.store(b.fadd(before, made) if made.type.element == _F32 else b.add(before, made), at, align=4)
+
+
 def _dots_of(n_outputs, n_rows):
     @intrinsic
-    def dots(typing, weight, weight_stride, x, x_stride, n, out, out_stride, row_stride):
-        """n int8 of each of n_outputs parts of a weight, times those of n_rows rows of int16, added to int32 in `out`.
+    def dots(typing, weight, weight_stride, x, x_stride, n, out):
+        """n int8 of each of n_outputs parts of a weight, times those of n_rows rows of int16, added to int32 in `out`,
+        [n_outputs, n_rows].
 
-        Strides, in bytes, are from one output to the next in `weight` and `out`, and from one row to the next in `x` and
-        (row_stride) in `out`. n: a multiple of _LANES.
+        Strides, in bytes, are from one output to the next in `weight`, and from one row to the next in `x`. n: a multiple
+        of _LANES. Sums lie side by side, for lines that are a power of two apart push each other out of the first cache.
         """
 
         def code(context, b, signature, arguments):
-            weight, weight_stride, x, x_stride, n, out, out_stride, row_stride = arguments
+            weight, weight_stride, x, x_stride, n, out = arguments
             weights = [b.add(weight, b.mul(weight_stride, _number(output))) for output in range(n_outputs)]
             rows = [b.add(x, b.mul(x_stride, _number(row))) for row in range(n_rows)]
 
@@ -101,7 +134,7 @@ def _dots_of(n_outputs, n_rows):
 
             def add_line(i, sums):
                 for each in weights:
-                    _prefetch(b, b.add(b.add(each, i), _number(_AHEAD)))
+                    _prefetch(b, b.add(b.add(each, i), _number(_AHEAD)), 0)
                 for start in range(0, _LINE, _LANES):
                     sums = add(b.add(i, _number(start)), sums)
                 return sums
@@ -110,31 +143,71 @@ def _dots_of(n_outputs, n_rows):
             zeros = [ir.Constant(pairs, None)] * (n_outputs * n_rows)
             sums, at = _loop(b, _number(0), b.and_(n, _number(-_LINE)), _LINE, zeros, add_line)
             sums, _ = _loop(b, at, n, _LANES, sums, add)
-            name = f"llvm.vector.reduce.add.v{_LANES // 2}i32"
-            add_up = cgutils.get_or_insert_function(b.module, ir.FunctionType(_I32, [pairs]), name)
-            for number, total in enumerate(sums):
-                output, row = divmod(number, n_rows)
-                at = b.add(b.mul(out_stride, _number(output)), b.mul(row_stride, _number(row)))
-                at = b.inttoptr(b.add(out, at), _I32.as_pointer())
-                b.store(b.add(b.load(at), b.call(add_up, [total])), at)
+            _store_sums(b, sums, out)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 8), code
+        return types.void(*[types.int64] * 6), code
 
     return dots
 
 
-# Weights are read in several places at once, each in order: faster than in one, and than side by side.
-dots_4_2, dots_2_4 = _dots_of(4, 2), _dots_of(2, 4)
+def _byte_dots_of(n_outputs, n_rows):
+    @intrinsic
+    def dots(typing, weight, weight_stride, x, x_stride, n, out):
+        """As `_dots_of`, of rows of int8; and to each weight 128 is added, for the processor takes it without a sign."""
+
+        def code(context, b, signature, arguments):
+            weight, weight_stride, x, x_stride, n, out = arguments
+            weights = [b.add(weight, b.mul(weight_stride, _number(output))) for output in range(n_outputs)]
+            rows = [b.add(x, b.mul(x_stride, _number(row))) for row in range(n_rows)]
+            fours = ir.VectorType(_I32, _BYTES // 4)
+            kind = ir.FunctionType(fours, [fours] * 3)
+            add_products = cgutils.get_or_insert_function(b.module, kind, "llvm.x86.avx512.vpdpbusd.512")
+            signs = ir.Constant(ir.VectorType(_I8, _BYTES), [-128] * _BYTES)
+
+            def load(address, n_lanes):
+                """n_lanes bytes, and zeros."""
+                made = _load(b, address, ir.VectorType(_I8, n_lanes), 1)
+                if n_lanes < _BYTES:
+                    places = [*range(n_lanes), *[n_lanes] * (_BYTES - n_lanes)]
+                    places = ir.Constant(ir.VectorType(_I32, _BYTES), places)
+                    made = b.shuffle_vector(made, ir.Constant(made.type, None), places)
+                return made
+
+            def add(i, sums, n_lanes):
+                given = [b.bitcast(load(b.add(row, i), n_lanes), fours) for row in rows]
+                values = [b.bitcast(b.xor(load(b.add(each, i), n_lanes), signs), fours) for each in weights]
+                pairs = [(one, other) for one in values for other in given]
+                return [b.call(add_products, [total, *pair]) for total, pair in zip(sums, pairs, strict=True)]
+
+            def add_line(i, sums):
+                for each in weights:
+                    _prefetch(b, b.add(b.add(each, i), _number(_AHEAD)), 0)
+                return add(i, sums, _BYTES)
+
+            zeros = [ir.Constant(fours, None)] * (n_outputs * n_rows)
+            sums, at = _loop(b, _number(0), b.and_(n, _number(-_BYTES)), _BYTES, zeros, add_line)
+            sums, _ = _loop(b, at, n, _LANES, sums, lambda i, sums: add(i, sums, _LANES))
+            _store_sums(b, sums, out)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 6), code
+
+    return dots
+
+
+# Weights are read in several places at once, each in order: faster than in one, and than side by side. Where rows are
+# split into bytes, they are twice as many.
+dots_4_2, dots_2_4 = (_byte_dots_of(4, 4), _byte_dots_of(2, 8)) if SPLIT else (_dots_of(4, 2), _dots_of(2, 4))
 
 
 def _half_dots_of(n_outputs, n_rows):
     @intrinsic
-    def half_dots(typing, weight, weight_stride, x, x_stride, n, out, out_stride, row_stride):
+    def half_dots(typing, weight, weight_stride, x, x_stride, n, out):
         """As `dots`, of float16 and rows of float32 to float32. n: a multiple of _FLOATS."""
 
         def code(context, b, signature, arguments):
-            weight, weight_stride, x, x_stride, n, out, out_stride, row_stride = arguments
+            weight, weight_stride, x, x_stride, n, out = arguments
             halves, floats = ir.VectorType(ir.HalfType(), _FLOATS), ir.VectorType(_F32, _FLOATS)
             weights = [b.add(weight, b.mul(weight_stride, _number(output))) for output in range(n_outputs)]
             rows = [b.add(x, b.mul(x_stride, _number(row))) for row in range(n_rows)]
@@ -147,7 +220,7 @@ def _half_dots_of(n_outputs, n_rows):
 
             def add_line(i, sums):
                 for each in weights:
-                    _prefetch(b, b.add(b.add(each, b.shl(i, _number(1))), _number(_AHEAD)))
+                    _prefetch(b, b.add(b.add(each, b.shl(i, _number(1))), _number(_AHEAD)), 0)
                 for start in range(0, _LINE // 2, _FLOATS):
                     sums = add(b.add(i, _number(start)), sums)
                 return sums
@@ -155,17 +228,10 @@ def _half_dots_of(n_outputs, n_rows):
             zeros = [ir.Constant(floats, None)] * (n_outputs * n_rows)
             sums, at = _loop(b, _number(0), b.and_(n, _number(-_LINE // 2)), _LINE // 2, zeros, add_line)
             sums, _ = _loop(b, at, n, _FLOATS, sums, add)
-            kind = ir.FunctionType(_F32, [_F32, floats])
-            add_up = cgutils.get_or_insert_function(b.module, kind, f"llvm.vector.reduce.fadd.v{_FLOATS}f32")
-            for number, total in enumerate(sums):
-                output, row = divmod(number, n_rows)
-                at = b.add(b.mul(out_stride, _number(output)), b.mul(row_stride, _number(row)))
-                at = b.inttoptr(b.add(out, at), _F32.as_pointer())
-                made = b.call(add_up, [ir.Constant(_F32, 0.0), total], fastmath=("reassoc",))
-                b.store(b.fadd(b.load(at), made), at)
+            _store_sums(b, sums, out)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 8), code
+        return types.void(*[types.int64] * 6), code
 
     return half_dots
 
@@ -184,7 +250,7 @@ def _adder_of(lanes, in_bytes):
 
         def code(context, b, signature, arguments):
             table, n_rows, width, scales, weights, out, ahead = arguments
-            part = min(lanes, _FLOATS)
+            part = min(lanes, _TABLE_FLOATS)
             floats = ir.VectorType(_F32, part)
             stored = ir.VectorType(_I8 if in_bytes else ir.HalfType(), part)
             size = 1 if in_bytes else 2
