@@ -155,19 +155,25 @@ def test_a_long_prompt_is_taken_in_piece_by_piece(make_lm, monkeypatch, precisio
     lm = make_lm(precision, cross=False)
     taken, take_in = [], lm._take_in
     monkeypatch.setattr(model, "_FUSED_CELLS", model._CPU_CELLS)
-    monkeypatch.setattr(lm, "_take_in", lambda state, x: (taken.append(x.shape[1]), take_in(state, x))[1])
+
+    def keep(state, x):
+        if x.shape[1] > 1:  # single columns may go another way
+            taken.append(x.shape[1])
+        return take_in(state, x)
+
+    monkeypatch.setattr(lm, "_take_in", keep)
     whole, _ = logits_of(lm, (7, 2), n_known=60)
-    assert taken[:2] == [67, 1]
+    assert taken == [67]
     for cells in ("_CPU_CELLS", "_FUSED_CELLS"):
         monkeypatch.setattr(model, cells, 40)
     taken.clear()
     pieces, state = logits_of(lm, (7, 2), n_known=60)
     assert state.length == 7 + 2 * BLOCK + 5
-    assert taken[:5] == [20, 20, 20, 7, 1], "fewer columns the more rows there are"
+    assert taken == [20, 20, 20, 7], "fewer columns the more rows there are"
     assert F.cosine_similarity(pieces.flatten(), whole.flatten(), dim=0) > 0.9998
     taken.clear()
     logits_of(lm, (7, 2, 3, 4), n_known=60)
-    assert taken[:6] == [16, 16, 16, 16, 3, 1], "but not so few that the weights are read for next to nothing"
+    assert taken == [16, 16, 16, 16, 3], "but not so few that the weights are read for next to nothing"
 
 
 def test_a_float32_prompt_taken_in_piece_by_piece_gives_the_same_logits(make_lm, monkeypatch):

@@ -144,29 +144,55 @@ def product_of_halves(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class FusedStep:
-    """Columns through all layers, for one run."""
+    """Columns through all layers, and on to logits, for one run."""
 
     def __init__(
         self, layers: Sequence[tuple[Sequence[nn.LayerNorm], Sequence[nn.Module]]], caches: Sequence[TableCache],
-        padding: Tensor | None, cross_mask: Tensor | None,
+        padding: Tensor | None, cross_mask: Tensor | None, norm: nn.LayerNorm, heads: nn.Module,
     ) -> None:  # fmt: skip
-        """layers: each one's norms and matrices, in the order of `cpu_kernels`. padding [R]; cross_mask [R, 1, 1, N]."""
+        """layers: each one's norms and matrices, in the order of `cpu_kernels`. padding [R]; cross_mask [R, 1, 1, N].
+
+        norm, heads: what follows the layers; heads in float16.
+        """
         self._held: list[Tensor] = []  # the memory whose addresses the kernels are given, wherever its owners go
         self._kernels = kernels()
         self._addresses = np.stack([self._addresses_of(*each) for each in zip(layers, caches, strict=True)])
         self._sizes = self._sizes_of(caches[0], padding, cross_mask)
-        self._widest = len(layers[0][1][2].weight)
+        self._end = np.array([self._address(tensor) for tensor in (norm.weight, norm.bias, heads.weight)])
+        self._n_hidden, self._n_logits = len(layers[0][1][2].weight), len(heads.weight)
         self._room = None
 
     def __call__(self, x: Tensor, column: int) -> Tensor:
         """x [R, S, D] float32 from cache position `column` on -> [R, S, D], in its place."""
         x = x.contiguous()
-        rows = x.view(-1, x.shape[-1])
-        if self._room is None or len(self._room.attended) != len(rows):
-            self._room = None  # before there is another
-            self._room = self._room_for(*rows.shape, self._widest)
-        crew.run(self._kernels.step, rows.numpy(), column, self._addresses, self._sizes, self._room)
+        self._step(x, column, torch.empty(0, 0))
         return x
+
+    def finish(self, x: Tensor) -> Tensor:
+        """x [R, S, D] of the last layer -> logits [R, S, K * cardinality]."""
+        made = torch.empty(*x.shape[:-1], self._n_logits)
+        rows = x.contiguous().view(-1, x.shape[-1])
+        crew.run(self._kernels.finish, rows.numpy(), self._end, self._room_for(rows), made.flatten(0, 1).numpy())
+        return made
+
+    def logits(self, x: Tensor, column: int) -> Tensor:
+        """Both, at once. x is worked on."""
+        made = torch.empty(*x.shape[:-1], self._n_logits)
+        self._step(x.contiguous(), column, made.flatten(0, 1))
+        return made
+
+    def _step(self, x: Tensor, column: int, logits: Tensor) -> None:
+        rows = x.view(-1, x.shape[-1])
+        crew.run(
+            self._kernels.step, rows.numpy(), column, self._addresses, self._end, self._sizes, self._room_for(rows),
+            logits.numpy(),
+        )  # fmt: skip
+
+    def _address(self, tensor: Tensor) -> int:
+        """Of what is held from now on."""
+        assert tensor.is_contiguous()
+        self._held.append(tensor.detach())
+        return tensor.data_ptr()
 
     def _addresses_of(self, layer: tuple[Sequence[nn.LayerNorm], Sequence[nn.Module]], cache: TableCache) -> np.ndarray:
         """[N_ADDRESSES] int64; 0 where it has none."""
@@ -180,9 +206,7 @@ class FusedStep:
         ):
             for at, tensor in enumerate(tensors, start):
                 if tensor is not None:
-                    assert tensor.is_contiguous()
-                    self._held.append(tensor.detach())
-                    made[at] = tensor.data_ptr()
+                    made[at] = self._address(tensor)
         return made
 
     def _sizes_of(self, cache: TableCache, padding: Tensor | None, cross_mask: Tensor | None) -> NamedTuple:
@@ -203,8 +227,16 @@ class FusedStep:
             cache.values.dtype == torch.float16,
         )  # fmt: skip
 
-    def _room_for(self, n_rows: int, dim: int, n_hidden: int) -> NamedTuple:
+    def _room_for(self, x: Tensor) -> NamedTuple:
+        """For x [rows, D]. It is kept until another number of rows comes."""
+        if self._room is None or len(self._room.attended) != len(x):
+            self._room = None  # before there is another
+            self._room = self._new_room(*x.shape)
+        return self._room
+
+    def _new_room(self, n_rows: int, dim: int) -> NamedTuple:
         n_room, n_threads, sizes = self._kernels.rows(n_rows), crew.n_threads, self._sizes
+        n_hidden = self._n_hidden
 
         def floats(*size: int) -> np.ndarray:
             return np.zeros(size, np.float32)
@@ -219,7 +251,7 @@ class FusedStep:
             floats(n_rows, dim),
             floats(n_rows, n_hidden),
             floats(n_rows, sizes.n_heads * sizes.n_text),
-            np.zeros(self._kernels.SUMS * n_room * max(3 * dim, n_hidden), np.int32),
+            np.zeros(self._kernels.SUMS * n_room * max(3 * dim, n_hidden, self._n_logits), np.int32),
             floats(n_threads, n_rows, dim),
             floats(n_threads, max(sizes.max_len, sizes.n_text, dim)),
             floats(n_threads, n_rows),

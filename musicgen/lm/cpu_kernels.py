@@ -44,6 +44,7 @@ SELF, FFN, CROSS = 0, 2, 4  # norms
 QKV, OUT, UP, DOWN, CROSS_Q, CROSS_OUT = 0, 2, 4, 6, 8, 10  # matrices
 KEYS, VALUES, TAIL, CROSS_KEYS, CROSS_VALUES = 0, 1, 2, 3, 4  # caches
 NO_TEXT, FOLDED, ATTENDED = 0, 1, 2  # cross-attention
+END_NORM, HEADS = 0, 2  # after the layers: (weight, bias) of the norm, and the heads
 
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
 _MATHS = {"reassoc", "contract", "nsz", "arcp"}
@@ -76,7 +77,7 @@ class Room(NamedTuple):
     attended: np.ndarray  # [R, D]
     hidden: np.ndarray  # [R, F]
     text: np.ndarray  # [R, H * N]
-    sums: np.ndarray  # [SUMS * rows(R) * widest] int32
+    sums: np.ndarray  # [SUMS * rows(R) * widest] int32, heads counted
     normed: np.ndarray  # [T, R, D]
     scores: np.ndarray  # [T, longest]
     steps: np.ndarray  # [T, R]
@@ -234,10 +235,19 @@ def _attend_text(thread, n_threads, barrier, x, layer, sizes, room):
 
 
 @njit(**_JIT)
-def step(thread, n_threads, barrier, x, start_column, layers, sizes, room):
+def finish(thread, n_threads, barrier, x, end, room, logits):
+    """x [n, D] float32 of the last layer to logits [n, K * cardinality], through the norm and heads at `end`."""
+    h = room.normed[thread]
+    _normed_rows(x, end, END_NORM, h)
+    start, stop = share(logits.shape[1], CHANNELS, thread, n_threads)
+    half_product(end[HEADS], x.shape[1], h, room.sums.view(np.float32), logits, start, stop, False)
+
+
+@njit(**_JIT)
+def step(thread, n_threads, barrier, x, start_column, layers, end, sizes, room, logits):
     """x [R * S, D] float32, S columns of each row, from `start_column` of the cache on: in place, through all layers.
 
-    layers: [L, N_ADDRESSES] int64.
+    layers: [L, N_ADDRESSES] int64. logits: what `finish` makes of it then, or [0, 0] where they are not asked for.
     """
     dim, n_hidden, halves = x.shape[1], room.hidden.shape[1], sizes.halves
     words, steps, h = room.words[thread], room.steps[thread], room.normed[thread]
@@ -268,3 +278,5 @@ def step(thread, n_threads, barrier, x, start_column, layers, sizes, room):
         _given(room.hidden, room.wide_words[thread], steps, halves)
         _matrix(layer, DOWN, room.hidden, room.wide_words[thread], steps, room.sums, x, start, stop, True, halves)
         meet(barrier, n_threads)
+    if len(logits) > 0:
+        finish(thread, n_threads, barrier, x, end, room, logits)

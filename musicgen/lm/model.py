@@ -113,11 +113,17 @@ class LM(nn.Module):
             x = torch.cat([state.prefix, x], dim=1)
             state.prefix = None
         assert state.length + x.shape[1] <= state.max_len, "the cache has no room for these columns"
+        fused = state.cpu if isinstance(state.cpu, FusedStep) and self.heads.is_fused else None
+        if fused is not None and x.shape[1] == 1:
+            logits = self._by_codebook(fused.logits(self._placed(state, x), state.length))
+            state.length += 1
+            return logits if all_columns else logits[:, :, 0]
         at_once = self._columns_at_once(len(x)) or x.shape[1]
         made: list[Tensor] = []
         for part in x.split(at_once, dim=1):
             made = [*(made if all_columns else ()), self._take_in(state, part)]
-        logits = self.logits(torch.cat(made, dim=1)[:, -n_codes:] if all_columns else made[-1][:, -1:])
+        x = torch.cat(made, dim=1)[:, -n_codes:] if all_columns else made[-1][:, -1:]
+        logits = self.logits(x) if fused is None else self._by_codebook(fused.finish(x))
         return logits if all_columns else logits[:, :, 0]
 
     def forward(self, codes: Tensor, streams: Sequence[Stream]) -> Tensor:
@@ -145,8 +151,11 @@ class LM(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """[R, S, D] of the last layer -> [R, K, S, cardinality] float32."""
-        made = self.heads(self.norm(x).to(self.heads.input_dtype)).float()
-        return made.unflatten(-1, (self.config.n_codebooks, -1)).transpose(1, 2)
+        return self._by_codebook(self.heads(self.norm(x).to(self.heads.input_dtype)).float())
+
+    def _by_codebook(self, logits: Tensor) -> Tensor:
+        """[R, S, K * cardinality] -> [R, K, S, cardinality]."""
+        return logits.unflatten(-1, (self.config.n_codebooks, -1)).transpose(1, 2)
 
     def embed(self, codes: Tensor) -> Tensor:
         """Sum of the K embeddings: [R, K, S] -> [R, S, D] float32, added in the reference's order."""
@@ -167,7 +176,7 @@ class LM(nn.Module):
     def _take_in(self, state: State, x: Tensor) -> Tensor:
         """The next columns [R, S, D] through all layers."""
         start, end = state.length, state.length + x.shape[1]
-        x = x + state.positions[..., start:end, :]
+        x = self._placed(state, x)
         if isinstance(state.cpu, FusedStep):
             x = state.cpu(x, start)
         elif state.cpu is not None and x.shape[1] == 1:
@@ -179,6 +188,10 @@ class LM(nn.Module):
             release_freed_memory()  # what was between the layers would stay in blocks too small for the next
         state.length = end
         return x
+
+    def _placed(self, state: State, x: Tensor) -> Tensor:
+        """Columns [R, S, D] with their positions."""
+        return x + state.positions[..., state.length : state.length + x.shape[1], :]
 
     def _fuse(self, n_rows: int) -> None:
         """Have the matrices multiply so few rows by the kernels of `cpu_fused`, where those serve the whole step."""
@@ -196,7 +209,7 @@ class LM(nn.Module):
             return None
         parts = [block.parts(layers[0].n_folded > 0) for block in self.layers]
         if self.layers[0].qkv.is_fused:
-            return FusedStep(parts, layers, padding, cross_mask)
+            return FusedStep(parts, layers, padding, cross_mask, self.norm, self.heads)
         inside = torch.is_inference_mode_enabled()
 
         def packed(part: tuple[list[nn.LayerNorm], list[nn.Module]]) -> Weights | None:
