@@ -1,4 +1,4 @@
-"""int8 and float16 on a CPU by the kernels of `cpu_kernels`, where Numba is installed: columns through all layers, products.
+"""int8 and halves on a CPU by the kernels of `cpu_kernels`, where Numba is installed: columns through all layers, products.
 
 Without Numba, `cpu_step` and FBGEMM do the same.
 """
@@ -137,9 +137,12 @@ def product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def product_of_halves(x: Tensor, weight: Tensor) -> Tensor:
-    """x [R, in] float32 times float16 [out, in] -> [R, out] float32."""
+    """x [R, in] float32 times float16, or bfloat16, [out, in] -> [R, out] float32."""
     out, sums = torch.empty(len(x), len(weight)), torch.empty(len(x) * len(weight))
-    crew.run(kernels().multiply_half, x.detach().contiguous().numpy(), weight.data_ptr(), sums.numpy(), out.numpy())
+    crew.run(
+        kernels().multiply_half, x.detach().contiguous().numpy(), weight.data_ptr(), weight.dtype == torch.bfloat16,
+        sums.numpy(), out.numpy(),
+    )  # fmt: skip
     return out
 
 
@@ -152,13 +155,15 @@ class FusedStep:
     ) -> None:  # fmt: skip
         """layers: each one's norms and matrices, in the order of `cpu_kernels`. padding [R]; cross_mask [R, 1, 1, N].
 
-        norm, heads: what follows the layers; heads in float16.
+        norm, heads: what follows the layers; heads of 16 bits.
         """
         self._held: list[Tensor] = []  # the memory whose addresses the kernels are given, wherever its owners go
         self._kernels = kernels()
         self._addresses = np.stack([self._addresses_of(*each) for each in zip(layers, caches, strict=True)])
-        self._sizes = self._sizes_of(caches[0], padding, cross_mask)
-        self._end = np.array([self._address(tensor) for tensor in (norm.weight, norm.bias, heads.weight)])
+        brain = layers[0][1][0].weight.dtype == torch.bfloat16
+        self._sizes = self._sizes_of(caches[0], padding, cross_mask, brain)
+        end = [self._address(tensor) for tensor in (norm.weight, norm.bias, heads.weight)]
+        self._end = np.array([*end, heads.weight.dtype == torch.bfloat16], np.int64)
         self._n_hidden, self._n_logits = len(layers[0][1][2].weight), len(heads.weight)
         self._room = None
 
@@ -209,7 +214,9 @@ class FusedStep:
                     made[at] = self._address(tensor)
         return made
 
-    def _sizes_of(self, cache: TableCache, padding: Tensor | None, cross_mask: Tensor | None) -> NamedTuple:
+    def _sizes_of(
+        self, cache: TableCache, padding: Tensor | None, cross_mask: Tensor | None, brain: bool
+    ) -> NamedTuple:
         n_rows, n_heads, _, head_dim = cache.tail.shape
         cross, n_text, n_blocks = self._kernels.NO_TEXT, 1, 1
         if cache.n_folded:
@@ -224,7 +231,7 @@ class FusedStep:
         max_len = cache.values.shape[2]
         return self._kernels.Sizes(
             n_heads, head_dim, max_len, before, cross, n_text, cache.n_folded, n_blocks, hidden,
-            cache.values.dtype == torch.float16,
+            cache.values.dtype == torch.float16, brain,
         )  # fmt: skip
 
     def _room_for(self, x: Tensor) -> NamedTuple:

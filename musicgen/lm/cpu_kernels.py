@@ -35,7 +35,7 @@ from musicgen_cpu_parts import (
 from musicgen_cpu_vectors import meet
 from numba import njit
 
-MADE_OF = "22e45f34e4f96706"  # cpu_parts.py, as there
+MADE_OF = "5eca90b4ebee7a86"  # cpu_parts.py, as there
 
 # Where a layer's addresses are in its row of the table.
 NORMS, MATRICES, CACHES = 0, 6, 18  # (weight, bias) of three norms; (weight, scale) of six matrices; five caches
@@ -44,7 +44,7 @@ SELF, FFN, CROSS = 0, 2, 4  # norms
 QKV, OUT, UP, DOWN, CROSS_Q, CROSS_OUT = 0, 2, 4, 6, 8, 10  # matrices
 KEYS, VALUES, TAIL, CROSS_KEYS, CROSS_VALUES = 0, 1, 2, 3, 4  # caches
 NO_TEXT, FOLDED, ATTENDED = 0, 1, 2  # cross-attention
-END_NORM, HEADS = 0, 2  # after the layers: (weight, bias) of the norm, and the heads
+END_NORM, HEADS, BRAIN = 0, 2, 3  # after the layers: (weight, bias) of the norm, the heads; whether they are bfloat16
 
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
 _MATHS = {"reassoc", "contract", "nsz", "arcp"}
@@ -67,7 +67,8 @@ class Sizes(NamedTuple):
     n_folded: int  # rows that have text, where it is folded
     n_blocks: int  # of a folded text's tables
     hidden: np.ndarray  # [R, N] bool, tokens that a row may not attend to
-    halves: bool  # whether weights and tables are float16; else int8 and bytes
+    halves: bool  # whether weights are of 16 bits, and tables float16; else int8 and bytes
+    brain: bool  # whether those weights are bfloat16
 
 
 class Room(NamedTuple):
@@ -99,11 +100,11 @@ def multiply(thread, n_threads, barrier, x, weight, scale, words, steps, sums, o
     product(weight, scale, x.shape[1], words, steps, sums, out, start, stop, False)
 
 
-@njit("void(int64, int64, int64, float32[:, ::1], int64, float32[::1], float32[:, ::1])", **_JIT)
-def multiply_half(thread, n_threads, barrier, x, weight, sums, out):
-    """x [R, in] float32 through a weight [n_out, in] float16 -> out [R, n_out]. sums: R * n_out."""
+@njit("void(int64, int64, int64, float32[:, ::1], int64, boolean, float32[::1], float32[:, ::1])", **_JIT)
+def multiply_half(thread, n_threads, barrier, x, weight, brain, sums, out):
+    """x [R, in] float32 through a weight [n_out, in] float16, or bfloat16 -> out [R, n_out]. sums: R * n_out."""
     start, stop = share(out.shape[1], CHANNELS, thread, n_threads)
-    half_product(weight, x.shape[1], x, sums, out, start, stop, False)
+    half_product(weight, x.shape[1], x, sums, out, start, stop, False, brain)
 
 
 @njit("void(float32[:, ::1], int64[::1], int64, float32[:, ::1])", **_JIT, fastmath=_MATHS)
@@ -124,14 +125,14 @@ def _given(x, words, steps, halves):
 
 @njit(
     "void(int64[::1], int64, float32[:, ::1], int16[:, ::1], float32[::1], int32[::1], float32[:, ::1], int64, int64, "
-    "boolean, boolean)",
+    "boolean, boolean, boolean)",
     **_JIT,
 )
-def _matrix(layer, matrix, x, words, steps, sums, out, start, stop, adds, halves):
+def _matrix(layer, matrix, x, words, steps, sums, out, start, stop, adds, halves, brain):
     """x, which `_given` has seen."""
     weight, scale = layer[MATRICES + matrix], layer[MATRICES + matrix + 1]
     if halves:
-        half_product(weight, x.shape[1], x, sums.view(np.float32), out, start, stop, adds)
+        half_product(weight, x.shape[1], x, sums.view(np.float32), out, start, stop, adds, brain)
     else:
         product(weight, scale, x.shape[1], words, steps, sums, out, start, stop, adds)
 
@@ -145,7 +146,7 @@ def _attend_self(thread, n_threads, start, layer, sizes, room):
     for part in range(0, 3 * dim, dim):
         _matrix(
             layer, QKV, room.normed[thread], room.words[thread], room.steps[thread], room.sums, room.qkv,
-            part + first * head_dim, part + last * head_dim, False, halves,
+            part + first * head_dim, part + last * head_dim, False, halves, sizes.brain,
         )  # fmt: skip
     keys_of = sizes.max_len // BLOCK * head_dim * width_of(BLOCK, halves)
     values_of, tail_of = sizes.max_len * width_of(head_dim, halves), BLOCK * head_dim
@@ -204,7 +205,7 @@ def _attend_text(thread, n_threads, barrier, x, layer, sizes, room):
     first, last = share(n_heads, 1, thread, n_threads)
     words, steps = room.words[thread], room.steps[thread]
     h, halves, part = room.normed[thread], sizes.halves, (first * head_dim, last * head_dim)
-    _matrix(layer, CROSS_Q, h, words, steps, room.sums, room.qkv, part[0], part[1], False, halves)
+    _matrix(layer, CROSS_Q, h, words, steps, room.sums, room.qkv, part[0], part[1], False, halves, sizes.brain)
     size = n_text * head_dim
     scale = np.float32(1) / np.sqrt(np.float32(head_dim))
     scores = room.scores[thread][:n_text]
@@ -230,7 +231,7 @@ def _attend_text(thread, n_threads, barrier, x, layer, sizes, room):
     meet(barrier, n_threads)
     _given(room.attended, words, steps, halves)
     start, stop = share(dim, CHANNELS, thread, n_threads)
-    _matrix(layer, CROSS_OUT, room.attended, words, steps, room.sums, x, start, stop, True, halves)
+    _matrix(layer, CROSS_OUT, room.attended, words, steps, room.sums, x, start, stop, True, halves, sizes.brain)
     meet(barrier, n_threads)
 
 
@@ -240,7 +241,7 @@ def finish(thread, n_threads, barrier, x, end, room, logits):
     h = room.normed[thread]
     _normed_rows(x, end, END_NORM, h)
     start, stop = share(logits.shape[1], CHANNELS, thread, n_threads)
-    half_product(end[HEADS], x.shape[1], h, room.sums.view(np.float32), logits, start, stop, False)
+    half_product(end[HEADS], x.shape[1], h, room.sums.view(np.float32), logits, start, stop, False, end[BRAIN] != 0)
 
 
 @njit(**_JIT)
@@ -249,7 +250,7 @@ def step(thread, n_threads, barrier, x, start_column, layers, end, sizes, room, 
 
     layers: [L, N_ADDRESSES] int64. logits: what `finish` makes of it then, or [0, 0] where they are not asked for.
     """
-    dim, n_hidden, halves = x.shape[1], room.hidden.shape[1], sizes.halves
+    dim, n_hidden, halves, brain = x.shape[1], room.hidden.shape[1], sizes.halves, sizes.brain
     words, steps, h = room.words[thread], room.steps[thread], room.normed[thread]
     start, stop = share(dim, CHANNELS, thread, n_threads)
     first, last = share(n_hidden, CHANNELS, thread, n_threads)
@@ -260,7 +261,7 @@ def step(thread, n_threads, barrier, x, start_column, layers, end, sizes, room, 
         _attend_self(thread, n_threads, start_column, layer, sizes, room)
         meet(barrier, n_threads)
         _given(room.attended, words, steps, halves)
-        _matrix(layer, OUT, room.attended, words, steps, room.sums, x, start, stop, True, halves)
+        _matrix(layer, OUT, room.attended, words, steps, room.sums, x, start, stop, True, halves, brain)
         meet(barrier, n_threads)
         if sizes.cross == FOLDED:
             _normed_rows(x, layer, CROSS, h)
@@ -271,12 +272,14 @@ def step(thread, n_threads, barrier, x, start_column, layers, end, sizes, room, 
             _attend_text(thread, n_threads, barrier, x, layer, sizes, room)
         _normed_rows(x, layer, FFN, h)
         _given(h, words, steps, halves)
-        _matrix(layer, UP, h, words, steps, room.sums, room.hidden, first, last, False, halves)
+        _matrix(layer, UP, h, words, steps, room.sums, room.hidden, first, last, False, halves, brain)
         for row in range(len(x)):
             gelu(room.hidden[row, first:last])
         meet(barrier, n_threads)
         _given(room.hidden, room.wide_words[thread], steps, halves)
-        _matrix(layer, DOWN, room.hidden, room.wide_words[thread], steps, room.sums, x, start, stop, True, halves)
+        _matrix(
+            layer, DOWN, room.hidden, room.wide_words[thread], steps, room.sums, x, start, stop, True, halves, brain
+        )
         meet(barrier, n_threads)
     if len(logits) > 0:
         finish(thread, n_threads, barrier, x, end, room, logits)

@@ -14,6 +14,8 @@ from musicgen_cpu_vectors import (
     add_32_halves,
     add_64,
     add_64_halves,
+    brain_dots_4_1,
+    brain_dots_4_2,
     bytes_at,
     dots_2_4,
     dots_4_2,
@@ -27,7 +29,7 @@ from numba import carray, njit
 
 # The digest of cpu_vectors.py, which a test compares: Numba keeps compiled code by the date of the file that asks for it,
 # and would not see that what goes into it has changed.
-MADE_OF = "7c1537a5b991c099"
+MADE_OF = "02b9f5401979941b"
 BLOCK, SCALE_BYTES = 32, 8  # cache.BLOCK, tables.SCALE_BYTES
 CHANNELS = 4  # what outputs are shared out by; widths are multiples of it
 SPARE = 64  # int16 at the end of a quantized row
@@ -183,13 +185,13 @@ def product(weight, scale, n_in, x, steps, sums, out, start, stop, adds):
 
 
 @njit(
-    "void(int64, int64, float32[:, ::1], float32[::1], float32[:, ::1], int64, int64, boolean)",
+    "void(int64, int64, float32[:, ::1], float32[::1], float32[:, ::1], int64, int64, boolean, boolean)",
     **_JIT,
 )
-def half_product(weight, n_in, x, sums, out, start, stop, adds):
+def half_product(weight, n_in, x, sums, out, start, stop, adds, brain):
     """Outputs from `start` to `stop` of rows x [R, n_in] times float16 [n_out, n_in]: written to, or added to, out [R, n_out].
 
-    sums: float32, R * n_out.
+    sums: float32, R * n_out. brain: bfloat16.
     """
     n_rows = len(x)
     if start == stop:
@@ -206,8 +208,12 @@ def half_product(weight, n_in, x, sums, out, start, stop, adds):
                     for row in range(first_row, min(first_row + _ROWS, n_rows), 2):
                         at, n_together = x.ctypes.data + 4 * (row * n_in + i), min(2, n_rows - row)
                         to = sums.ctypes.data + 4 * (first * n_rows + row * 4 * part + 4 * n_together * n)
-                        if n_together == 2:
+                        if n_together == 2 and brain:
+                            brain_dots_4_2(of, 2 * part * n_in, at, 4 * n_in, size, to)
+                        elif n_together == 2:
                             half_dots_4_2(of, 2 * part * n_in, at, 4 * n_in, size, to)
+                        elif brain:
+                            brain_dots_4_1(of, 2 * part * n_in, at, 4 * n_in, size, to)
                         else:
                             half_dots_4_1(of, 2 * part * n_in, at, 4 * n_in, size, to)
     for first in range(start, stop, _OUTPUTS):

@@ -201,20 +201,30 @@ def _byte_dots_of(n_outputs, n_rows):
 dots_4_2, dots_2_4 = (_byte_dots_of(4, 4), _byte_dots_of(2, 8)) if SPLIT else (_dots_of(4, 2), _dots_of(2, 4))
 
 
-def _half_dots_of(n_outputs, n_rows):
+def _widened(b, address, brain):
+    """_FLOATS float16, or bfloat16, as float32."""
+    floats = ir.VectorType(_F32, _FLOATS)
+    if not brain:
+        return b.fpext(_load(b, address, ir.VectorType(ir.HalfType(), _FLOATS), 2), floats)
+    words = ir.VectorType(_I32, _FLOATS)
+    upper = b.zext(_load(b, address, ir.VectorType(_I16, _FLOATS), 2), words)
+    return b.bitcast(b.shl(upper, ir.Constant(words, [16] * _FLOATS)), floats)
+
+
+def _half_dots_of(n_outputs, n_rows, brain=False):
     @intrinsic
     def half_dots(typing, weight, weight_stride, x, x_stride, n, out):
-        """As `dots`, of float16 and rows of float32 to float32. n: a multiple of _FLOATS."""
+        """As `dots`, of float16 (brain: bfloat16) and rows of float32 to float32. n: a multiple of _FLOATS."""
 
         def code(context, b, signature, arguments):
             weight, weight_stride, x, x_stride, n, out = arguments
-            halves, floats = ir.VectorType(ir.HalfType(), _FLOATS), ir.VectorType(_F32, _FLOATS)
+            floats = ir.VectorType(_F32, _FLOATS)
             weights = [b.add(weight, b.mul(weight_stride, _number(output))) for output in range(n_outputs)]
             rows = [b.add(x, b.mul(x_stride, _number(row))) for row in range(n_rows)]
 
             def add(i, sums):
                 given = [_load(b, b.add(row, b.shl(i, _number(2))), floats, 4) for row in rows]
-                values = [b.fpext(_load(b, b.add(each, b.shl(i, _number(1))), halves, 2), floats) for each in weights]
+                values = [_widened(b, b.add(each, b.shl(i, _number(1))), brain) for each in weights]
                 made = [(one, other) for one in values for other in given]
                 return [_add_product(b, total, *pair) for total, pair in zip(sums, made, strict=True)]
 
@@ -237,6 +247,7 @@ def _half_dots_of(n_outputs, n_rows):
 
 
 half_dots_4_1, half_dots_4_2 = _half_dots_of(4, 1), _half_dots_of(4, 2)
+brain_dots_4_1, brain_dots_4_2 = _half_dots_of(4, 1, True), _half_dots_of(4, 2, True)
 
 
 def _adder_of(lanes, in_bytes):

@@ -180,7 +180,7 @@ class Linear(_Packed):
 
     @property
     def can_fuse(self) -> bool:
-        return self.has_packed_form and self.weight.dtype == torch.float16 and cpu_fused.fits(*self._size)
+        return self.has_packed_form and cpu_fused.fits(*self._size)
 
     def _pack(self, weight: Tensor) -> PackedWeight:
         return torch.ops.quantized.linear_prepack_fp16(weight.float(), None)
