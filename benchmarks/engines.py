@@ -49,7 +49,7 @@ def native(size, batch, precision, device):
     import torch
     from pack.musicgen.lm import RowNoise, Sampling, Stream, cpu_fused, generate_codes
 
-    if precision in ("int8", "float16") and device == "cpu":
+    if precision != "float32" and device == "cpu":
         cpu_fused.kernels()  # a library, as torch is; the tiny model that is run first has no use for it
     nothing = torch.zeros(0, SIZES[size][0])
     rows = [Stream(nothing, torch.randn(N_TEXT, SIZES[size][0]))] * batch

@@ -5,8 +5,9 @@
 
 Random weights; see engines.py. A piece of 8 or 30 seconds is represented by the steps in its middle. Every engine runs
 in a process of its own, in turn, `rounds` times; the median counts. The floor of a step is the time to read all weights
-and the used part of the cache once, at the memory bandwidth that is measured in the same process right after; 50 steps
-are a second of music. Peak memory on a CPU is what comes on top of Python, its libraries and what they set up for a tiny
+and the used part of the cache once, at the bandwidth that memory has then: on a CPU it is measured before and after every
+ten steps, for neighbours on the machine may halve it from one second to the next, and steps between two measures that
+differ are left out of the ratio. 50 steps are a second of music. Peak memory on a CPU is what comes on top of Python, its libraries and what they set up for a tiny
 model. What this machine has no memory for is left out. Prints tables, asserts nothing; --save keeps them in benchmarks/results/.
 """
 
@@ -24,11 +25,69 @@ from engines import CFG, ENGINES, N_TEXT, RATE_HZ, SIZES
 from harness import PRECISIONS, Failed, free_bytes, in_turn, machine, measured, peak_bytes, save, wait
 
 
+class Steps:
+    """Takes the time of steps, as their `on_step`; on a CPU, and of a large tensor's reading now and then."""
+
+    EVERY, SKIPPED, SAME = (
+        10,
+        2,
+        1.15,
+    )  # steps between two readings; after one, until all is as before; how far they differ
+
+    def __init__(self, device):
+        import torch
+
+        self._big = None if device == "cuda" else torch.ones(2**26)
+        self._n_threads = torch.get_num_threads()
+        self.first = None  # when the first one was done
+        self._left, self._chunks, self._readings = None, [[]], []
+
+    def __call__(self, done, total):
+        now = time.perf_counter()
+        if self.first is None:
+            self.first = now
+        elif self._left is not None:
+            self._chunks[-1].append(now - self._left)
+        if self._big is not None and (done - 1) % self.EVERY == 0:
+            self._readings.append(self._read())
+            self._chunks.append([])
+        self._left = time.perf_counter()
+
+    def _read(self):
+        """Bytes a second, the median of five."""
+        import torch
+
+        n_threads, times = torch.get_num_threads(), []
+        torch.set_num_threads(self._n_threads)
+        for _ in range(5):
+            begun = time.perf_counter()
+            self._big.sum()
+            times.append(time.perf_counter() - begun)
+        torch.set_num_threads(n_threads)
+        time.sleep(0.02)  # its threads look out for work meanwhile
+        return self._big.nbytes / statistics.median(times)
+
+    @property
+    def seconds(self):
+        """A step's."""
+        return statistics.median(step for chunk in self._chunks for step in chunk[self.SKIPPED :])
+
+    def to_floor(self, n_bytes):
+        """Steps over the time that n_bytes take, and at which bandwidth; None where it changed all the time."""
+        made = []
+        for chunk, before, after in zip(self._chunks[1:], self._readings, self._readings[1:], strict=False):
+            if max(before, after) <= self.SAME * min(before, after):
+                memory = (before + after) / 2
+                made.append((statistics.median(chunk[self.SKIPPED :]) * memory / n_bytes, memory))
+        return [statistics.median(column) for column in zip(*made, strict=True)] if made else None
+
+
 def worker(engine, size, batch, seconds, steps, precision, device):
     """One measurement: steps a second in the middle of a piece, the time to the first step, and memory."""
     import torch
 
     torch.manual_seed(0)
+    timed = Steps(device)
     run, _ = ENGINES[engine]("tiny", 1, precision, device)
     with torch.inference_mode():
         run(8, 4, lambda done, total: None)  # loads and compiles what it needs
@@ -38,47 +97,46 @@ def worker(engine, size, batch, seconds, steps, precision, device):
     weights = sum(t.nbytes for t in lm.state_dict().values())
     before = max(0, int(seconds * RATE_HZ / 2) - steps // 2)
     marks = []
-
-    def on_step(done, total):
-        marks.append((done, time.perf_counter()))
-
     with torch.inference_mode():
         run(8, 4, lambda done, total: None)  # what is set up once a process
         wait(device)
         begun = time.perf_counter()
-        run(steps, before, on_step)  # captures, and brings memory to its peak
+        run(steps, before, lambda done, total: marks.append((done, time.perf_counter())))  # captures, and peak memory
         first = marks[0][1] - begun
-        marks.clear()
-        begun = time.perf_counter()
-        run(steps, before, on_step)
-        wait(device)
-    again = marks[0][1] - begun
-    if device == "cuda":  # progress comes every 25 steps there
-        speed, peak = (marks[-1][0] - marks[0][0]) / (time.perf_counter() - marks[0][1]), peak_bytes(device)
-    else:
-        speed = 1 / statistics.median(late[1] - early[1] for early, late in itertools.pairwise(marks[2:]))
-        peak = peak_bytes() - libraries
-    del run, lm
-    memory = bandwidth(device)  # in the same minute: neighbours on the machine may halve it in the next
+        if device == "cuda":  # progress comes every 25 steps there
+            marks.clear()
+            begun = time.perf_counter()
+            run(steps, before, lambda done, total: marks.append((done, time.perf_counter())))
+            wait(device)
+            again, peak = marks[0][1] - begun, peak_bytes(device)
+            speed = (marks[-1][0] - marks[0][0]) / (time.perf_counter() - marks[0][1])
+            del run, lm
+            memory = copy_bandwidth(device)
+            to_floor = memory / speed / floor(size, batch, seconds, precision, device)
+        else:
+            begun = time.perf_counter()
+            run(steps, before, timed)
+            again, peak, speed = timed.first - begun, peak_bytes() - libraries, 1 / timed.seconds
+            to_floor, memory = timed.to_floor(floor(size, batch, seconds, precision, device)) or (None, None)
     print(json.dumps({
         "speed": speed, "first": first, "again": again, "peak": peak, "weights": weights, "memory": memory,
+        "to floor": to_floor,
     }))  # fmt: skip
 
 
-def bandwidth(device):
-    """Bytes a second that a large tensor is read at (CPU), or read and written at (CUDA copy)."""
+def copy_bandwidth(device):
+    """Bytes a second that are read or written where a large tensor is copied."""
     import torch
 
-    big = torch.ones(2**29 if device == "cuda" else 2**28, device=device)
-    other = torch.empty_like(big) if device == "cuda" else None
-    best = 1e9
+    big = torch.ones(2**29, device=device)
+    other, best = torch.empty_like(big), 1e9
     for _ in range(8):
         wait(device)
         begun = time.perf_counter()
-        big.sum() if other is None else other.copy_(big)
+        other.copy_(big)
         wait(device)
         best = min(best, time.perf_counter() - begun)
-    return big.nbytes * (1 if other is None else 2) / best
+    return 2 * big.nbytes / best
 
 
 def floor(size, batch, seconds, precision, device):
@@ -172,10 +230,13 @@ def table(arguments, size, batch, seconds):
         steps = speeds[engine, precision]
         over = [f"{steps / speeds[key]:.2f}" if key in speeds else "-" for key in contenders[:2]]
         peak, weights = max(run["peak"] for run in made), made[0]["weights"]
-        again, first, memory = (statistics.median(run[key] for run in made) for key in ("again", "first", "memory"))
-        least = floor(size, batch, seconds, precision, arguments.device)
-        to_floor = statistics.median(run["memory"] / run["speed"] for run in made) / least
-        lines.append(f"| {engine} | {precision} | {steps:.2f} | {over[0]} | {over[1]} | {to_floor:.2f} | {memory / 1e9:.0f} | "
+        again, first = (statistics.median(run[key] for run in made) for key in ("again", "first"))
+        ratios, memory = ([run[key] for run in made if run[key]] for key in ("to floor", "memory"))
+        to_floor = f"{statistics.median(ratios):.2f}" if ratios else "-"
+        memory = (
+            " to ".join(f"{each / 1e9:.0f}" for each in sorted({min(memory), max(memory)})) if memory else "changing"
+        )
+        lines.append(f"| {engine} | {precision} | {steps:.2f} | {over[0]} | {over[1]} | {to_floor} | {memory} | "
                      f"{again:.2f} | {first:.2f} | {peak / 1e6:.0f} | {peak / weights:.2f} |")  # fmt: skip
     return lines
 
