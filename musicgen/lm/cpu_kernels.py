@@ -35,7 +35,7 @@ from musicgen_cpu_parts import (
 from musicgen_cpu_vectors import meet
 from numba import njit
 
-MADE_OF = "5eca90b4ebee7a86"  # cpu_parts.py, as there
+MADE_OF = "ceca90531c6ce3e9"  # cpu_parts.py, as there
 
 # Where a layer's addresses are in its row of the table.
 NORMS, MATRICES, CACHES = 0, 6, 18  # (weight, bias) of three norms; (weight, scale) of six matrices; five caches

@@ -8,6 +8,10 @@ from musicgen_cpu_vectors import (
     SPLIT,
     add_1,
     add_1_halves,
+    add_4_blocks,
+    add_4_blocks_halves,
+    add_4_parts,
+    add_4_parts_halves,
     add_8,
     add_8_halves,
     add_32,
@@ -23,13 +27,16 @@ from musicgen_cpu_vectors import (
     floats_at,
     half_dots_4_1,
     half_dots_4_2,
+    spread_2_4,
+    spread_4_2,
+    spread_halves,
     store_half,
 )
 from numba import carray, njit
 
 # The digest of cpu_vectors.py, which a test compares: Numba keeps compiled code by the date of the file that asks for it,
 # and would not see that what goes into it has changed.
-MADE_OF = "02b9f5401979941b"
+MADE_OF = "f3074538a50c6ed2"
 BLOCK, SCALE_BYTES = 32, 8  # cache.BLOCK, tables.SCALE_BYTES
 CHANNELS = 4  # what outputs are shared out by; widths are multiples of it
 SPARE = 64  # int16 at the end of a quantized row
@@ -130,20 +137,33 @@ def limit(n_in):
     return F(127 * 256 + 127) if SPLIT else F(min(32767, (2**31 - 1) // (127 * n_in)))
 
 
-@njit(**_JIT, fastmath=_MATHS)
+@njit(**_JIT)
 def _scaled(sums, at, n_outputs, n_rows, part, x, first_row, scales, steps, out, first, adds):
     """Sums from `at` on, [part, n_outputs, n_rows], to `part` outputs from each of `first`, `first` + `part`, ..."""
-    n_in = x.shape[1] - SPARE
+    n_in, done = x.shape[1] - SPARE, 0
+    if first_row + n_rows <= len(out):
+        done = part // 4 * 4
+        given, to = x.ctypes.data + first_row * 2 * x.shape[1], out.ctypes.data + 4 * (first_row * out.shape[1] + first)
+        of_sums, of_steps, of_scales = sums.ctypes.data + 4 * at, steps.ctypes.data + 4 * first_row, scales + 4 * first
+        if n_rows == 2:
+            spread_4_2(
+                of_sums, done, given, x.shape[1], n_in, of_steps, of_scales, to, 4 * part, 4 * out.shape[1], adds
+            )
+        else:
+            spread_2_4(
+                of_sums, done, given, x.shape[1], n_in, of_steps, of_scales, to, 4 * part, 4 * out.shape[1], adds
+            )
     for row in range(first_row, min(first_row + n_rows, len(out))):
         step, to, places = steps[row], out[row], x[row].view(np.int32)
         for output in range(n_outputs):
-            number = at + (output * n_rows + row - first_row) * SUMS
-            for n in range(first + output * part, first + (output + 1) * part):
+            number = at + (done * n_outputs * n_rows + output * n_rows + row - first_row) * SUMS
+            scale = floats(scales, first + n_outputs * part)
+            for n in range(first + output * part + done, first + (output + 1) * part):
                 if SPLIT:
                     upper, lower = sums[number] - places[n_in // 4], sums[number + 1] - places[(2 * n_in + SPARE) // 4]
-                    made = (F(upper) * F(256) + F(lower)) * (scales[n] * step)
+                    made = (F(upper) * (F(256) * step) + F(lower) * step) * scale[n]
                 else:
-                    made = F(sums[number]) * (scales[n] * step)
+                    made = F(sums[number]) * step * scale[n]
                 to[n] = to[n] + made if adds else made
                 number += n_outputs * n_rows * SUMS
 
@@ -156,14 +176,14 @@ def product(weight, scale, n_in, x, steps, sums, out, start, stop, adds):
     """Outputs from `start` to `stop` of rows x int16 [rows(R), n_in + SPARE] whose steps are [R]: written to, or added to,
     out [R, n_out]. sums: int32, SUMS * rows(R) * n_out.
     """
-    n_sums, pitch, scales = SUMS * len(x), 2 * (n_in + SPARE), floats(scale, stop)
+    n_sums, pitch = SUMS * len(x), 2 * (n_in + SPARE)
     sums[start * n_sums : stop * n_sums] = 0
     if len(x) == 2:
         part = (stop - start) // 4
         for n in range(part):
             to = sums.ctypes.data + 4 * (start + 4 * n) * n_sums
             dots_4_2(weight + (start + n) * n_in, part * n_in, x.ctypes.data, pitch // SUMS, n_in, to)
-        _scaled(sums, start * n_sums, 4, 2, part, x, 0, scales, steps, out, start, adds)
+        _scaled(sums, start * n_sums, 4, 2, part, x, 0, scale, steps, out, start, adds)
         return
     n_inputs = n_in if len(x) <= 4 else _INPUTS
     for i in range(0, n_in, n_inputs):
@@ -181,7 +201,7 @@ def product(weight, scale, n_in, x, steps, sums, out, start, stop, adds):
         part = min(_OUTPUTS, stop - first) // 2
         for row in range(0, len(x), 4):
             at = first * n_sums + row * 2 * part * SUMS
-            _scaled(sums, at, 2, 4, part, x, row, scales, steps, out, first, adds)
+            _scaled(sums, at, 2, 4, part, x, row, scale, steps, out, first, adds)
 
 
 @njit(
@@ -193,7 +213,7 @@ def half_product(weight, n_in, x, sums, out, start, stop, adds, brain):
 
     sums: float32, R * n_out. brain: bfloat16.
     """
-    n_rows = len(x)
+    n_rows, n_out = len(x), out.shape[1]
     if start == stop:
         return
     sums[start * n_rows : stop * n_rows] = _ZERO
@@ -219,10 +239,16 @@ def half_product(weight, n_in, x, sums, out, start, stop, adds, brain):
     for first in range(start, stop, _OUTPUTS):
         part = min(_OUTPUTS, stop - first) // 4
         for row in range(n_rows):
-            n_together = min(2, n_rows - row // 2 * 2)
+            n_together, done = min(2, n_rows - row // 2 * 2), 0
+            at = first * n_rows + row // 2 * 2 * 4 * part
+            if n_together == 2:
+                done = part // 4 * 4
+                if row % 2 == 0:
+                    to = out.ctypes.data + 4 * (row * n_out + first)
+                    spread_halves(sums.ctypes.data + 4 * at, done, 0, 0, 0, 0, 0, to, 4 * part, 4 * n_out, adds)
             for output in range(4):
-                number = first * n_rows + row // 2 * 2 * 4 * part + output * n_together + row % 2
-                for n in range(first + output * part, first + (output + 1) * part):
+                number = at + (4 * done + output) * n_together + row % 2
+                for n in range(first + output * part + done, first + (output + 1) * part):
                     out[row, n] = out[row, n] + sums[number] if adds else sums[number]
                     number += 4 * n_together
 
@@ -239,27 +265,27 @@ def add_up(table, n_rows, n_values, weights, out, ahead, halves):
     width, scales, start = width_of(n_values, halves), table + n_values, 0
     while n_values - start >= 64:
         if halves:
-            add_64_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
+            add_64_halves(table + 2 * start, 0, n_rows, width, 0, weights, 0, out + 4 * start, ahead + 2 * start)
         else:
-            add_64(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+            add_64(table + start, 0, n_rows, width, scales, weights, 0, out + 4 * start, ahead + start)
         start += 64
     while n_values - start >= 32:
         if halves:
-            add_32_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
+            add_32_halves(table + 2 * start, 0, n_rows, width, 0, weights, 0, out + 4 * start, ahead + 2 * start)
         else:
-            add_32(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+            add_32(table + start, 0, n_rows, width, scales, weights, 0, out + 4 * start, ahead + start)
         start += 32
     while n_values - start >= 8:
         if halves:
-            add_8_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
+            add_8_halves(table + 2 * start, 0, n_rows, width, 0, weights, 0, out + 4 * start, ahead + 2 * start)
         else:
-            add_8(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+            add_8(table + start, 0, n_rows, width, scales, weights, 0, out + 4 * start, ahead + start)
         start += 8
     while start < n_values:
         if halves:
-            add_1_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
+            add_1_halves(table + 2 * start, 0, n_rows, width, 0, weights, 0, out + 4 * start, ahead + 2 * start)
         else:
-            add_1(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
+            add_1(table + start, 0, n_rows, width, scales, weights, 0, out + 4 * start, ahead + start)
         start += 1
 
 
@@ -331,13 +357,28 @@ def attend(query, keys, values, tail, column, padding, scores, out, ahead, halve
     ahead: the keys that are read after this.
     """
     n, whole = len(query), column // BLOCK * BLOCK
-    block = n * width_of(BLOCK, halves)
-    for start in range(0, whole, BLOCK):
-        at, to = start // BLOCK * block, scores.ctypes.data + 4 * start
-        add_up(keys + at, n, BLOCK, query.ctypes.data, to, values + at, halves)
+    width, given, made = width_of(BLOCK, halves), query.ctypes.data, scores.ctypes.data
+    block, in_fours = n * width, whole // (4 * BLOCK) * 4 * BLOCK
+    for start in range(0, in_fours, 4 * BLOCK):
+        at, to = start // BLOCK * block, made + 4 * start
+        if halves:
+            add_4_blocks_halves(keys + at, block, n, width, 0, given, 0, to, values + at)
+        else:
+            add_4_blocks(keys + at, block, n, width, keys + at + BLOCK, given, 0, to, values + at)
+    for start in range(in_fours, whole, BLOCK):
+        at = start // BLOCK * block
+        add_up(keys + at, n, BLOCK, given, made + 4 * start, values + at, halves)
     for i in range(whole, column + 1):
         scores[i] = dot(query, tail[(i - whole) * n : (i - whole + 1) * n])
     for i in range(min(padding, column)):
         scores[i] = HIDDEN
     softmax(scores[: column + 1])
-    add_up(values, column + 1, n, scores.ctypes.data, out.ctypes.data, ahead, halves)
+    if n != 64:
+        add_up(values, column + 1, n, made, out.ctypes.data, ahead, halves)
+        return
+    part, width = column // 4 + 1, width_of(n, halves)  # what is after `column` in its block is zeros
+    scores[column + 1 : 4 * part] = _ZERO
+    if halves:
+        add_4_parts_halves(values, part * width, part, width, 0, made, 4 * part, out.ctypes.data, ahead)
+    else:
+        add_4_parts(values, part * width, part, width, values + n, made, 4 * part, out.ctypes.data, ahead)

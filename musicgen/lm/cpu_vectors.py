@@ -250,54 +250,148 @@ half_dots_4_1, half_dots_4_2 = _half_dots_of(4, 1), _half_dots_of(4, 2)
 brain_dots_4_1, brain_dots_4_2 = _half_dots_of(4, 1, True), _half_dots_of(4, 2, True)
 
 
-def _adder_of(lanes, in_bytes):
+def _spread_of(n_outputs, n_rows, whole, together=4):
     @intrinsic
-    def add(typing, table, n_rows, width, scales, weights, out, ahead):
+    def spread(typing, sums, n, x, x_stride, n_in, steps, scales, out, output_stride, row_stride, adds):
+        """What dots have left in `sums`, [n, n_outputs, n_rows], to its places: n floats for each output and row.
+
+        whole: of numbers from x, quantized, whose offsets are n_in bytes into a row, times `steps` of rows and `scales` of
+        outputs; else of float32, as they are. adds: not 0 to add to what is there. n: a multiple of 4.
+        """
+
+        def code(context, b, signature, arguments):
+            sums, n, x, x_stride, n_in, steps, scales, out, output_stride, row_stride, adds = arguments
+            n_values, n_each = n_outputs * n_rows, 2 if whole and SPLIT else 1
+            n_stored = n_values * n_each
+            stored, floats = ir.VectorType(_I32 if whole else _F32, n_stored), ir.VectorType(_F32, n_stored)
+            fours = ir.VectorType(_F32, together)
+
+            def places(of):
+                return ir.Constant(ir.VectorType(_I32, len(of)), list(of))
+
+            def of_rows(kind, value):
+                """value(row, upper or lower) in the order of the sums."""
+                made = ir.Constant(ir.VectorType(kind, n_stored), ir.Undefined)
+                each = [value(row, n) for row in range(n_rows) for n in range(n_each)]
+                for i in range(n_stored):
+                    made = b.insert_element(made, each[i % (n_rows * n_each)], ir.Constant(_I32, i))
+                return made
+
+            def offset(row, n):
+                return _load(b, b.add(b.add(x, b.mul(x_stride, _number(2 * row + n))), n_in), _I32, 4)
+
+            def factor(row, n):
+                step = _load(b, b.add(steps, _number(4 * row)), _F32, 4)
+                return b.fmul(step, ir.Constant(_F32, 256.0)) if n_each == 2 and n == 0 else step
+
+            offsets = of_rows(_I32, offset) if n_each == 2 else None
+            factors = of_rows(_F32, factor) if whole else None
+            adding = b.icmp_signed("!=", adds, _number(0))
+
+            def values(i):
+                made = _load(b, b.add(sums, b.mul(i, _number(4 * n_stored))), stored, 4)
+                if n_each == 2:
+                    made = b.sub(made, offsets)
+                if whole:
+                    made = b.fmul(b.sitofp(made, floats), factors)
+                if n_each == 2:
+                    halves = [b.shuffle_vector(made, made, places(range(start, n_stored, 2))) for start in (0, 1)]
+                    made = b.fadd(*halves)
+                return made
+
+            def body(i, carried):
+                given = [values(b.add(i, _number(k))) for k in range(together)]
+                pairs = []
+                for one, other in (given[:2], given[2:]):
+                    for first in range(0, n_values, n_values // 2):
+                        zipped = [k + m * n_values for k in range(first, first + n_values // 2) for m in range(2)]
+                        pairs.append(b.shuffle_vector(one, other, places(zipped)))
+                for j in range(n_values):
+                    half, k = divmod(j, n_values // 2)
+                    of = (2 * k, 2 * k + 1, n_values + 2 * k, n_values + 2 * k + 1)
+                    made = b.shuffle_vector(pairs[half], pairs[half + 2], places(of))
+                    output, row = divmod(j, n_rows)
+                    along = b.add(b.mul(output_stride, _number(output)), b.shl(i, _number(2)))
+                    if whole:
+                        made = b.fmul(made, _load(b, b.add(scales, along), fours, 4))
+                    at = b.add(b.add(out, along), b.mul(row_stride, _number(row)))
+                    made = b.select(adding, b.fadd(_load(b, at, fours, 4), made), made)
+                    b.store(made, b.inttoptr(at, fours.as_pointer()), align=4)
+                return []
+
+            _loop(b, _number(0), n, together, [], body)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 11), code
+
+    return spread
+
+
+spread_4_2, spread_2_4, spread_halves = _spread_of(4, 2, True), _spread_of(2, 4, True), _spread_of(4, 2, False)
+
+
+def _adder_of(lanes, in_bytes, n_tables=1, together=False):
+    @intrinsic
+    def add(typing, table, table_stride, n_rows, width, scales, weights, weights_stride, out, ahead):
         """Rows at table, table + width, ..., each times its weight, added up: `lanes` float32 in `out`.
+
+        The same of n_tables, each table_stride bytes from the last, and its weights weights_stride; their sums follow each
+        other in `out`, or, together, are one. Several tables are read at once faster than one after the other.
 
         in_bytes: rows are bytes, times a scale and more by an offset, of which the first row's are at `scales`; else they
         are float16. weights: float32 [n_rows]; ahead: what is read next, and is asked for meanwhile.
         """
 
         def code(context, b, signature, arguments):
-            table, n_rows, width, scales, weights, out, ahead = arguments
+            table, table_stride, n_rows, width, scales, weights, weights_stride, out, ahead = arguments
             part = min(lanes, _TABLE_FLOATS)
             floats = ir.VectorType(_F32, part)
             stored = ir.VectorType(_I8 if in_bytes else ir.HalfType(), part)
-            size = 1 if in_bytes else 2
+            size, n_parts = 1 if in_bytes else 2, lanes // part
+            starts = [b.mul(table_stride, _number(n)) for n in range(n_tables)]
+            of_weights = [b.add(weights, b.mul(weights_stride, _number(n))) for n in range(n_tables)]
 
             def number(address):
                 return _load(b, address, _F32, 4)
 
             def body(i, sums):
-                at, weight = b.mul(i, width), number(b.add(weights, b.shl(i, _number(2))))
-                _prefetch(b, b.add(ahead, at), 2)
-                offset = sums[0]
-                if in_bytes:
-                    scale_at = b.add(scales, at)
-                    offset = _add_product(b, offset, weight, number(b.add(scale_at, _number(4))))
-                    weight = b.fmul(weight, number(scale_at))
-                factor, made = _splat(b, weight, part), [offset]
-                for n, total in enumerate(sums[1:]):
-                    values = _load(b, b.add(b.add(table, at), _number(n * part * size)), stored, size)
-                    values = b.uitofp(values, floats) if in_bytes else b.fpext(values, floats)
-                    made.append(_add_product(b, total, values, factor))
-                return made
+                sums, row, at_weight = list(sums), b.mul(i, width), b.shl(i, _number(2))
+                for n, (start, of_weight) in enumerate(zip(starts, of_weights, strict=True)):
+                    at, first = b.add(start, row), 0 if together else n * (1 + n_parts)
+                    weight = number(b.add(of_weight, at_weight))
+                    _prefetch(b, b.add(ahead, at), 2)
+                    if in_bytes:
+                        scale_at = b.add(scales, at)
+                        sums[first] = _add_product(b, sums[first], weight, number(b.add(scale_at, _number(4))))
+                        weight = b.fmul(weight, number(scale_at))
+                    factor = _splat(b, weight, part)
+                    for m in range(n_parts):
+                        values = _load(b, b.add(b.add(table, at), _number(m * part * size)), stored, size)
+                        values = b.uitofp(values, floats) if in_bytes else b.fpext(values, floats)
+                        sums[first + 1 + m] = _add_product(b, sums[first + 1 + m], values, factor)
+                return sums
 
-            zeros = [ir.Constant(_F32, 0.0), *[ir.Constant(floats, None)] * (lanes // part)]
-            (offset, *sums), _ = _loop(b, _number(0), n_rows, 1, zeros, body)
-            for n, total in enumerate(sums):
-                at = b.inttoptr(b.add(out, _number(4 * n * part)), floats.as_pointer())
-                b.store(b.fadd(total, _splat(b, offset, part)), at, align=4)
+            n_sums = 1 if together else n_tables
+            zeros = [ir.Constant(_F32, 0.0), *[ir.Constant(floats, None)] * n_parts] * n_sums
+            sums, _ = _loop(b, _number(0), n_rows, 1, zeros, body)
+            for n in range(n_sums):
+                offset, *parts = sums[n * (1 + n_parts) : (n + 1) * (1 + n_parts)]
+                for m, total in enumerate(parts):
+                    at = b.add(out, _number(4 * (n * lanes + m * part)))
+                    at = b.inttoptr(at, floats.as_pointer())
+                    b.store(b.fadd(total, _splat(b, offset, part)), at, align=4)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 7), code
+        return types.void(*[types.int64] * 9), code
 
     return add
 
 
 add_64, add_32, add_8, add_1 = (_adder_of(lanes, True) for lanes in (64, 32, 8, 1))
 add_64_halves, add_32_halves, add_8_halves, add_1_halves = (_adder_of(lanes, False) for lanes in (64, 32, 8, 1))
+# A head's keys, block by block, and its values, which are 64 wide in all published models.
+add_4_blocks, add_4_blocks_halves = _adder_of(32, True, 4), _adder_of(32, False, 4)
+add_4_parts, add_4_parts_halves = _adder_of(64, True, 4, True), _adder_of(64, False, 4, True)
 
 
 @intrinsic
