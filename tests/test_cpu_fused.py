@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -263,6 +264,54 @@ def test_torch_has_its_threads_back_after_a_run_and_after_a_cancelled_one(make_l
     with pytest.raises(InterruptedError):
         generate(8)
     assert torch.get_num_threads() == 2 and crew.n_threads == 2
+
+
+def test_noise_is_drawn_ahead_and_not_beyond_a_run(make_lm):
+    """The next window of a longer piece goes on with the noise where this one has left it."""
+    lm, steps, noise = make_lm(), [], RowNoise(7, 2, 4, 96)
+    streams, nulls = tiny_lm.streams(lm, (5, 5)), [Stream(torch.zeros(0, 48), torch.zeros(0, 48))] * 2
+    options = {"cfg": 3.0, "on_step": lambda done, total: steps.append(done)}
+    made = generate_codes(lm, streams, nulls, 9, Sampling(), noise, **options)
+    expected = RowNoise(7, 2, 4, 96)
+    drawn = [expected.draw() for _ in steps]
+    assert torch.equal(noise.draw(), expected.draw())
+    replayed = iter(drawn)
+    expected.draw = lambda: next(replayed)
+    assert torch.equal(generate_codes(lm, streams, nulls, 9, Sampling(), expected, **options), made)
+    assert next(replayed, None) is None
+
+
+def test_processors_without_avx512_make_the_same_products():
+    """What is compiled for them, on this one: its instructions for bytes and 512 bits are kept from Numba."""
+    from llvmlite import binding
+
+    features = binding.get_host_cpu_features()
+    plain = ",".join(("+" if has and "avx512" not in name else "-") + name for name, has in features.items())
+    code = f"""
+        import importlib.util, sys, torch
+        root = {str(LM_DIR.parent.parent)!r}
+        spec = importlib.util.spec_from_file_location("pack", root + "/__init__.py", submodule_search_locations=[root])
+        module = sys.modules["pack"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        from pack.musicgen.lm import cpu_fused, linear
+        torch.manual_seed(0)
+        for n_rows in (1, 2, 5, 19):
+            weight, x = torch.randn(1232, 1104), torch.randn(n_rows, 1104)
+            for layer in (linear.Int8Linear(weight), linear.Linear(1104, 1232).half(), linear.Linear(1104, 1232).bfloat16()):
+                if isinstance(layer, linear.Linear):
+                    layer.requires_grad_(False).weight.copy_(weight)
+                layer.fuse(True)
+                exact = x.double() @ layer.plain().double().t()
+                print((layer(x) - exact).abs().max().item())
+        assert cpu_fused.kernels().SUMS == 1
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "NUMBA_CPU_FEATURES": plain},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    errors = [float(line) for line in ran.stdout.split()]
+    assert len(errors) == 12 and max(errors[::3]) < 0.02 and max(errors[1::3] + errors[2::3]) < 2e-4
 
 
 # --- threads

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from .cpu_fused import FusedStep, crew
 from .cuda_graphs import CudaGraphs
 from .delay import UNKNOWN, delay, first_column, undelay
 from .model import LM, State, Stream
-from .sampling import RowNoise, Sampling, draw, guide
+from .sampling import NoiseAhead, RowNoise, Sampling, draw, guide
 from .static import CHUNK, Shape, StaticRun, StaticRuns
 
 OnStep = Callable[[int, int], None]
@@ -70,7 +71,7 @@ class _Job:
     sequence: Tensor  # [B, K, S]
     first: int
     sampling: Sampling
-    noise: RowNoise
+    noise: RowNoise | NoiseAhead
     cfg: float
     on_step: OnStep | None
 
@@ -97,7 +98,11 @@ class _Job:
 def _run(job: _Job) -> None:
     """One step after the other."""
     state, fed = job.lm.start(job.streams, job.sequence.shape[-1] - 1), 0
-    with crew.alone() if isinstance(state.cpu, FusedStep) else contextlib.nullcontext():
+    with contextlib.ExitStack() as during:
+        if isinstance(state.cpu, FusedStep):  # between its steps, all cores but one are at rest
+            during.enter_context(crew.alone())
+            pool = during.enter_context(ThreadPoolExecutor(1, "musicgen-noise"))
+            job.noise = NoiseAhead(job.noise, job.n_steps, pool)
         for column in range(job.first, job.sequence.shape[-1]):
             job.write(state, fed, column)
             fed = column

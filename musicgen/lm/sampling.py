@@ -1,5 +1,6 @@
 """From logits to codes: temperature, top-k, top-p, and noise that depends on seed and row alone."""
 
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,21 @@ class RowNoise:
             for row, generator in zip(step, self._generators, strict=True):
                 row.exponential_(1.0, generator=generator)
         return out
+
+
+class NoiseAhead:
+    """A RowNoise's next `n_draws` draws, each made by another thread while what was drawn before it is used."""
+
+    def __init__(self, noise: RowNoise, n_draws: int, pool: Executor):
+        self._noise, self._n_left, self._pool = noise, n_draws, pool
+        self._next: Future[Tensor] | None = None
+
+    def draw(self) -> Tensor:
+        drawn = self._noise.draw() if self._next is None else self._next.result()
+        self._n_left -= 1
+        # Not one more: the noise of what is written after this run follows the last one.
+        self._next = self._pool.submit(self._noise.draw) if self._n_left > 0 else None
+        return drawn
 
 
 def guide(logits: Tensor, cfg: float | Tensor) -> Tensor:
