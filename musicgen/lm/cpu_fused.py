@@ -243,7 +243,7 @@ class FusedStep:
 
     def _new_room(self, n_rows: int, dim: int) -> NamedTuple:
         n_room, n_threads, sizes = self._kernels.rows(n_rows), crew.n_threads, self._sizes
-        n_hidden = self._n_hidden
+        n_hidden, n_sums = self._n_hidden, n_rows if sizes.halves else self._kernels.SUMS * n_room
 
         def floats(*size: int) -> np.ndarray:
             return np.zeros(size, np.float32)
@@ -258,7 +258,7 @@ class FusedStep:
             floats(n_rows, dim),
             floats(n_rows, n_hidden),
             floats(n_rows, sizes.n_heads * sizes.n_text),
-            np.zeros(self._kernels.SUMS * n_room * max(3 * dim, n_hidden, self._n_logits), np.int32),
+            np.zeros(max(n_sums * max(3 * dim, n_hidden), n_rows * self._n_logits), np.int32),
             floats(n_threads, n_rows, dim),
             floats(n_threads, max(sizes.max_len, sizes.n_text, dim)),
             floats(n_threads, n_rows),

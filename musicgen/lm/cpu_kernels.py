@@ -78,7 +78,7 @@ class Room(NamedTuple):
     attended: np.ndarray  # [R, D]
     hidden: np.ndarray  # [R, F]
     text: np.ndarray  # [R, H * N]
-    sums: np.ndarray  # [SUMS * rows(R) * widest] int32, heads counted
+    sums: np.ndarray  # [SUMS * rows(R) * widest] int32; float32 of R rows for halves, and for heads
     normed: np.ndarray  # [T, R, D]
     scores: np.ndarray  # [T, longest]
     steps: np.ndarray  # [T, R]
