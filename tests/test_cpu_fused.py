@@ -355,7 +355,9 @@ def test_two_callers_take_turns(threads):
 # --- what is kept
 
 
-@pytest.mark.parametrize(("part", "of"), [("cpu_parts", "cpu_vectors"), ("cpu_kernels", "cpu_parts")])
+@pytest.mark.parametrize(
+    ("part", "of"), [("cpu_vectors", "cpu_basics"), ("cpu_parts", "cpu_vectors"), ("cpu_kernels", "cpu_parts")]
+)
 def test_a_change_is_seen_where_compiled_code_is_kept(part, of):
     """Put the new digest into MADE_OF: Numba would go on with what it has compiled from the old file."""
     digest = hashlib.sha256((LM_DIR / f"{of}.py").read_bytes().replace(b"\r\n", b"\n")).hexdigest()[:16]

@@ -41,7 +41,7 @@ def kernels() -> ModuleType | None:
         return None
     log.info("Preparing kernels for this CPU; where it has none yet they are compiled, in some twenty seconds")
     try:
-        for name in ("cpu_vectors", "cpu_parts", "cpu_kernels"):
+        for name in ("cpu_basics", "cpu_vectors", "cpu_parts", "cpu_kernels"):
             # By names that are the same wherever the package is: compiled code is kept by them.
             spec = importlib.util.spec_from_file_location(f"musicgen_{name}", Path(__file__).with_name(f"{name}.py"))
             module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -64,7 +64,7 @@ class Crew:
         self._pool: ThreadPoolExecutor | None = None
         self._size = 0
         self._kept: int | None = None
-        self._barrier = np.zeros(3, np.int64)  # as `cpu_vectors.meet` takes it
+        self._barrier = np.zeros(3, np.int64)  # as `cpu_basics.meet` takes it
 
     @property
     def n_threads(self) -> int:

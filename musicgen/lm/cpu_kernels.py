@@ -11,6 +11,7 @@ compiled beside this file, and knows it by this file's date and this module's na
 from typing import NamedTuple
 
 import numpy as np
+from musicgen_cpu_basics import meet
 from musicgen_cpu_parts import (
     BLOCK,
     CHANNELS,
@@ -32,10 +33,9 @@ from musicgen_cpu_parts import (
     softmax,
     width_of,
 )
-from musicgen_cpu_vectors import meet
 from numba import njit
 
-MADE_OF = "ceca90531c6ce3e9"  # cpu_parts.py, as there
+MADE_OF = "9cc922e0b9f534f2"  # cpu_parts.py, as there
 
 # Where a layer's addresses are in its row of the table.
 NORMS, MATRICES, CACHES = 0, 6, 18  # (weight, bias) of three norms; (weight, scale) of six matrices; five caches

@@ -4,6 +4,7 @@ Weights are plain [out, in]: int8, which rows are quantized for to as many bits 
 """
 
 import numpy as np
+from musicgen_cpu_basics import bytes_at, float_of_bits, floats_at, store_half
 from musicgen_cpu_vectors import (
     SPLIT,
     add_1,
@@ -20,23 +21,19 @@ from musicgen_cpu_vectors import (
     add_64_halves,
     brain_dots_4_1,
     brain_dots_4_2,
-    bytes_at,
     dots_2_4,
     dots_4_2,
-    float_of_bits,
-    floats_at,
     half_dots_4_1,
     half_dots_4_2,
     spread_2_4,
     spread_4_2,
     spread_halves,
-    store_half,
 )
 from numba import carray, njit
 
 # The digest of cpu_vectors.py, which a test compares: Numba keeps compiled code by the date of the file that asks for it,
 # and would not see that what goes into it has changed.
-MADE_OF = "f3074538a50c6ed2"
+MADE_OF = "c3b22687109fada3"
 BLOCK, SCALE_BYTES = 32, 8  # cache.BLOCK, tables.SCALE_BYTES
 CHANNELS = 4  # what outputs are shared out by; widths are multiples of it
 SPARE = 64  # int16 at the end of a quantized row

@@ -8,8 +8,6 @@ Types are written as TorchScript wants them.
 
 import functools
 import itertools
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 from typing import List, NamedTuple, Optional
 
@@ -21,6 +19,7 @@ from ..memory import release_freed_memory
 from .cache import Bags, LayerCache, TableCache, bags_of_all
 from .linear import Int8Linear, Linear, PackedWeight, int8_product, int8_product_of_peaks, plain_product
 from .tables import add_up, to_rows, weight_type
+from .torchscript import scripted
 
 
 class Weights(NamedTuple):
@@ -163,12 +162,8 @@ def attend_folded(h: Tensor, keys: Tensor, values: Tensor, n_heads: int, bags: L
 
 @functools.cache
 def compiled_step() -> Callable[..., Tensor]:
-    """`step`, by TorchScript where this Python has it."""
-    if sys.version_info >= (3, 14):
-        return step
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.script(step)
+    """`step`, by TorchScript."""
+    return scripted(step)
 
 
 def weights_of(norms: Sequence[nn.LayerNorm], linears: Sequence[nn.Module]) -> Weights | None:

@@ -1,15 +1,15 @@
-"""What `cpu_kernels` needs and Numba has no words for: vectors of integers, what is asked for ahead, and a barrier.
+"""What `cpu_kernels` needs and Numba has no words for: vectors of bytes, of halves, and what is asked for ahead.
 
 Written as LLVM's intermediate code, for whatever processor there is. Addresses and sizes are int64.
 """
 
-import ctypes
-import sys
-
-from llvmlite import binding, ir
-from numba import config, njit, types
+from llvmlite import ir
+from musicgen_cpu_basics import F32, I8, I16, I32, add_product, constant, load, loop, prefetch, splat
+from numba import config, types
 from numba.core import cgutils, codegen
 from numba.extending import intrinsic
+
+MADE_OF = "66d4a230c96c3080"  # cpu_basics.py, as in cpu_parts.py
 
 _FEATURES = config.CPU_FEATURES or codegen.get_host_cpu_features()  # of this processor that Numba may use
 SPLIT = "+avx512vnni" in _FEATURES  # whether rows are split into bytes, four of whose products one instruction adds up
@@ -17,75 +17,25 @@ SPLIT = "+avx512vnni" in _FEATURES  # whether rows are split into bytes, four of
 _LANES, _BYTES, _TABLE_FLOATS = 16, 64, 16  # inputs of one vector operation: int16, int8 and a table's
 _FLOATS = 16 if "+avx512f" in _FEATURES else 8  # and float32, which take all the registers there are
 _LINE, _AHEAD = 64, 1024  # bytes of a weight that come from memory at once, and how far ahead they are asked for
-_SPINS = 4096  # looks at a barrier before the core is offered to others
-
-_I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
-
-
-def _number(value):
-    return ir.Constant(_I64, value)
-
-
-def _load(b, address, vector, align):
-    return b.load(b.inttoptr(address, vector.as_pointer()), align=align)
-
-
-def _prefetch(b, address, nearness=3):
-    """Ask for the line there. nearness: 3 into the first cache, 2 into the second, 0 for what is read once."""
-    kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
-    prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-    b.call(prefetch, [b.inttoptr(address, _I8.as_pointer()), *(ir.Constant(_I32, how) for how in (0, nearness, 1))])
-
-
-def _add_product(b, total, one, other):
-    return b.fadd(total, b.fmul(one, other, flags=("contract",)), flags=("contract",))
 
 
 def _wide(b, address, kind):
     """_LANES integers, as int32."""
     vector = ir.VectorType(kind, _LANES)
-    return b.sext(_load(b, address, vector, kind.width // 8), ir.VectorType(_I32, _LANES))
+    return b.sext(load(b, address, vector, kind.width // 8), ir.VectorType(I32, _LANES))
 
 
 def _evens_and_odds(b, vector):
     undefined = ir.Constant(vector.type, ir.Undefined)
     for start in (0, 1):
-        places = ir.Constant(ir.VectorType(_I32, _LANES // 2), list(range(start, _LANES, 2)))
+        places = ir.Constant(ir.VectorType(I32, _LANES // 2), list(range(start, _LANES, 2)))
         yield b.shuffle_vector(vector, undefined, places)
-
-
-def _splat(b, value, n):
-    undefined = ir.Constant(ir.VectorType(value.type, n), ir.Undefined)
-    first = b.insert_element(undefined, value, ir.Constant(_I32, 0))
-    return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, n), [0] * n))
-
-
-def _loop(b, start, stop, step, carried, body):
-    """body(i, carried) -> carried for i in range(start, stop, step); the last ones, and where i got to."""
-    entry, head, end = b.block, b.append_basic_block("loop"), b.append_basic_block("end")
-    b.cbranch(b.icmp_signed("<", start, stop), head, end)
-    b.position_at_end(head)
-    i = b.phi(_I64)
-    phis = [b.phi(value.type) for value in carried]
-    following = [*body(i, phis), b.add(i, _number(step))]
-    before, inside = [*carried, start], b.block
-    b.cbranch(b.icmp_signed("<", following[-1], stop), head, end)
-    for phi, first, next_ in zip([*phis, i], before, following, strict=True):
-        phi.add_incoming(first, entry)
-        phi.add_incoming(next_, inside)
-    b.position_at_end(end)
-    made = []
-    for first, last in zip(before, following, strict=True):
-        made.append(b.phi(first.type))
-        made[-1].add_incoming(first, entry)
-        made[-1].add_incoming(last, inside)
-    return made[:-1], made[-1]
 
 
 def _lane_sums(b, vectors):
     """The sum of each vector, in one vector. As many as a vector has lanes, or fewer by a power of two."""
-    add = b.fadd if vectors[0].type.element == _F32 else b.add
-    flags = {"flags": ("reassoc",)} if vectors[0].type.element == _F32 else {}
+    add = b.fadd if vectors[0].type.element == F32 else b.add
+    flags = {"flags": ("reassoc",)} if vectors[0].type.element == F32 else {}
     n_lanes, n_left = vectors[0].type.count, len(vectors)
     undefined = ir.Constant(vectors[0].type, ir.Undefined)
     while len(vectors) > 1 or n_lanes > n_left:
@@ -94,7 +44,7 @@ def _lane_sums(b, vectors):
         else:
             pairs, n_made = [(vectors[0], undefined)], n_lanes // 2
         evens, odds = (
-            ir.Constant(ir.VectorType(_I32, n_made), [2 * i + start for i in range(n_made)]) for start in (0, 1)
+            ir.Constant(ir.VectorType(I32, n_made), [2 * i + start for i in range(n_made)]) for start in (0, 1)
         )
         vectors = [add(b.shuffle_vector(*pair, evens), b.shuffle_vector(*pair, odds), **flags) for pair in pairs]
         if n_made < n_lanes:
@@ -107,7 +57,7 @@ def _store_sums(b, vectors, out):
     made = _lane_sums(b, vectors)
     at = b.inttoptr(out, made.type.as_pointer())
     before = b.load(at, align=4)
-    b.store(b.fadd(before, made) if made.type.element == _F32 else b.add(before, made), at, align=4)
+    b.store(b.fadd(before, made) if made.type.element == F32 else b.add(before, made), at, align=4)
 
 
 def _dots_of(n_outputs, n_rows):
@@ -122,27 +72,27 @@ def _dots_of(n_outputs, n_rows):
 
         def code(context, b, signature, arguments):
             weight, weight_stride, x, x_stride, n, out = arguments
-            weights = [b.add(weight, b.mul(weight_stride, _number(output))) for output in range(n_outputs)]
-            rows = [b.add(x, b.mul(x_stride, _number(row))) for row in range(n_rows)]
+            weights = [b.add(weight, b.mul(weight_stride, constant(output))) for output in range(n_outputs)]
+            rows = [b.add(x, b.mul(x_stride, constant(row))) for row in range(n_rows)]
 
             def add(i, sums):
-                given = [_wide(b, b.add(row, b.shl(i, _number(1))), _I16) for row in rows]
-                values = [_wide(b, b.add(each, i), _I8) for each in weights]
+                given = [_wide(b, b.add(row, b.shl(i, constant(1))), I16) for row in rows]
+                values = [_wide(b, b.add(each, i), I8) for each in weights]
                 # Products of 16 bits, added in pairs: what processors have one instruction for (vpmaddwd).
                 made = [b.add(*_evens_and_odds(b, b.mul(one, other))) for one in values for other in given]
                 return [b.add(total, each) for total, each in zip(sums, made, strict=True)]
 
             def add_line(i, sums):
                 for each in weights:
-                    _prefetch(b, b.add(b.add(each, i), _number(_AHEAD)), 0)
+                    prefetch(b, b.add(b.add(each, i), constant(_AHEAD)), 0)
                 for start in range(0, _LINE, _LANES):
-                    sums = add(b.add(i, _number(start)), sums)
+                    sums = add(b.add(i, constant(start)), sums)
                 return sums
 
-            pairs = ir.VectorType(_I32, _LANES // 2)
+            pairs = ir.VectorType(I32, _LANES // 2)
             zeros = [ir.Constant(pairs, None)] * (n_outputs * n_rows)
-            sums, at = _loop(b, _number(0), b.and_(n, _number(-_LINE)), _LINE, zeros, add_line)
-            sums, _ = _loop(b, at, n, _LANES, sums, add)
+            sums, at = loop(b, constant(0), b.and_(n, constant(-_LINE)), _LINE, zeros, add_line)
+            sums, _ = loop(b, at, n, _LANES, sums, add)
             _store_sums(b, sums, out)
             return context.get_dummy_value()
 
@@ -158,36 +108,36 @@ def _byte_dots_of(n_outputs, n_rows):
 
         def code(context, b, signature, arguments):
             weight, weight_stride, x, x_stride, n, out = arguments
-            weights = [b.add(weight, b.mul(weight_stride, _number(output))) for output in range(n_outputs)]
-            rows = [b.add(x, b.mul(x_stride, _number(row))) for row in range(n_rows)]
-            fours = ir.VectorType(_I32, _BYTES // 4)
+            weights = [b.add(weight, b.mul(weight_stride, constant(output))) for output in range(n_outputs)]
+            rows = [b.add(x, b.mul(x_stride, constant(row))) for row in range(n_rows)]
+            fours = ir.VectorType(I32, _BYTES // 4)
             kind = ir.FunctionType(fours, [fours] * 3)
             add_products = cgutils.get_or_insert_function(b.module, kind, "llvm.x86.avx512.vpdpbusd.512")
-            signs = ir.Constant(ir.VectorType(_I8, _BYTES), [-128] * _BYTES)
+            signs = ir.Constant(ir.VectorType(I8, _BYTES), [-128] * _BYTES)
 
-            def load(address, n_lanes):
+            def padded(address, n_lanes):
                 """n_lanes bytes, and zeros."""
-                made = _load(b, address, ir.VectorType(_I8, n_lanes), 1)
+                made = load(b, address, ir.VectorType(I8, n_lanes), 1)
                 if n_lanes < _BYTES:
                     places = [*range(n_lanes), *[n_lanes] * (_BYTES - n_lanes)]
-                    places = ir.Constant(ir.VectorType(_I32, _BYTES), places)
+                    places = ir.Constant(ir.VectorType(I32, _BYTES), places)
                     made = b.shuffle_vector(made, ir.Constant(made.type, None), places)
                 return made
 
             def add(i, sums, n_lanes):
-                given = [b.bitcast(load(b.add(row, i), n_lanes), fours) for row in rows]
-                values = [b.bitcast(b.xor(load(b.add(each, i), n_lanes), signs), fours) for each in weights]
+                given = [b.bitcast(padded(b.add(row, i), n_lanes), fours) for row in rows]
+                values = [b.bitcast(b.xor(padded(b.add(each, i), n_lanes), signs), fours) for each in weights]
                 pairs = [(one, other) for one in values for other in given]
                 return [b.call(add_products, [total, *pair]) for total, pair in zip(sums, pairs, strict=True)]
 
             def add_line(i, sums):
                 for each in weights:
-                    _prefetch(b, b.add(b.add(each, i), _number(_AHEAD)), 0)
+                    prefetch(b, b.add(b.add(each, i), constant(_AHEAD)), 0)
                 return add(i, sums, _BYTES)
 
             zeros = [ir.Constant(fours, None)] * (n_outputs * n_rows)
-            sums, at = _loop(b, _number(0), b.and_(n, _number(-_BYTES)), _BYTES, zeros, add_line)
-            sums, _ = _loop(b, at, n, _LANES, sums, lambda i, sums: add(i, sums, _LANES))
+            sums, at = loop(b, constant(0), b.and_(n, constant(-_BYTES)), _BYTES, zeros, add_line)
+            sums, _ = loop(b, at, n, _LANES, sums, lambda i, sums: add(i, sums, _LANES))
             _store_sums(b, sums, out)
             return context.get_dummy_value()
 
@@ -203,11 +153,11 @@ dots_4_2, dots_2_4 = (_byte_dots_of(4, 4), _byte_dots_of(2, 8)) if SPLIT else (_
 
 def _widened(b, address, brain):
     """_FLOATS float16, or bfloat16, as float32."""
-    floats = ir.VectorType(_F32, _FLOATS)
+    floats = ir.VectorType(F32, _FLOATS)
     if not brain:
-        return b.fpext(_load(b, address, ir.VectorType(ir.HalfType(), _FLOATS), 2), floats)
-    words = ir.VectorType(_I32, _FLOATS)
-    upper = b.zext(_load(b, address, ir.VectorType(_I16, _FLOATS), 2), words)
+        return b.fpext(load(b, address, ir.VectorType(ir.HalfType(), _FLOATS), 2), floats)
+    words = ir.VectorType(I32, _FLOATS)
+    upper = b.zext(load(b, address, ir.VectorType(I16, _FLOATS), 2), words)
     return b.bitcast(b.shl(upper, ir.Constant(words, [16] * _FLOATS)), floats)
 
 
@@ -218,26 +168,26 @@ def _half_dots_of(n_outputs, n_rows, brain=False):
 
         def code(context, b, signature, arguments):
             weight, weight_stride, x, x_stride, n, out = arguments
-            floats = ir.VectorType(_F32, _FLOATS)
-            weights = [b.add(weight, b.mul(weight_stride, _number(output))) for output in range(n_outputs)]
-            rows = [b.add(x, b.mul(x_stride, _number(row))) for row in range(n_rows)]
+            floats = ir.VectorType(F32, _FLOATS)
+            weights = [b.add(weight, b.mul(weight_stride, constant(output))) for output in range(n_outputs)]
+            rows = [b.add(x, b.mul(x_stride, constant(row))) for row in range(n_rows)]
 
             def add(i, sums):
-                given = [_load(b, b.add(row, b.shl(i, _number(2))), floats, 4) for row in rows]
-                values = [_widened(b, b.add(each, b.shl(i, _number(1))), brain) for each in weights]
+                given = [load(b, b.add(row, b.shl(i, constant(2))), floats, 4) for row in rows]
+                values = [_widened(b, b.add(each, b.shl(i, constant(1))), brain) for each in weights]
                 made = [(one, other) for one in values for other in given]
-                return [_add_product(b, total, *pair) for total, pair in zip(sums, made, strict=True)]
+                return [add_product(b, total, *pair) for total, pair in zip(sums, made, strict=True)]
 
             def add_line(i, sums):
                 for each in weights:
-                    _prefetch(b, b.add(b.add(each, b.shl(i, _number(1))), _number(_AHEAD)), 0)
+                    prefetch(b, b.add(b.add(each, b.shl(i, constant(1))), constant(_AHEAD)), 0)
                 for start in range(0, _LINE // 2, _FLOATS):
-                    sums = add(b.add(i, _number(start)), sums)
+                    sums = add(b.add(i, constant(start)), sums)
                 return sums
 
             zeros = [ir.Constant(floats, None)] * (n_outputs * n_rows)
-            sums, at = _loop(b, _number(0), b.and_(n, _number(-_LINE // 2)), _LINE // 2, zeros, add_line)
-            sums, _ = _loop(b, at, n, _FLOATS, sums, add)
+            sums, at = loop(b, constant(0), b.and_(n, constant(-_LINE // 2)), _LINE // 2, zeros, add_line)
+            sums, _ = loop(b, at, n, _FLOATS, sums, add)
             _store_sums(b, sums, out)
             return context.get_dummy_value()
 
@@ -263,33 +213,33 @@ def _spread_of(n_outputs, n_rows, whole, together=4):
             sums, n, x, x_stride, n_in, steps, scales, out, output_stride, row_stride, adds = arguments
             n_values, n_each = n_outputs * n_rows, 2 if whole and SPLIT else 1
             n_stored = n_values * n_each
-            stored, floats = ir.VectorType(_I32 if whole else _F32, n_stored), ir.VectorType(_F32, n_stored)
-            fours = ir.VectorType(_F32, together)
+            stored, floats = ir.VectorType(I32 if whole else F32, n_stored), ir.VectorType(F32, n_stored)
+            fours = ir.VectorType(F32, together)
 
             def places(of):
-                return ir.Constant(ir.VectorType(_I32, len(of)), list(of))
+                return ir.Constant(ir.VectorType(I32, len(of)), list(of))
 
             def of_rows(kind, value):
                 """value(row, upper or lower) in the order of the sums."""
                 made = ir.Constant(ir.VectorType(kind, n_stored), ir.Undefined)
                 each = [value(row, n) for row in range(n_rows) for n in range(n_each)]
                 for i in range(n_stored):
-                    made = b.insert_element(made, each[i % (n_rows * n_each)], ir.Constant(_I32, i))
+                    made = b.insert_element(made, each[i % (n_rows * n_each)], ir.Constant(I32, i))
                 return made
 
             def offset(row, n):
-                return _load(b, b.add(b.add(x, b.mul(x_stride, _number(2 * row + n))), n_in), _I32, 4)
+                return load(b, b.add(b.add(x, b.mul(x_stride, constant(2 * row + n))), n_in), I32, 4)
 
             def factor(row, n):
-                step = _load(b, b.add(steps, _number(4 * row)), _F32, 4)
-                return b.fmul(step, ir.Constant(_F32, 256.0)) if n_each == 2 and n == 0 else step
+                step = load(b, b.add(steps, constant(4 * row)), F32, 4)
+                return b.fmul(step, ir.Constant(F32, 256.0)) if n_each == 2 and n == 0 else step
 
-            offsets = of_rows(_I32, offset) if n_each == 2 else None
-            factors = of_rows(_F32, factor) if whole else None
-            adding = b.icmp_signed("!=", adds, _number(0))
+            offsets = of_rows(I32, offset) if n_each == 2 else None
+            factors = of_rows(F32, factor) if whole else None
+            adding = b.icmp_signed("!=", adds, constant(0))
 
             def values(i):
-                made = _load(b, b.add(sums, b.mul(i, _number(4 * n_stored))), stored, 4)
+                made = load(b, b.add(sums, b.mul(i, constant(4 * n_stored))), stored, 4)
                 if n_each == 2:
                     made = b.sub(made, offsets)
                 if whole:
@@ -300,7 +250,7 @@ def _spread_of(n_outputs, n_rows, whole, together=4):
                 return made
 
             def body(i, carried):
-                given = [values(b.add(i, _number(k))) for k in range(together)]
+                given = [values(b.add(i, constant(k))) for k in range(together)]
                 pairs = []
                 for one, other in (given[:2], given[2:]):
                     for first in range(0, n_values, n_values // 2):
@@ -311,15 +261,15 @@ def _spread_of(n_outputs, n_rows, whole, together=4):
                     of = (2 * k, 2 * k + 1, n_values + 2 * k, n_values + 2 * k + 1)
                     made = b.shuffle_vector(pairs[half], pairs[half + 2], places(of))
                     output, row = divmod(j, n_rows)
-                    along = b.add(b.mul(output_stride, _number(output)), b.shl(i, _number(2)))
+                    along = b.add(b.mul(output_stride, constant(output)), b.shl(i, constant(2)))
                     if whole:
-                        made = b.fmul(made, _load(b, b.add(scales, along), fours, 4))
-                    at = b.add(b.add(out, along), b.mul(row_stride, _number(row)))
-                    made = b.select(adding, b.fadd(_load(b, at, fours, 4), made), made)
+                        made = b.fmul(made, load(b, b.add(scales, along), fours, 4))
+                    at = b.add(b.add(out, along), b.mul(row_stride, constant(row)))
+                    made = b.select(adding, b.fadd(load(b, at, fours, 4), made), made)
                     b.store(made, b.inttoptr(at, fours.as_pointer()), align=4)
                 return []
 
-            _loop(b, _number(0), n, together, [], body)
+            loop(b, constant(0), n, together, [], body)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 11), code
@@ -345,41 +295,41 @@ def _adder_of(lanes, in_bytes, n_tables=1, together=False):
         def code(context, b, signature, arguments):
             table, table_stride, n_rows, width, scales, weights, weights_stride, out, ahead = arguments
             part = min(lanes, _TABLE_FLOATS)
-            floats = ir.VectorType(_F32, part)
-            stored = ir.VectorType(_I8 if in_bytes else ir.HalfType(), part)
+            floats = ir.VectorType(F32, part)
+            stored = ir.VectorType(I8 if in_bytes else ir.HalfType(), part)
             size, n_parts = 1 if in_bytes else 2, lanes // part
-            starts = [b.mul(table_stride, _number(n)) for n in range(n_tables)]
-            of_weights = [b.add(weights, b.mul(weights_stride, _number(n))) for n in range(n_tables)]
+            starts = [b.mul(table_stride, constant(n)) for n in range(n_tables)]
+            of_weights = [b.add(weights, b.mul(weights_stride, constant(n))) for n in range(n_tables)]
 
-            def number(address):
-                return _load(b, address, _F32, 4)
+            def float_at(address):
+                return load(b, address, F32, 4)
 
             def body(i, sums):
-                sums, row, at_weight = list(sums), b.mul(i, width), b.shl(i, _number(2))
+                sums, row, at_weight = list(sums), b.mul(i, width), b.shl(i, constant(2))
                 for n, (start, of_weight) in enumerate(zip(starts, of_weights, strict=True)):
                     at, first = b.add(start, row), 0 if together else n * (1 + n_parts)
-                    weight = number(b.add(of_weight, at_weight))
-                    _prefetch(b, b.add(ahead, at), 2)
+                    weight = float_at(b.add(of_weight, at_weight))
+                    prefetch(b, b.add(ahead, at), 2)
                     if in_bytes:
                         scale_at = b.add(scales, at)
-                        sums[first] = _add_product(b, sums[first], weight, number(b.add(scale_at, _number(4))))
-                        weight = b.fmul(weight, number(scale_at))
-                    factor = _splat(b, weight, part)
+                        sums[first] = add_product(b, sums[first], weight, float_at(b.add(scale_at, constant(4))))
+                        weight = b.fmul(weight, float_at(scale_at))
+                    factor = splat(b, weight, part)
                     for m in range(n_parts):
-                        values = _load(b, b.add(b.add(table, at), _number(m * part * size)), stored, size)
+                        values = load(b, b.add(b.add(table, at), constant(m * part * size)), stored, size)
                         values = b.uitofp(values, floats) if in_bytes else b.fpext(values, floats)
-                        sums[first + 1 + m] = _add_product(b, sums[first + 1 + m], values, factor)
+                        sums[first + 1 + m] = add_product(b, sums[first + 1 + m], values, factor)
                 return sums
 
             n_sums = 1 if together else n_tables
-            zeros = [ir.Constant(_F32, 0.0), *[ir.Constant(floats, None)] * n_parts] * n_sums
-            sums, _ = _loop(b, _number(0), n_rows, 1, zeros, body)
+            zeros = [ir.Constant(F32, 0.0), *[ir.Constant(floats, None)] * n_parts] * n_sums
+            sums, _ = loop(b, constant(0), n_rows, 1, zeros, body)
             for n in range(n_sums):
                 offset, *parts = sums[n * (1 + n_parts) : (n + 1) * (1 + n_parts)]
                 for m, total in enumerate(parts):
-                    at = b.add(out, _number(4 * (n * lanes + m * part)))
+                    at = b.add(out, constant(4 * (n * lanes + m * part)))
                     at = b.inttoptr(at, floats.as_pointer())
-                    b.store(b.fadd(total, _splat(b, offset, part)), at, align=4)
+                    b.store(b.fadd(total, splat(b, offset, part)), at, align=4)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 9), code
@@ -392,105 +342,3 @@ add_64_halves, add_32_halves, add_8_halves, add_1_halves = (_adder_of(lanes, Fal
 # A head's keys, block by block, and its values, which are 64 wide in all published models.
 add_4_blocks, add_4_blocks_halves = _adder_of(32, True, 4), _adder_of(32, False, 4)
 add_4_parts, add_4_parts_halves = _adder_of(64, True, 4, True), _adder_of(64, False, 4, True)
-
-
-@intrinsic
-def store_half(typing, address, value):
-    """A float32 as float16."""
-
-    def code(context, b, signature, arguments):
-        at = b.inttoptr(arguments[0], ir.HalfType().as_pointer())
-        b.store(b.fptrunc(arguments[1], ir.HalfType()), at, align=2)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.float32), code
-
-
-def _pointer_to(kind):
-    @intrinsic
-    def pointer(typing, address):
-        def code(context, b, signature, arguments):
-            return b.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-        return types.CPointer(kind)(types.int64), code
-
-    return pointer
-
-
-floats_at, bytes_at = _pointer_to(types.float32), _pointer_to(types.uint8)
-
-
-@intrinsic
-def float_of_bits(typing, bits):
-    def code(context, b, signature, arguments):
-        return b.bitcast(arguments[0], _F32)
-
-    return types.float32(types.int32), code
-
-
-@intrinsic
-def _add_shared(typing, address, value):
-    """What was there before."""
-
-    def code(context, b, signature, arguments):
-        return b.atomic_rmw("add", b.inttoptr(arguments[0], _I64.as_pointer()), arguments[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), code
-
-
-@intrinsic
-def _read_shared(typing, address):
-    def code(context, b, signature, arguments):
-        return b.load_atomic(b.inttoptr(arguments[0], _I64.as_pointer()), "acquire", 8)
-
-    return types.int64(types.int64), code
-
-
-@intrinsic
-def _write_shared(typing, address, value):
-    def code(context, b, signature, arguments):
-        b.store_atomic(arguments[1], b.inttoptr(arguments[0], _I64.as_pointer()), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), code
-
-
-@intrinsic
-def _pause(typing):
-    """A breath between two looks at a barrier."""
-
-    def code(context, b, signature, arguments):
-        b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
-        return context.get_dummy_value()
-
-    return types.void(), code
-
-
-def _register_offer_core():
-    """The system's "let another thread have this core", under a name that compiled code keeps."""
-    system = ctypes.CDLL("kernel32").SwitchToThread if sys.platform == "win32" else ctypes.CDLL(None).sched_yield
-    binding.add_symbol("musicgen_offer_core", ctypes.cast(system, ctypes.c_void_p).value)
-
-
-_register_offer_core()
-_offer_core = types.ExternalFunction("musicgen_offer_core", types.int32())
-
-
-@njit("void(int64, int64)", nogil=True, cache=True)
-def meet(barrier, n_threads):
-    """Wait for all threads. barrier: address of three int64: how many have come, how often all had, and whether one is lost,
-    which nobody waits for.
-    """
-    if n_threads == 1:
-        return
-    round_ = _read_shared(barrier + 8)
-    if _add_shared(barrier, 1) == n_threads - 1:
-        _write_shared(barrier, 0)
-        _write_shared(barrier + 8, round_ + 1)
-        return
-    spins = 0
-    while _read_shared(barrier + 8) == round_ and _read_shared(barrier + 16) == 0:
-        _pause()
-        spins += 1
-        if spins % _SPINS == 0:
-            _offer_core()

@@ -12,7 +12,7 @@ from .cpu_fused import FusedStep, crew
 from .cuda_graphs import CudaGraphs
 from .delay import UNKNOWN, delay, first_column, undelay
 from .model import LM, State, Stream
-from .sampling import NoiseAhead, RowNoise, Sampling, draw, guide
+from .sampling import NoiseAhead, RowNoise, Sampling, draw, guided_draw
 from .static import CHUNK, Shape, StaticRun, StaticRuns
 
 OnStep = Callable[[int, int], None]
@@ -83,10 +83,11 @@ class _Job:
         """Take in the columns from `fed` on, draw one, and write it where nothing is known."""
         codes = self.sequence[..., fed:column]
         logits = self.lm.step(state, torch.cat([codes, codes]) if self.guided else codes)
+        noise = None if self.sampling.greedy else self.noise.draw().to(logits.device)
         if self.guided:
-            logits = guide(logits, self.cfg)
-        step_noise = None if self.sampling.greedy else self.noise.draw().to(logits.device)
-        chosen = draw(logits, self.sampling, step_noise)
+            chosen = guided_draw(logits, self.cfg, self.sampling, noise)
+        else:
+            chosen = draw(logits, self.sampling, noise)
         known = self.sequence[..., column]
         self.sequence[..., column] = torch.where(known == UNKNOWN, chosen, known)
 

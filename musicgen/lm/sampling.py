@@ -1,5 +1,7 @@
 """From logits to codes: temperature, top-k, top-p, and noise that depends on seed and row alone."""
 
+import functools
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
@@ -7,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..seeds import row_seed
+from .torchscript import scripted
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,11 @@ class NoiseAhead:
         return drawn
 
 
-def guide(logits: Tensor, cfg: float | Tensor) -> Tensor:
-    """Classifier-free guidance: rows [conditional; null] -> null + (conditional - null) * cfg."""
+def guide(logits: Tensor, cfg: float) -> Tensor:
+    """Classifier-free guidance: rows [conditional; null] -> null + (conditional - null) * cfg, which may be on the device.
+
+    TorchScript reads it too.
+    """
     conditional, null = logits.chunk(2)
     return null + (conditional - null) * cfg
 
@@ -81,16 +87,43 @@ def draw(
     """
     if sampling.greedy:
         return logits.argmax(dim=-1)
-    probs = torch.softmax(logits.float() / (sampling.temperature if temperature is None else temperature), dim=-1)
+    temperature = sampling.temperature if temperature is None else temperature
     if sampling.top_p > 0:
-        ordered, index = probs.sort(dim=-1, descending=True)
-        before = ordered.cumsum(dim=-1) - ordered
-        ordered = ordered * (before <= (sampling.top_p if top_p is None else top_p))
-        ordered = ordered / ordered.sum(dim=-1, keepdim=True)
-        return index.gather(-1, (ordered / noise).argmax(dim=-1, keepdim=True)).squeeze(-1)
-    if 0 < sampling.top_k < probs.shape[-1]:
+        return _of_the_top_p(logits, noise, temperature, sampling.top_p if top_p is None else top_p)
+    return _of_the_top_k(logits, noise, temperature, sampling.top_k)
+
+
+def _of_the_top_p(logits: Tensor, noise: Tensor, temperature: float | Tensor, top_p: float | Tensor) -> Tensor:
+    probs = torch.softmax(logits.float() / temperature, dim=-1)
+    ordered, index = probs.sort(dim=-1, descending=True)
+    before = ordered.cumsum(dim=-1) - ordered
+    ordered = ordered * (before <= top_p)
+    ordered = ordered / ordered.sum(dim=-1, keepdim=True)
+    return index.gather(-1, (ordered / noise).argmax(dim=-1, keepdim=True)).squeeze(-1)
+
+
+def _of_the_top_k(logits: Tensor, noise: Tensor, temperature: float, top_k: int) -> Tensor:
+    """temperature: a number, here or on the device. TorchScript reads it too."""
+    probs = torch.softmax(logits.float() / temperature, dim=-1)
+    if top_k > 0 and top_k < probs.shape[-1]:
         # audiocraft keeps every code that ties with the k-th; so do we.
-        threshold = probs.topk(sampling.top_k, dim=-1).values[..., -1:]
+        threshold = probs.topk(top_k, dim=-1)[0][..., -1:]
         probs = probs * (probs >= threshold)
         probs = probs / probs.sum(dim=-1, keepdim=True)
     return (probs / noise).argmax(dim=-1)
+
+
+def _guided_of_the_top_k(logits: Tensor, cfg: float, noise: Tensor, temperature: float, top_k: int) -> Tensor:
+    return _of_the_top_k(guide(logits, cfg), noise, temperature, top_k)
+
+
+@functools.cache
+def _guided_draw() -> Callable[[Tensor, float, Tensor, float, int], Tensor]:
+    return scripted(_guided_of_the_top_k)
+
+
+def guided_draw(logits: Tensor, cfg: float, sampling: Sampling, noise: Tensor | None) -> Tensor:
+    """`draw` from what `guide` makes of logits [2 B, K, cardinality]; on a CPU one call, where it is what most ask for."""
+    if sampling.greedy or sampling.top_p > 0 or logits.device.type != "cpu":
+        return draw(guide(logits, cfg), sampling, noise)
+    return _guided_draw()(logits, float(cfg), noise, float(sampling.temperature), int(sampling.top_k))
