@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -362,6 +363,30 @@ def test_a_change_is_seen_where_compiled_code_is_kept(part, of):
     """Put the new digest into MADE_OF: Numba would go on with what it has compiled from the old file."""
     digest = hashlib.sha256((LM_DIR / f"{of}.py").read_bytes().replace(b"\r\n", b"\n")).hexdigest()[:16]
     assert f'MADE_OF = "{digest}"' in (LM_DIR / f"{part}.py").read_text(encoding="utf-8")
+
+
+def test_where_nothing_can_be_kept_kernels_are_compiled_all_the_same(tmp_path):
+    """A read-only installation of a user without a home."""
+    root = tmp_path / "pack"
+    shutil.copytree(LM_DIR.parent, root / "musicgen", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "__init__.py").touch()
+    (root / "musicgen/lm/__pycache__").touch()  # a file: no directory can be made there
+    code = """
+        import sys, torch
+        from pack.musicgen.lm import cpu_fused, linear
+        layer = linear.Int8Linear(torch.ones(16, 16))
+        layer.fuse(True)
+        print(layer(torch.ones(1, 16))[0, 0].item(), cpu_fused.tempfile.gettempdir())
+    """
+    (tmp_path / "tmp").mkdir()
+    nowhere = {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/cache", "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, **nowhere, "TMPDIR": str(tmp_path / "tmp")}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=environment)
+    made, place = ran.stdout.split()
+    assert abs(float(made) - 16) < 0.01 and place == str(tmp_path / "tmp")
+    assert not list((tmp_path / "tmp").glob("musicgen-kernels-*")), "nothing is left"
 
 
 def test_compiled_code_serves_the_pack_under_any_name():

@@ -3,11 +3,14 @@
 Without Numba, `cpu_step` and FBGEMM do the same.
 """
 
+import atexit
 import contextlib
 import functools
 import importlib.util
 import logging
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -41,11 +44,15 @@ def kernels() -> ModuleType | None:
         return None
     log.info("Preparing kernels for this CPU; where it has none yet they are compiled, in some twenty seconds")
     try:
-        for name in ("cpu_basics", "cpu_vectors", "cpu_parts", "cpu_kernels"):
-            # By names that are the same wherever the package is: compiled code is kept by them.
-            spec = importlib.util.spec_from_file_location(f"musicgen_{name}", Path(__file__).with_name(f"{name}.py"))
-            module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+        try:
+            module = _load_kernels()
+        except RuntimeError as error:  # neither beside the files nor at the user's is there a place to keep code
+            log.info("Compiled kernels are not kept: %s", error)
+            kept_at, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _passing_place()
+            try:
+                module = _load_kernels()
+            finally:
+                numba.config.CACHE_DIR = kept_at
     except Exception:  # what a compiler may raise has no end; music is made without it
         log.warning(
             "Numba could not compile the kernels for this CPU; going on without them, which is slower", exc_info=True
@@ -54,6 +61,22 @@ def kernels() -> ModuleType | None:
     parts = sys.modules["musicgen_cpu_parts"]
     assert (parts.BLOCK, parts.SCALE_BYTES) == (BLOCK, SCALE_BYTES)
     return module
+
+
+def _load_kernels() -> ModuleType:
+    for name in ("cpu_basics", "cpu_vectors", "cpu_parts", "cpu_kernels"):
+        # By names that are the same wherever the package is: compiled code is kept by them.
+        spec = importlib.util.spec_from_file_location(f"musicgen_{name}", Path(__file__).with_name(f"{name}.py"))
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
+
+
+def _passing_place() -> str:
+    """A directory that goes when this process does."""
+    made = tempfile.mkdtemp(prefix="musicgen-kernels-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 class Crew:
