@@ -7,8 +7,9 @@ Random weights; see engines.py. A piece of 8 or 30 seconds is represented by the
 in a process of its own, in turn, `rounds` times; the median counts. The floor of a step is the time to read all weights
 and the used part of the cache once, at the bandwidth that memory has then: on a CPU it is measured before and after every
 ten steps, for neighbours on the machine may halve it from one second to the next, and steps between two measures that
-differ are left out of the ratio. 50 steps are a second of music. Peak memory on a CPU is what comes on top of Python, its libraries and what they set up for a tiny
-model. What this machine has no memory for is left out. Prints tables, asserts nothing; --save keeps them in benchmarks/results/.
+differ are left out of the ratio. 50 steps are a second of music. Peak memory on a CPU is what comes on top of Python, its
+libraries and what they set up for a tiny model. What this machine has no memory for is left out. Prints tables, asserts
+nothing; --save keeps them in benchmarks/results/.
 """
 
 import argparse
@@ -28,11 +29,9 @@ from harness import PRECISIONS, Failed, free_bytes, in_turn, machine, measured, 
 class Steps:
     """Takes the time of steps, as their `on_step`; on a CPU, and of a large tensor's reading now and then."""
 
-    EVERY, SKIPPED, SAME = (
-        10,
-        2,
-        1.15,
-    )  # steps between two readings; after one, until all is as before; how far they differ
+    EVERY = 10  # steps between two readings
+    SKIPPED = 2  # steps after a reading, until all is as before
+    SAME = 1.15  # how far two readings may differ
 
     def __init__(self, device):
         import torch

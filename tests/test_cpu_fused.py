@@ -1,4 +1,4 @@
-"""int8 and float16 by Numba's kernels: the products that float32 makes, whatever the batch and the threads; and how threads meet."""
+"""int8 and halves by Numba's kernels: the products that float32 makes, whatever the batch and the threads; and how threads meet."""
 
 import logging
 import sys

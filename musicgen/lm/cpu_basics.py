@@ -24,8 +24,8 @@ def load(b, address, vector, align):
     return b.load(b.inttoptr(address, vector.as_pointer()), align=align)
 
 
-def prefetch(b, address, nearness=3):
-    """Ask for the line there. nearness: 3 into the first cache, 2 into the second, 0 for what is read once."""
+def prefetch(b, address, nearness):
+    """Ask for the line there. nearness: 2 into the second cache, 0 for what is read once."""
     kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
     ask = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
     b.call(ask, [b.inttoptr(address, I8.as_pointer()), *(ir.Constant(I32, how) for how in (0, nearness, 1))])

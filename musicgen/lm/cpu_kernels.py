@@ -35,7 +35,7 @@ from musicgen_cpu_parts import (
 )
 from numba import njit
 
-MADE_OF = "9cc922e0b9f534f2"  # cpu_parts.py, as there
+MADE_OF = "61980504a18e8ad1"  # cpu_parts.py, as there
 
 # Where a layer's addresses are in its row of the table.
 NORMS, MATRICES, CACHES = 0, 6, 18  # (weight, bias) of three norms; (weight, scale) of six matrices; five caches

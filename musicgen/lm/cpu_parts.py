@@ -9,10 +9,6 @@ from musicgen_cpu_vectors import (
     SPLIT,
     add_1,
     add_1_halves,
-    add_4_blocks,
-    add_4_blocks_halves,
-    add_4_parts,
-    add_4_parts_halves,
     add_8,
     add_8_halves,
     add_32,
@@ -33,7 +29,7 @@ from numba import carray, njit
 
 # The digest of cpu_vectors.py, which a test compares: Numba keeps compiled code by the date of the file that asks for it,
 # and would not see that what goes into it has changed.
-MADE_OF = "c3b22687109fada3"
+MADE_OF = "71046257905a3729"
 BLOCK, SCALE_BYTES = 32, 8  # cache.BLOCK, tables.SCALE_BYTES
 CHANNELS = 4  # what outputs are shared out by; widths are multiples of it
 SPARE = 64  # int16 at the end of a quantized row
@@ -262,27 +258,27 @@ def add_up(table, n_rows, n_values, weights, out, ahead, halves):
     width, scales, start = width_of(n_values, halves), table + n_values, 0
     while n_values - start >= 64:
         if halves:
-            add_64_halves(table + 2 * start, 0, n_rows, width, 0, weights, 0, out + 4 * start, ahead + 2 * start)
+            add_64_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
         else:
-            add_64(table + start, 0, n_rows, width, scales, weights, 0, out + 4 * start, ahead + start)
+            add_64(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
         start += 64
     while n_values - start >= 32:
         if halves:
-            add_32_halves(table + 2 * start, 0, n_rows, width, 0, weights, 0, out + 4 * start, ahead + 2 * start)
+            add_32_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
         else:
-            add_32(table + start, 0, n_rows, width, scales, weights, 0, out + 4 * start, ahead + start)
+            add_32(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
         start += 32
     while n_values - start >= 8:
         if halves:
-            add_8_halves(table + 2 * start, 0, n_rows, width, 0, weights, 0, out + 4 * start, ahead + 2 * start)
+            add_8_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
         else:
-            add_8(table + start, 0, n_rows, width, scales, weights, 0, out + 4 * start, ahead + start)
+            add_8(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
         start += 8
     while start < n_values:
         if halves:
-            add_1_halves(table + 2 * start, 0, n_rows, width, 0, weights, 0, out + 4 * start, ahead + 2 * start)
+            add_1_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
         else:
-            add_1(table + start, 0, n_rows, width, scales, weights, 0, out + 4 * start, ahead + start)
+            add_1(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
         start += 1
 
 
@@ -354,28 +350,13 @@ def attend(query, keys, values, tail, column, padding, scores, out, ahead, halve
     ahead: the keys that are read after this.
     """
     n, whole = len(query), column // BLOCK * BLOCK
-    width, given, made = width_of(BLOCK, halves), query.ctypes.data, scores.ctypes.data
-    block, in_fours = n * width, whole // (4 * BLOCK) * 4 * BLOCK
-    for start in range(0, in_fours, 4 * BLOCK):
-        at, to = start // BLOCK * block, made + 4 * start
-        if halves:
-            add_4_blocks_halves(keys + at, block, n, width, 0, given, 0, to, values + at)
-        else:
-            add_4_blocks(keys + at, block, n, width, keys + at + BLOCK, given, 0, to, values + at)
-    for start in range(in_fours, whole, BLOCK):
-        at = start // BLOCK * block
-        add_up(keys + at, n, BLOCK, given, made + 4 * start, values + at, halves)
+    block = n * width_of(BLOCK, halves)
+    for start in range(0, whole, BLOCK):
+        at, to = start // BLOCK * block, scores.ctypes.data + 4 * start
+        add_up(keys + at, n, BLOCK, query.ctypes.data, to, values + at, halves)
     for i in range(whole, column + 1):
         scores[i] = dot(query, tail[(i - whole) * n : (i - whole + 1) * n])
     for i in range(min(padding, column)):
         scores[i] = HIDDEN
     softmax(scores[: column + 1])
-    if n != 64:
-        add_up(values, column + 1, n, made, out.ctypes.data, ahead, halves)
-        return
-    part, width = column // 4 + 1, width_of(n, halves)  # what is after `column` in its block is zeros
-    scores[column + 1 : 4 * part] = _ZERO
-    if halves:
-        add_4_parts_halves(values, part * width, part, width, 0, made, 4 * part, out.ctypes.data, ahead)
-    else:
-        add_4_parts(values, part * width, part, width, values + n, made, 4 * part, out.ctypes.data, ahead)
+    add_up(values, column + 1, n, scores.ctypes.data, out.ctypes.data, ahead, halves)

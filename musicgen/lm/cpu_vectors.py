@@ -9,7 +9,7 @@ from numba import config, types
 from numba.core import cgutils, codegen
 from numba.extending import intrinsic
 
-MADE_OF = "66d4a230c96c3080"  # cpu_basics.py, as in cpu_parts.py
+MADE_OF = "79a0726cad90ba42"  # cpu_basics.py, as in cpu_parts.py
 
 _FEATURES = config.CPU_FEATURES or codegen.get_host_cpu_features()  # of this processor that Numba may use
 SPLIT = "+avx512vnni" in _FEATURES  # whether rows are split into bytes, four of whose products one instruction adds up
@@ -200,7 +200,7 @@ half_dots_4_1, half_dots_4_2 = _half_dots_of(4, 1), _half_dots_of(4, 2)
 brain_dots_4_1, brain_dots_4_2 = _half_dots_of(4, 1, True), _half_dots_of(4, 2, True)
 
 
-def _spread_of(n_outputs, n_rows, whole, together=4):
+def _spread_of(n_outputs, n_rows, whole):
     @intrinsic
     def spread(typing, sums, n, x, x_stride, n_in, steps, scales, out, output_stride, row_stride, adds):
         """What dots have left in `sums`, [n, n_outputs, n_rows], to its places: n floats for each output and row.
@@ -214,7 +214,7 @@ def _spread_of(n_outputs, n_rows, whole, together=4):
             n_values, n_each = n_outputs * n_rows, 2 if whole and SPLIT else 1
             n_stored = n_values * n_each
             stored, floats = ir.VectorType(I32 if whole else F32, n_stored), ir.VectorType(F32, n_stored)
-            fours = ir.VectorType(F32, together)
+            fours = ir.VectorType(F32, 4)
 
             def places(of):
                 return ir.Constant(ir.VectorType(I32, len(of)), list(of))
@@ -250,7 +250,7 @@ def _spread_of(n_outputs, n_rows, whole, together=4):
                 return made
 
             def body(i, carried):
-                given = [values(b.add(i, constant(k))) for k in range(together)]
+                given = [values(b.add(i, constant(k))) for k in range(4)]
                 pairs = []
                 for one, other in (given[:2], given[2:]):
                     for first in range(0, n_values, n_values // 2):
@@ -269,7 +269,7 @@ def _spread_of(n_outputs, n_rows, whole, together=4):
                     b.store(made, b.inttoptr(at, fours.as_pointer()), align=4)
                 return []
 
-            loop(b, constant(0), n, together, [], body)
+            loop(b, constant(0), n, 4, [], body)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 11), code
@@ -280,65 +280,51 @@ def _spread_of(n_outputs, n_rows, whole, together=4):
 spread_4_2, spread_2_4, spread_halves = _spread_of(4, 2, True), _spread_of(2, 4, True), _spread_of(4, 2, False)
 
 
-def _adder_of(lanes, in_bytes, n_tables=1, together=False):
+def _adder_of(lanes, in_bytes):
     @intrinsic
-    def add(typing, table, table_stride, n_rows, width, scales, weights, weights_stride, out, ahead):
+    def add(typing, table, n_rows, width, scales, weights, out, ahead):
         """Rows at table, table + width, ..., each times its weight, added up: `lanes` float32 in `out`.
-
-        The same of n_tables, each table_stride bytes from the last, and its weights weights_stride; their sums follow each
-        other in `out`, or, together, are one. Several tables are read at once faster than one after the other.
 
         in_bytes: rows are bytes, times a scale and more by an offset, of which the first row's are at `scales`; else they
         are float16. weights: float32 [n_rows]; ahead: what is read next, and is asked for meanwhile.
         """
 
         def code(context, b, signature, arguments):
-            table, table_stride, n_rows, width, scales, weights, weights_stride, out, ahead = arguments
+            table, n_rows, width, scales, weights, out, ahead = arguments
             part = min(lanes, _TABLE_FLOATS)
             floats = ir.VectorType(F32, part)
             stored = ir.VectorType(I8 if in_bytes else ir.HalfType(), part)
-            size, n_parts = 1 if in_bytes else 2, lanes // part
-            starts = [b.mul(table_stride, constant(n)) for n in range(n_tables)]
-            of_weights = [b.add(weights, b.mul(weights_stride, constant(n))) for n in range(n_tables)]
+            size = 1 if in_bytes else 2
 
             def float_at(address):
                 return load(b, address, F32, 4)
 
             def body(i, sums):
-                sums, row, at_weight = list(sums), b.mul(i, width), b.shl(i, constant(2))
-                for n, (start, of_weight) in enumerate(zip(starts, of_weights, strict=True)):
-                    at, first = b.add(start, row), 0 if together else n * (1 + n_parts)
-                    weight = float_at(b.add(of_weight, at_weight))
-                    prefetch(b, b.add(ahead, at), 2)
-                    if in_bytes:
-                        scale_at = b.add(scales, at)
-                        sums[first] = add_product(b, sums[first], weight, float_at(b.add(scale_at, constant(4))))
-                        weight = b.fmul(weight, float_at(scale_at))
-                    factor = splat(b, weight, part)
-                    for m in range(n_parts):
-                        values = load(b, b.add(b.add(table, at), constant(m * part * size)), stored, size)
-                        values = b.uitofp(values, floats) if in_bytes else b.fpext(values, floats)
-                        sums[first + 1 + m] = add_product(b, sums[first + 1 + m], values, factor)
-                return sums
+                at, weight = b.mul(i, width), float_at(b.add(weights, b.shl(i, constant(2))))
+                prefetch(b, b.add(ahead, at), 2)
+                offset = sums[0]
+                if in_bytes:
+                    scale_at = b.add(scales, at)
+                    offset = add_product(b, offset, weight, float_at(b.add(scale_at, constant(4))))
+                    weight = b.fmul(weight, float_at(scale_at))
+                factor, made = splat(b, weight, part), [offset]
+                for n, total in enumerate(sums[1:]):
+                    values = load(b, b.add(b.add(table, at), constant(n * part * size)), stored, size)
+                    values = b.uitofp(values, floats) if in_bytes else b.fpext(values, floats)
+                    made.append(add_product(b, total, values, factor))
+                return made
 
-            n_sums = 1 if together else n_tables
-            zeros = [ir.Constant(F32, 0.0), *[ir.Constant(floats, None)] * n_parts] * n_sums
-            sums, _ = loop(b, constant(0), n_rows, 1, zeros, body)
-            for n in range(n_sums):
-                offset, *parts = sums[n * (1 + n_parts) : (n + 1) * (1 + n_parts)]
-                for m, total in enumerate(parts):
-                    at = b.add(out, constant(4 * (n * lanes + m * part)))
-                    at = b.inttoptr(at, floats.as_pointer())
-                    b.store(b.fadd(total, splat(b, offset, part)), at, align=4)
+            zeros = [ir.Constant(F32, 0.0), *[ir.Constant(floats, None)] * (lanes // part)]
+            (offset, *sums), _ = loop(b, constant(0), n_rows, 1, zeros, body)
+            for n, total in enumerate(sums):
+                at = b.inttoptr(b.add(out, constant(4 * n * part)), floats.as_pointer())
+                b.store(b.fadd(total, splat(b, offset, part)), at, align=4)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 9), code
+        return types.void(*[types.int64] * 7), code
 
     return add
 
 
 add_64, add_32, add_8, add_1 = (_adder_of(lanes, True) for lanes in (64, 32, 8, 1))
 add_64_halves, add_32_halves, add_8_halves, add_1_halves = (_adder_of(lanes, False) for lanes in (64, 32, 8, 1))
-# A head's keys, block by block, and its values, which are 64 wide in all published models.
-add_4_blocks, add_4_blocks_halves = _adder_of(32, True, 4), _adder_of(32, False, 4)
-add_4_parts, add_4_parts_halves = _adder_of(64, True, 4, True), _adder_of(64, False, 4, True)
