@@ -37,7 +37,7 @@ def native(device, precision):
     load_pack()
     import torch
     from pack.musicgen.diffusion import decoder
-    from pack.musicgen.diffusion_config import BandConfig, DiffusionConfig, ScheduleConfig, UnetConfig
+    from pack.musicgen.diffusion.config import BandConfig, DiffusionConfig, ScheduleConfig, UnetConfig
 
     config = DiffusionConfig("random", RATE_HZ, (BandConfig(UnetConfig(**SHAPE), ScheduleConfig(**SCHEDULE)),))
     model = decoder.MultiBandDecoder(config).eval().requires_grad_(False)

@@ -29,7 +29,7 @@ TEXTS = ("slow pansori, a rough deep voice over the buk drum", "a bright daegeum
 def write(size, folder):
     """The same weights in three files' formats."""
     load_pack()
-    from pack.musicgen.toy import write_toy
+    from pack.tests.toy import write_toy
 
     dim, heads, layers, filters = SIZES[size]
     shape = {"dim": dim, "n_heads": heads, "n_layers": layers, "n_filters": filters}
@@ -43,14 +43,14 @@ def facade(engine, path, precision, device):
     load_pack()
     import torch
     from pack.musicgen.config import GenerationParams
-    from pack.musicgen.runner import Piece, make
+    from pack.musicgen.render import Piece, make
 
     if engine == "audiocraft":
         from pack.reference.audiocraft import load
 
         loaded = load(path, device)
     else:
-        from pack.musicgen.pipeline import load
+        from pack.musicgen.loading import load
 
         loaded = load(path, precision, device)
 

@@ -30,7 +30,7 @@ SIZES = {
 def write(size, folder):
     """A checkpoint in audiocraft's format, and the same as one converted file."""
     load_pack()
-    from pack.musicgen.toy import write_toy
+    from pack.tests.toy import write_toy
 
     dim, heads, layers, filters = SIZES[size]
     original = write_toy(folder / "original", dim=dim, n_heads=heads, n_layers=layers, n_filters=filters)
@@ -41,7 +41,7 @@ def write(size, folder):
 def convert_file(original, converted):
     """A checkpoint with its text encoder as one file of this engine's."""
     from pack.musicgen.checkpoints import open_checkpoint
-    from pack.musicgen.checkpoints.convert import convert, find_text_encoder
+    from pack.musicgen.checkpoints.tools.convert import convert, find_text_encoder
 
     checkpoint = open_checkpoint(original)
     convert(checkpoint, converted, text_encoder=find_text_encoder(checkpoint, []))
@@ -69,7 +69,7 @@ def worker(engine, path, precision):
         import_audiocraft()
         load = load_reference
     else:
-        from pack.musicgen.pipeline import load as load_native
+        from pack.musicgen.loading import load as load_native
 
         def load(path):
             return load_native(path, precision)

@@ -14,13 +14,14 @@ from .comfyui import DEFAULT_SERVER, ClientError, OnEvent, ProgressLine, Prompt,
 if __package__ == "clients":  # started from the pack's own folder
     from musicgen.checkpoints.published import DIFFUSION_MODEL
     from musicgen.cli_predict import add_fields, given_fields
-    from musicgen.errors import MusicGenError
     from musicgen.predict import DEFAULT_MODEL, Prediction, Request
+
+    from musicgen.errors import MusicGenError
 else:
-    from ..musicgen.checkpoints.published import DIFFUSION_MODEL
-    from ..musicgen.cli_predict import add_fields, given_fields
+    from ..musicgen.cli.predict import add_fields, given_fields
     from ..musicgen.errors import MusicGenError
-    from ..musicgen.predict import DEFAULT_MODEL, Prediction, Request
+    from ..musicgen.replicate.predict import DEFAULT_MODEL, Prediction, Request
+    from ..musicgen.store.published import DIFFUSION_MODEL
 
 
 def graph(request: Request, model: str = DEFAULT_MODEL, diffusion: str = DIFFUSION_MODEL) -> Prompt:

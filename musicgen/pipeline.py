@@ -1,36 +1,29 @@
-"""The facade: load a checkpoint; condition; generate; decode. What nodes and the command line call.
+"""The facade that nodes and the command line call: condition, generate, decode.
 
-Three objects come out of a checkpoint, split as ComfyUI splits MODEL, CLIP and VAE: LanguageModel, Conditioner
-and Codec. The audiocraft engine (`reference/audiocraft.py`) has objects with the same methods. Diffusion comes from
-a file of its own, and decodes codes in the codec's place.
+`loading.load` gives three objects, split as ComfyUI splits MODEL, CLIP and VAE: LanguageModel, Conditioner and Codec.
+The audiocraft engine (`reference/audiocraft.py`) has objects with the same methods. Diffusion comes from a file of its
+own, and decodes codes in the codec's place.
 """
 
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from .audio import Audio
-from .checkpoints import Checkpoint, TextEncoderSource, Weight, blend, fill, open_checkpoint
-from .checkpoints.diffusion import open_diffusion
-from .checkpoints.download import open_model
-from .codec import Codec, fingerprint
+from .checkpoints import Checkpoint
+from .codec import Codec
 from .codes import Codes
-from .conditioning import Conditioner, Conditioning, TextEncoder, empty_encoder, find_encoder
-from .config import GenerationParams, ModelConfig, with_fingerprint
+from .conditioning import Conditioning
+from .config import GenerationParams
 from .diffusion import WINDOW_S, MultiBandDecoder
-from .diffusion_config import DiffusionConfig
+from .diffusion.config import DiffusionConfig
 from .errors import InputError
-from .lm import LM, RowNoise, Sampling, Stream, generate_codes, quantize_linears, resolve_precision, storage_dtype
+from .lm import LM, RowNoise, Sampling, Stream, generate_codes
 from .lm.static import COLUMNS_OF, rounded_up
 from .seeds import row_seed
 from .windows import Window, plan_windows
-
-logger = logging.getLogger(__name__)
 
 OnStep = Callable[[int, int], None]
 
@@ -147,48 +140,6 @@ class LanguageModel(nn.Module):
         return codes.expand(n_rows, -1, -1)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What comes out of one checkpoint."""
-
-    model: LanguageModel
-    conditioner: Conditioner
-    codec: Codec
-    config: ModelConfig
-
-
-def load(
-    path: Path,
-    precision: str = "auto",
-    device: torch.device | str = "cpu",
-    text_encoder_dirs: Sequence[Path] = (),
-    name: str | None = None,
-    model_dirs: Sequence[Path] = (),
-    on_download: OnStep | None = None,
-) -> Loaded:
-    """Read a checkpoint into CPU memory. `device` is where it will run: it decides what precision auto means.
-
-    model_dirs: folders of models, for the codec of a checkpoint that only names it. If it is in none of them, it is
-    downloaded into the first, provided there is an on_download(bytes there, bytes in all), which may raise.
-    Raises CheckpointError for a file that is missing, damaged, unsafe, or of an unknown architecture.
-    """
-    begun = time.perf_counter()
-    precision = resolve_precision(precision, device)
-    checkpoint = open_model(Path(path), model_dirs, on_download)
-    source = str(checkpoint.path)
-    codec = Codec(checkpoint.config.codec)
-    fill(codec, checkpoint.codec, f"{source} (codec)")
-    config = with_fingerprint(checkpoint.config, fingerprint(codec), name)
-    codec.config = config.codec
-    codec.eval().requires_grad_(False)
-    checkpoint = replace(checkpoint, config=config)
-    text_encoder = _text_encoder(config, checkpoint.text_encoder, text_encoder_dirs)
-    model, conditioner = _build(checkpoint, precision, text_encoder)
-    checkpoint.close()
-    logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
-    return Loaded(model, conditioner, codec, config)
-
-
 class Diffusion(nn.Module):
     """A MultiBand Diffusion model: another decoder for the codes of the codec that it was trained with."""
 
@@ -232,137 +183,6 @@ class Diffusion(nn.Module):
         length = codes.n_frames * codec.config.hop
         rows = codes.codes.shape[0] * codec.config.channels
         return 4 * (100 * min(rows * length, int(WINDOW_S * self.config.sample_rate_hz)) + 6 * length)
-
-
-def load_diffusion(
-    path: Path, precision: str = "auto", device: torch.device | str = "cpu", name: str | None = None
-) -> Diffusion:
-    """Read a MultiBand Diffusion file into CPU memory. `device` is where it will run.
-
-    precision: of the U-Nets. auto = what the file holds on CUDA (`convert --precision float16` makes a file that runs
-    in half precision there), float32 elsewhere.
-    Raises CheckpointError for a file that is missing, damaged, unsafe, or of an unknown architecture.
-    """
-    if precision not in ("auto", "float32", "bfloat16", "float16"):
-        raise InputError(
-            f"'precision' of a diffusion model must be auto, float32, bfloat16 or float16, got {precision!r}"
-        )
-    begun = time.perf_counter()
-    checkpoint = open_diffusion(Path(path))
-    if precision == "auto":
-        held = checkpoint.weights["bands.0.unet.conv_codec.weight"].dtype
-        half = torch.device(device).type == "cuda" and held in (torch.float16, torch.bfloat16)
-        precision = str(held).removeprefix("torch.") if half else "float32"
-    config = replace(checkpoint.config, name=name or checkpoint.config.name)
-    with torch.device("meta"):
-        decoder = MultiBandDecoder(config)
-    for band in decoder.bands:
-        band.unet.to(getattr(torch, precision))
-    fill(decoder, checkpoint.weights, str(checkpoint.path))
-    for number, band in enumerate(decoder.bands):
-        if band.processor:
-            band.processor.check(f"{checkpoint.path}, band {number}")
-    checkpoint.close()
-    decoder.eval().requires_grad_(False)
-    logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
-    return Diffusion(config, decoder)
-
-
-def apply_fine_tune(
-    model: LanguageModel, conditioner: Conditioner, tuned: Path, strength: float = 1.0
-) -> tuple[LanguageModel, Conditioner]:
-    """New objects whose weights are moved from the base's towards those of the checkpoint `tuned`, a file or folder.
-
-    strength: 0 gives back the base itself, 1 the fine-tune, between and beyond (to 2) a blend. The base's objects
-    are not altered; the text encoder, which no fine-tune trains, is shared with them. Weights are read from the
-    files again and blended before they are rounded, so any precision works, and fine-tunes can be chained.
-    InputError for objects of the audiocraft engine; CheckpointError for another architecture, naming both.
-    """
-    if not isinstance(model, LanguageModel) or not isinstance(conditioner, Conditioner):
-        raise InputError(
-            "Fine-tunes can be applied to the native engine's models only. Set 'engine' to native in Load MusicGen, or "
-            "leave 'weights' empty."
-        )
-    begun = time.perf_counter()
-    checkpoint = open_checkpoint(Path(tuned), codec_required=False)
-    source = blend(model.source, checkpoint, strength)
-    own = source if conditioner.source is model.source else blend(conditioner.source, checkpoint, strength)
-    if strength == 0:
-        return model, conditioner
-    blended, conditioner = _build(source, model.precision, conditioner.text_encoder, own)
-    for opened in (source, own, checkpoint):
-        opened.close()
-    logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)
-    return blended, conditioner
-
-
-def _build(
-    source: Checkpoint, precision: str, text_encoder: TextEncoder, conditioning: Checkpoint | None = None
-) -> tuple[LanguageModel, Conditioner]:
-    """Language model and conditioner; the latter's projections from `conditioning`, by itself from the same source."""
-    model = LanguageModel(source, _build_lm(source, precision), precision)
-    source = conditioning or source
-    with torch.device("meta"):
-        conditioner = Conditioner(source.config, text_encoder)
-    _materialise(conditioner, torch.float32)
-    _fill_without(conditioner, "text_encoder", source.conditioner, f"{source.path} (conditioning)")
-    conditioner.source = source
-    for module in (model, conditioner):
-        module.eval().requires_grad_(False)
-    return model, conditioner
-
-
-def _build_lm(checkpoint: Checkpoint, precision: str) -> LM:
-    """Made on the meta device, then given memory and filled one layer at a time."""
-    with torch.device("meta"):
-        lm = LM(checkpoint.config.lm)
-    dtype = storage_dtype(precision)
-    layers: list[dict[str, Weight]] = [{} for _ in lm.layers]
-    rest: dict[str, Weight] = {}
-    for name, weight in checkpoint.lm.items():
-        part, _, inner = name.removeprefix("layers.").partition(".")
-        inside = name.startswith("layers.") and part.isdigit() and int(part) < len(layers)
-        (layers[int(part)] if inside else rest)[inner if inside else name] = weight
-    source = f"{checkpoint.path} (language model)"
-    for index, (block, weights) in enumerate(zip(lm.layers, layers, strict=True)):
-        _materialise(block, dtype)
-        fill(block, weights, f"{source}, layer {index}")
-        if precision == "int8":
-            quantize_linears(block)
-    # The heads decide the code: at 2 % of the weights, they are worth more precision where products are coarse.
-    _materialise(lm, torch.float32 if precision == "float32" else torch.float16)
-    _fill_without(lm, "layers", rest, source)
-    return lm
-
-
-def _materialise(module: nn.Module, dtype: torch.dtype) -> None:
-    """Give memory to parameters still on the meta device: matrices in `dtype`, norms and embeddings in float32."""
-    for child in module.modules():
-        for name, parameter in child.named_parameters(recurse=False):
-            if parameter.is_meta:
-                wide = parameter.ndim != 2
-                memory = torch.empty(parameter.shape, dtype=torch.float32 if wide else dtype)
-                setattr(child, name, nn.Parameter(memory, requires_grad=False))
-
-
-def _fill_without(module: nn.Module, child: str, weights: Mapping[str, Weight], source: str) -> None:
-    """Fill all of a module but one child, which was filled by itself."""
-    kept = getattr(module, child)
-    setattr(module, child, nn.Module())
-    try:
-        fill(module, weights, source)
-    finally:
-        setattr(module, child, kept)
-
-
-def _text_encoder(config: ModelConfig, source: TextEncoderSource, dirs: Sequence[Path]) -> TextEncoder:
-    if source.weights:
-        with source.tokenizer_folder() as tokenizer:
-            if tokenizer is not None:
-                encoder = empty_encoder(source.config, tokenizer)
-                fill(encoder.encoder, source.weights, "text encoder of the checkpoint")
-                return encoder
-    return find_encoder(config.text, source.folder, [Path(d) for d in dirs])
 
 
 def _same(left: Sequence[Stream], right: Sequence[Stream]) -> bool:

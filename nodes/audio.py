@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from ..musicgen import audio as engine
+from ..musicgen.audio.waveform import check_span
 from ..musicgen.codes import Codes
 from ..musicgen.errors import InputError
-from ..musicgen.waveform import check_span
 from . import host
 from .sockets import AUDIO, CATEGORY, CODEC, CODES, audio_in, audio_out
 

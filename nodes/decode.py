@@ -1,8 +1,8 @@
 """Codes -> AUDIO: with the codec alone, or with MultiBand Diffusion."""
 
+from ..musicgen.audio.spectrogram import spectrogram_picture
 from ..musicgen.codes import Codes
 from ..musicgen.config import MAX_SEED
-from ..musicgen.spectrogram import spectrogram_picture
 from . import host
 from .sockets import AUDIO, CATEGORY, CODEC, CODES, DIFFUSION, audio_out
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from ..musicgen.checkpoints import download, locate
-from ..musicgen.checkpoints.blend import MAX_STRENGTH
-from ..musicgen.checkpoints.published import DIFFUSION_MODEL, SHIPPED
-from ..musicgen.checkpoints.urls import is_url
+from ..musicgen.checkpoints.weights.blend import MAX_STRENGTH
 from ..musicgen.config import PRECISIONS
 from ..musicgen.errors import InputError, MusicGenError
+from ..musicgen.store import download, locate
+from ..musicgen.store.published import DIFFUSION_MODEL, SHIPPED
+from ..musicgen.store.urls import is_url
 from . import host
 from .sockets import CATEGORY, CODEC, CONDITIONER, DIFFUSION, MODEL
 
@@ -105,9 +105,9 @@ class MusicGenLoader:
 
             loaded = audiocraft.load(path, device, text_encoder_dirs, name=model)
         else:
-            from ..musicgen import pipeline
+            from ..musicgen import loading
 
-            loaded = pipeline.load(path, precision, device, text_encoder_dirs, model, dirs, on_download)
+            loaded = loading.load(path, precision, device, text_encoder_dirs, model, dirs, on_download)
         return (
             host.Managed(loaded.model, "model"),
             host.Managed(loaded.conditioner, "text_encoder"),
@@ -159,10 +159,10 @@ class MusicGenDiffusionLoader:
             return float("nan")  # run it, so that it can say what is wrong
 
     def load(self, diffusion: str) -> tuple:
-        from ..musicgen import pipeline
+        from ..musicgen import loading
 
         path = download.obtain_diffusion(diffusion, host.model_dirs(), host.progress())
-        return (host.Managed(pipeline.load_diffusion(path, device=host.model_device(), name=diffusion), "model"),)
+        return (host.Managed(loading.load_diffusion(path, device=host.model_device(), name=diffusion), "model"),)
 
 
 class MusicGenFineTune:
@@ -235,13 +235,13 @@ class MusicGenFineTune:
             return float("nan")  # run it, so that it can say what is wrong
 
     def apply(self, model: host.Managed, conditioner: host.Managed, weights: str, strength: float) -> tuple:
-        from ..musicgen import pipeline
+        from ..musicgen import loading
 
         weights = weights.strip()
         if not weights:
             return model, conditioner
         path = download.obtain_weights(weights, host.model_dirs(), host.progress())
-        blended = pipeline.apply_fine_tune(model.module, conditioner.module, path, strength)
+        blended = loading.apply_fine_tune(model.module, conditioner.module, path, strength)
         if blended[0] is model.module:
             return model, conditioner
         return host.Managed(blended[0], "model"), host.Managed(blended[1], "text_encoder")

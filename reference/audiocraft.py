@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..musicgen.audio import Audio, convert
 from ..musicgen.checkpoints import open_checkpoint
-from ..musicgen.checkpoints.audiocraft import CODEC_FILE, LM_FILE
+from ..musicgen.checkpoints.formats.audiocraft import CODEC_FILE, LM_FILE
 from ..musicgen.codec import fingerprint_of
 from ..musicgen.codes import Codes
 from ..musicgen.conditioning import TextEncoder, find_encoder

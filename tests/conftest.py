@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist, a file's tests stay in one process, and those of the one ComfyUI too."""
     for item in items:
         in_comfyui = hasattr(item.module, "comfy_server")
-        item.add_marker(pytest.mark.xdist_group("comfyui" if in_comfyui else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group("comfyui" if in_comfyui else str(item.path)))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -59,7 +59,7 @@ def audiocraft():
 @pytest.fixture(scope="session")
 def toys(tmp_path_factory):
     """Factory of toy checkpoints, each written once a session: toys(stereo=True, format="huggingface") -> folder."""
-    from comfyui_musicgen.musicgen.toy import write_toy
+    from comfyui_musicgen.tests.toy import write_toy
 
     made: dict[tuple, Path] = {}
 
@@ -77,7 +77,7 @@ def toys(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tokenizer():
     """The recipe's tokenizer, trained on few texts."""
-    from comfyui_musicgen.training import text
+    from comfyui_musicgen.training.lm import text
 
     text._N_TEXTS, kept = 300, text._N_TEXTS
     yield text.train_tokenizer()

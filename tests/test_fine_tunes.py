@@ -8,11 +8,11 @@ import pytest
 import torch
 import yaml
 from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
-from comfyui_musicgen.musicgen import pipeline
+from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.checkpoints import blend, open_checkpoint
-from comfyui_musicgen.musicgen.checkpoints.locate import list_models, list_weights, resolve
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import CheckpointError, InputError
+from comfyui_musicgen.musicgen.store.locate import list_models, list_weights, resolve
 from comfyui_musicgen.nodes import host
 from comfyui_musicgen.reference import audiocraft as reference
 
@@ -71,7 +71,7 @@ def load(root: Path, name: str = "base", precision: str = "float32"):
     (own[0] / "t5-small").parent.mkdir(exist_ok=True)
     if not (own[0] / "t5-small").exists():
         shutil.copytree(root / "base" / "text_encoder", own[0] / "t5-small")
-    return pipeline.load(resolve(name, [root]), precision, "cpu", own, model_dirs=[root])
+    return loading.load(resolve(name, [root]), precision, "cpu", own, model_dirs=[root])
 
 
 def codes(model, conditioner, text: str = "a drum"):
@@ -111,7 +111,7 @@ def test_audiocraft_s_own_model_and_settings_are_read(audiocraft, toys, tmp_path
     folder = toys(**SMALL)
     config = trainer_config(folder)
     config.device = "cpu"
-    encoder = pipeline.find_encoder(open_checkpoint(folder).config.text, folder / "text_encoder", [])
+    encoder = loading.find_encoder(open_checkpoint(folder).config.text, folder / "text_encoder", [])
     with reference._patched_loading(audiocraft, encoder):
         lm = builders.get_lm_model(config)
     torch.save({"xp.cfg": config, "model": lm.state_dict()}, tmp_path / "trained_model.tar")
@@ -172,11 +172,11 @@ def test_strength_1_is_the_fine_tune_and_0_the_base(models, options, precision):
     root = models(**options)
     base, alone = load(root, precision=precision), load(root, "trained_model.tar", precision)
     before, music = state(base.model), codes(base.model, base.conditioner)
-    model, conditioner = pipeline.apply_fine_tune(base.model, base.conditioner, root / "trained_model.tar", 1.0)
+    model, conditioner = loading.apply_fine_tune(base.model, base.conditioner, root / "trained_model.tar", 1.0)
     assert same(state(model), state(alone.model)) and same(state(conditioner), state(alone.conditioner))
     assert torch.equal(codes(model, conditioner), codes(alone.model, alone.conditioner))
     assert not torch.equal(codes(model, conditioner), music)
-    unchanged = pipeline.apply_fine_tune(base.model, base.conditioner, root / "trained_model.tar", 0)
+    unchanged = loading.apply_fine_tune(base.model, base.conditioner, root / "trained_model.tar", 0)
     assert unchanged == (base.model, base.conditioner)
     assert same(state(base.model), before) and torch.equal(codes(base.model, base.conditioner), music)
     assert conditioner.text_encoder is base.conditioner.text_encoder
@@ -198,7 +198,7 @@ def test_weights_between_and_beyond_lie_on_the_line(models, strength):
 
 
 def test_large_tensors_are_blended_in_slabs(toys, monkeypatch):
-    from comfyui_musicgen.musicgen.checkpoints import weight as weights
+    from comfyui_musicgen.musicgen.checkpoints.weights import lazy as weights
 
     base, tuned = (open_checkpoint(toys(**SMALL, seed=seed)) for seed in (0, 1))
     whole = {name: weight.read() for name, weight in blend(base, tuned, 0.5).lm.items()}
@@ -209,8 +209,8 @@ def test_large_tensors_are_blended_in_slabs(toys, monkeypatch):
 def test_fine_tunes_are_chained(models):
     root = models()
     base = load(root)
-    first = pipeline.apply_fine_tune(base.model, base.conditioner, root / "trained_model.tar", 0.5)
-    both = pipeline.apply_fine_tune(*first, root / "other.bin", 0.5)
+    first = loading.apply_fine_tune(base.model, base.conditioner, root / "trained_model.tar", 0.5)
+    both = loading.apply_fine_tune(*first, root / "other.bin", 0.5)
     b, t, o = (open_checkpoint(root / n, codec_required=False) for n in ("base", "trained_model.tar", "other.bin"))
     name = "layers.1.up.weight"
     middle = (t.lm[name].read() - b.lm[name].read()) * 0.5 + b.lm[name].read()
@@ -222,7 +222,7 @@ def test_fine_tunes_are_chained(models):
 def test_whole_models_and_other_formats_blend_as_well(models, toys):
     root = models()
     base = load(root)
-    model, _ = pipeline.apply_fine_tune(base.model, base.conditioner, toys(**SMALL, seed=1, format="huggingface"))
+    model, _ = loading.apply_fine_tune(base.model, base.conditioner, toys(**SMALL, seed=1, format="huggingface"))
     alone = load(root, "trained_model.tar")
     assert same(state(model.lm), state(alone.model.lm))
 
@@ -245,7 +245,7 @@ def test_another_architecture_is_an_error_that_names_both(models, toys, kind):
     base = load(root)
     for strength in (0, 1.0):
         with pytest.raises(CheckpointError) as error:
-            pipeline.apply_fine_tune(base.model, base.conditioner, other, strength)
+            loading.apply_fine_tune(base.model, base.conditioner, other, strength)
         for word in [str(other), str(root / "base"), *words]:
             assert word in str(error.value)
 
@@ -255,7 +255,7 @@ def test_strengths_outside_the_range_are_refused(models, strength):
     root = models()
     base = load(root)
     with pytest.raises(InputError, match="'strength'"):
-        pipeline.apply_fine_tune(base.model, base.conditioner, root / "other.bin", strength)
+        loading.apply_fine_tune(base.model, base.conditioner, root / "other.bin", strength)
 
 
 def test_a_base_whose_file_was_replaced_is_not_mixed_up(models):
@@ -263,13 +263,13 @@ def test_a_base_whose_file_was_replaced_is_not_mixed_up(models):
     base = load(root)
     (root / "base" / "state_dict.bin").write_bytes((root / "other.bin").read_bytes())
     with pytest.raises(CheckpointError, match="changed after the model was loaded"):
-        pipeline.apply_fine_tune(base.model, base.conditioner, root / "trained_model.tar", 0.5)
+        loading.apply_fine_tune(base.model, base.conditioner, root / "trained_model.tar", 0.5)
 
 
 def test_models_of_the_audiocraft_engine_are_refused_in_clear_words(models):
     root = models()
     with pytest.raises(InputError, match="'engine' to native"):
-        pipeline.apply_fine_tune(torch.nn.Identity(), torch.nn.Identity(), root / "other.bin")
+        loading.apply_fine_tune(torch.nn.Identity(), torch.nn.Identity(), root / "other.bin")
 
 
 # --- the node

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comfyui_musicgen.musicgen import pipeline
+from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.audio import Audio
 from comfyui_musicgen.musicgen.codes import Codes
 from comfyui_musicgen.musicgen.config import GenerationParams
@@ -19,7 +19,7 @@ def load(toys):
     def factory(precision="float32", **options):
         key = (precision, tuple(sorted(options.items())))
         if key not in made:
-            made[key] = pipeline.load(toys(**options), precision)
+            made[key] = loading.load(toys(**options), precision)
         return made[key]
 
     return factory

@@ -7,7 +7,7 @@ import pytest
 import torch
 from comfyui_musicgen.musicgen.checkpoints import open_checkpoint
 from comfyui_musicgen.musicgen.errors import InputError
-from comfyui_musicgen.musicgen.toy import write_toy
+from comfyui_musicgen.tests.toy import write_toy
 
 VARIANTS = [(False, False), (True, False), (False, True), (True, True)]
 TINY = {"dim": 16, "n_heads": 2, "n_layers": 1, "cardinality": 32, "n_filters": 2, "latent_dim": 8}

@@ -95,7 +95,7 @@ def _common(parser: argparse.ArgumentParser, name: str, resume: bool = True) -> 
 
 
 def _codec(options: argparse.Namespace) -> int:
-    from .codec import CodecTraining, train
+    from .codec.train import CodecTraining, train
 
     plan = CodecTraining(
         options.audio_hours, options.batch_size, learning_rate=options.learning_rate, decoder_only=options.decoder_only
@@ -105,7 +105,7 @@ def _codec(options: argparse.Namespace) -> int:
 
 
 def _codes(options: argparse.Namespace) -> int:
-    from .codes import write_shards
+    from .lm.codes import write_shards
     from .shipped import codec_of
 
     codec = codec_of(options.codec)
@@ -115,7 +115,7 @@ def _codes(options: argparse.Namespace) -> int:
 
 
 def _lm(options: argparse.Namespace) -> int:
-    from .lm import LMTraining, train
+    from .lm.train import LMTraining, train
 
     plan = LMTraining(
         options.dim, options.heads, options.layers, options.audio_hours, options.batch_size, options.learning_rate
@@ -125,8 +125,8 @@ def _lm(options: argparse.Namespace) -> int:
 
 
 def _keep(options: argparse.Namespace) -> int:
-    from .keeping import train
-    from .lm import LMTraining
+    from .lm.keeping import train
+    from .lm.train import LMTraining
 
     plan = LMTraining(batch_size=options.batch_size, learning_rate=options.learning_rate, average=0.99)
     train(options.out, options.begin_with, options.codes, options.minutes, plan)
@@ -134,8 +134,8 @@ def _keep(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from . import lm
     from .export import export
+    from .lm import train as lm
     from .shipped import codec_of
 
     path = export(codec_of(options.codec), options.lm / lm.CHECKPOINT, options.target)
@@ -144,7 +144,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from .report import report
+    from .evaluate.report import report
 
     findings = report(
         options.model, options.out, options.prompts, options.seeds, options.cfg, options.pictures, options.text_encoders

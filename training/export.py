@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ..musicgen.checkpoints.checkpoint import Checkpoint, TextEncoderSource
-from ..musicgen.checkpoints.convert import convert
-from ..musicgen.checkpoints.weight import Weight
+from ..musicgen.checkpoints.tools.convert import convert
+from ..musicgen.checkpoints.weights.lazy import Weight
 from ..musicgen.codec import Codec
 from ..musicgen.errors import InputError
-from . import lm as lm_training
-from .model import MusicGen
+from .lm import train as lm_training
+from .lm.model import MusicGen
+from .lm.text import t5_table
 from .recipe import SHARPNESS
-from .text import t5_table
 
 MAX_BYTES = 32_000_000  # of the file that ships with the project
 

@@ -6,10 +6,10 @@ import torch
 
 from ..musicgen.codec import Codec
 from ..musicgen.errors import InputError
-from ..musicgen.pipeline import load
-from . import codec as codec_training
+from ..musicgen.loading import load
 from . import runs
-from .lm import LMTraining, Trainer
+from .codec import train as codec_training
+from .lm.train import LMTraining, Trainer
 from .recipe import SHARPNESS, model_config
 
 SUFFIX = ".safetensors"  # of a model that ships; other files are checkpoints of a run

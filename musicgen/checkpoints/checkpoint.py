@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config import ModelConfig
-from .weight import Weight
+from .weights.lazy import Weight
 
 
 @dataclass(frozen=True)

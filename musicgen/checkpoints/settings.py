@@ -6,7 +6,7 @@ from types import ModuleType
 
 from ..dependencies import require
 from ..errors import CheckpointError
-from .inert import Name, check_size, content
+from .containers.inert import Name, check_size, content
 
 MAX_YAML = 2**17  # characters of YAML, whose reader is slow; real files have some ten thousand
 MAX_JSON = 2**26  # characters: the index of a sharded model is long

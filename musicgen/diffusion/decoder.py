@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..diffusion_config import BandConfig, DiffusionConfig
 from .bands import apply_filter, band_deviations, low_pass_filters, weighted
+from .config import BandConfig, DiffusionConfig
 from .fast import fast_unet
 from .moments import EXCERPT_S, Excerpts, replay
 from .processor import Processor

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..diffusion_config import ProcessorConfig
 from ..errors import CheckpointError
 from .bands import apply_filter, weighted
+from .config import ProcessorConfig
 
 
 class Processor(nn.Module):

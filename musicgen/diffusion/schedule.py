@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion_config import N_STEPS, ScheduleConfig
+from .config import N_STEPS, ScheduleConfig
 
 _STRIDE = 50
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..diffusion_config import N_STEPS, UnetConfig
+from .config import N_STEPS, UnetConfig
 
 Moments = tuple[Tensor, Tensor]  # mean and variance [B, groups]
 

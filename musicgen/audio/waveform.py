@@ -1,0 +1,171 @@
+"""Audio in memory: the checked type, sample rate and channel conversion, trimming."""
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..dependencies import require
+from ..errors import InputError
+
+MAX_CHANNELS = 8
+MIN_RATE_HZ, MAX_RATE_HZ = 1000, 768_000
+# julius keeps one whole filter for each output phase; beyond this many taps (64 MB) only the taps that count are made.
+_MAX_FILTER_TAPS = 2**24
+_DIRECT_BLOCK = 2**22  # products at a time where the filters are made on the fly
+_ZEROS, _ROLLOFF = 24, 0.945  # julius' defaults, which audiocraft uses
+_END_TOLERANCE_S = 0.01  # players show hundredths of a second, and round up
+
+
+@dataclass(frozen=True)
+class Audio:
+    """B clips of C channels. Shared between nodes and cached by ComfyUI: never altered in place."""
+
+    samples: Tensor  # [B, C, L] float32, nominally -1..1, on the CPU unless said otherwise
+    rate_hz: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.samples, Tensor):
+            raise InputError(f"audio must be a tensor [batch, channels, samples], got {type(self.samples).__name__}")
+        shape = list(self.samples.shape)
+        if len(shape) != 3:
+            raise InputError(f"audio must have the shape [batch, channels, samples], got {shape}")
+        if not self.samples.is_floating_point():
+            raise InputError(
+                f"audio must be floating point between -1 and 1, got {self.samples.dtype}. "
+                "Divide whole numbers by their full scale first, 32768 for 16 bits."
+            )
+        if 0 in shape:
+            raise InputError(
+                f"audio is empty: its shape is {shape} [batch, channels, samples]. Give one sample or more."
+            )
+        if shape[1] > MAX_CHANNELS:
+            raise InputError(f"audio has {shape[1]} channels, at most {MAX_CHANNELS} are allowed. Mix it down first.")
+        rate = self.rate_hz
+        if not isinstance(rate, Real) or not MIN_RATE_HZ <= rate <= MAX_RATE_HZ or rate != int(rate):
+            raise InputError(f"sample rate must be a whole number from {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, got {rate!r}")
+        samples = self.samples.detach().to(torch.float32)
+        if not all(math.isfinite(edge) for edge in torch.aminmax(samples)):  # NaN shows in both; no copy is made
+            bad = ~torch.isfinite(samples)
+            raise InputError(
+                f"audio holds {int(bad.sum())} samples that are not finite numbers (NaN or infinite), the first at "
+                f"[batch, channel, sample] {bad.nonzero()[0].tolist()} of {shape}. Repair what made it."
+            )
+        object.__setattr__(self, "samples", samples)
+        object.__setattr__(self, "rate_hz", int(rate))
+
+    @property
+    def n_channels(self) -> int:
+        return self.samples.shape[1]
+
+    @property
+    def n_samples(self) -> int:
+        return self.samples.shape[2]
+
+    @property
+    def duration_s(self) -> float:
+        return self.n_samples / self.rate_hz
+
+
+def convert(audio: Audio, rate_hz: int, channels: int) -> Audio:
+    """To another sample rate, then to another number of channels. Equal to audiocraft's `convert_audio`.
+
+    One channel is the mean of all, one channel becomes many by copying, and of too many the first are kept.
+    InputError where several channels would have to become more.
+    """
+    have = audio.n_channels
+    if channels > have > 1:
+        raise InputError(
+            f"audio has {have} channels and cannot be spread over {channels}. "
+            f"Give mono audio, or {channels} channels or more."
+        )
+    samples = _resample(audio.samples, audio.rate_hz, rate_hz)
+    if channels == 1 and have > 1:
+        samples = samples.mean(dim=1, keepdim=True)
+    elif have == 1 and channels > 1:
+        samples = samples.expand(-1, channels, -1).contiguous()
+    elif have > channels:
+        samples = samples[:, :channels].contiguous()
+    return Audio(samples, rate_hz)
+
+
+def span(start_s: float, end_s: float | None, rate_hz: int, n_samples: int, what: str) -> tuple[int, int]:
+    """First sample and the one after the last of a stretch in seconds; `end_s` of None or below 0 is the end.
+
+    InputError, naming both values and the length, unless the stretch lies within `what` and is not empty.
+    """
+    start_s, end_s = check_span(start_s, end_s)
+    length_s = n_samples / rate_hz
+    first = round(start_s * rate_hz)
+    last = n_samples if end_s is None else round(end_s * rate_hz)
+    given = f"from {start_s:g} s to {'the end' if end_s is None else f'{end_s:g} s'}"
+    if first >= n_samples:
+        raise InputError(f"cannot take {what} {given}: it is only {length_s:.3f} s long. Start earlier.")
+    if last > n_samples + _END_TOLERANCE_S * rate_hz:
+        raise InputError(
+            f"cannot take {what} {given}: it is only {length_s:.3f} s long. End earlier, or at -1, its end."
+        )
+    if last <= first:
+        raise InputError(f"cannot take {what} {given}: nothing lies between (it is {length_s:.3f} s long).")
+    return first, min(last, n_samples)
+
+
+def check_span(start_s: float, end_s: float | None) -> tuple[float, float | None]:
+    """The bounds with 'to the end' as None, or InputError where no audio could satisfy them."""
+    if not math.isfinite(start_s) or start_s < 0:
+        raise InputError(f"'start_s' must be 0 seconds or more, got {start_s!r}")
+    if end_s is None or end_s < 0:
+        return float(start_s), None
+    if not math.isfinite(end_s) or end_s <= start_s:
+        raise InputError(f"'end_s' must be after 'start_s' ({start_s:g} s), or -1 for the end, got {end_s!r}")
+    return float(start_s), float(end_s)
+
+
+def trim(audio: Audio, start_s: float, end_s: float | None = None) -> Audio:
+    """The stretch between two times in seconds; `end_s` of None or below 0 is the end. Keeps no hold on the rest."""
+    first, last = span(start_s, end_s, audio.rate_hz, audio.n_samples, "the audio")
+    return Audio(audio.samples[..., first:last].clone(), audio.rate_hz)
+
+
+def _resample(samples: Tensor, from_hz: int, to_hz: int) -> Tensor:
+    """[B, C, L] -> [B, C, floor(L * to / from)]. Source: julius `resample_frac`, as audiocraft calls it."""
+    if from_hz == to_hz:
+        return samples
+    if samples.shape[-1] * to_hz < from_hz:
+        raise InputError(
+            f"audio of {samples.shape[-1]} samples at {from_hz} Hz is too short for {to_hz} Hz. Give longer audio."
+        )
+    divisor = math.gcd(from_hz, to_hz)
+    old, new = from_hz // divisor, to_hz // divisor
+    width = math.ceil(_ZEROS * old / (min(old, new) * _ROLLOFF))
+    if new * (old + 2 * width) <= _MAX_FILTER_TAPS:
+        julius = require("julius", f"Resampling audio from {from_hz} to {to_hz} Hz")
+        return julius.resample_frac(samples, from_hz, to_hz)
+    return _resample_direct(samples, old, new, width)
+
+
+def _resample_direct(samples: Tensor, old: int, new: int, width: int) -> Tensor:
+    """julius' sum for rates without a common divisor worth the name, whose filters would fill gigabytes.
+
+    Each output reads the 2 * width + 1 inputs around its own time with the weights that julius gives
+    them; the others are zero there.
+    """
+    length = samples.shape[-1] * new // old
+    padded = F.pad(samples, (width, width + 1), mode="replicate")
+    scale = min(old, new) * _ROLLOFF
+    taps = torch.arange(2 * width + 1, device=samples.device)
+    block = max(1, _DIRECT_BLOCK // (taps.numel() * samples.shape[0] * samples.shape[1]))
+    blocks = []
+    for start in range(0, length, block):
+        index = torch.arange(start, min(start + block, length), device=samples.device)
+        nearest = index * old // new  # the input at or before the output's time
+        offset = (index * old % new).to(torch.float64)[:, None] / (new * old)
+        t = ((taps - width) / old - offset).mul_(scale).clamp_(-_ZEROS, _ZEROS)
+        kernel = torch.sinc(t) * torch.cos(t * (math.pi / (2 * _ZEROS))) ** 2
+        kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(samples.dtype)
+        window = padded[..., nearest[:, None] + taps]  # [B, C, n, taps]
+        blocks.append((window * kernel).sum(dim=-1))
+    return torch.cat(blocks, dim=-1)

@@ -1,0 +1,150 @@
+"""Audiocraft's own formats: a folder with its two exported files, or one file of a training run.
+
+The one file is what the Replicate trainer gives (`xp.cfg` and `model`, often named .tar though it is a zip file
+of torch), a `checkpoint.th` of audiocraft's own training, or an exported language model by itself.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...config import ModelConfig
+from ...errors import CheckpointError
+from ..checkpoint import Checkpoint, TextEncoderSource
+from ..containers.torch_zip import TorchFile
+from ..settings import Settings
+from ..weights.inventory import Inventory
+from ..weights.layout import conditioner_shapes, lm_shapes
+from ..weights.lazy import Weight, join, stack
+from .audiocraft_settings import is_stereo, lm_config, melody_config, text_config
+from .codecs import CODEC_FILE, CodecLayout, FoundCodec, find_codec, open_codec, stand_in, trained_with
+
+LM_FILE = "state_dict.bin"
+
+
+def open_audiocraft(folder: Path, codec_required: bool, codec_dirs: Sequence[Path]) -> Checkpoint:
+    """The checkpoint in `folder`. CheckpointError for anything missing, damaged, unsafe or unsupported."""
+    for name in (LM_FILE, CODEC_FILE) if codec_required else (LM_FILE,):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} has no {name}. A checkpoint in audiocraft's format consists of {LM_FILE} and {CODEC_FILE}; "
+                "put both in that folder."
+            )
+    return _open(TorchFile(folder / LM_FILE), folder.name, folder, folder / "text_encoder", codec_required, codec_dirs)
+
+
+def open_torch_file(path: Path, codec_required: bool, codec_dirs: Sequence[Path]) -> Checkpoint:
+    """The checkpoint in one file of torch, whatever its name ends in. CheckpointError as above."""
+    return _open(TorchFile(path), path.stem, path, None, codec_required, codec_dirs)
+
+
+def _open(
+    package: TorchFile,
+    name: str,
+    path: Path,
+    text_encoder: Path | None,
+    codec_required: bool,
+    codec_dirs: Sequence[Path],
+) -> Checkpoint:
+    state = _state(package)
+    settings = Settings.from_audiocraft(package.contents["xp.cfg"], str(package.path))
+    lm, layout = lm_config(settings), CodecLayout.of(settings, is_stereo(settings))
+    codec = _codec(package, settings, layout, codec_dirs) if codec_required else stand_in(settings, lm, layout)
+    segment_s = settings.number("dataset.segment_duration")
+    config = ModelConfig(
+        name=name,
+        lm=lm,
+        codec=codec.config,
+        text=text_config(settings),
+        melody=melody_config(settings, codec.config.sample_rate_hz, segment_s),
+        segment_s=segment_s,
+        # The defaults of audiocraft's MusicGen (windows of 30 s) and AudioGen (10 s).
+        extend_stride_s=18.0 if segment_s > 18 else segment_s / 5,
+    )
+    inventory = Inventory.renamed(package.tensors(state, "the model"), _plain_name, str(package.path))
+    lm_weights, conditioner = take_lm(inventory, config)
+    inventory.check()
+    source = TextEncoderSource(folder=text_encoder if text_encoder is not None and text_encoder.is_dir() else None)
+    return Checkpoint(path, "audiocraft", config, lm_weights, conditioner, codec.weights, source, codec.origin)
+
+
+def _state(package: TorchFile) -> dict:
+    """The table of the language model's tensors. Source: audiocraft `utils.export.export_lm`, `utils.export_legacy`."""
+    table = package.contents
+    if not isinstance(table, dict) or "xp.cfg" not in table:
+        raise CheckpointError(
+            f"{package.path} is no model of audiocraft: it has no settings ('xp.cfg') beside its weights. A checkpoint has "
+            "'xp.cfg' with 'best_state' or 'model'."
+        )
+    # An export has the weights in best_state, a training run one level deeper; the Replicate trainer has but `model`.
+    for key in ("fsdp_best_state", "best_state", "model"):
+        state = table.get(key)
+        if isinstance(state, dict) and isinstance(state.get("model"), dict):
+            state = state["model"]
+        if not state:
+            continue
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{package.path}: '{key}' is no table of tensors")
+        provider = table.get("condition_provider")  # separate in the oldest training runs
+        if isinstance(provider, dict):
+            state = {**state, **{f"condition_provider.{name}": value for name, value in provider.items()}}
+        return state
+    raise CheckpointError(
+        f"{package.path} is no model of audiocraft: it has settings, but no weights ('best_state', 'model')"
+    )
+
+
+def _codec(package: TorchFile, settings: Settings, layout: CodecLayout, dirs: Sequence[Path]) -> FoundCodec:
+    folder = package.path.parent
+    if package.path.name == LM_FILE and (folder / CODEC_FILE).is_file():
+        return open_codec(folder, layout, dirs)
+    return find_codec(trained_with(settings), str(package.path), folder, layout, dirs)
+
+
+def _plain_name(name: str) -> str:
+    """Models trained with torch's own attention have `self_attn.mha.in_proj_weight`: the same without `mha.`"""
+    return re.sub(r"(self_attn|cross_attention)\.mha\.", r"\1.", name)
+
+
+def take_lm(inventory: Inventory, config: ModelConfig) -> tuple[dict[str, Weight], dict[str, Weight]]:
+    """Weights of the language model and of the conditioner, from audiocraft's names."""
+    lm, take = config.lm, inventory.take
+    shapes = lm_shapes(lm)
+    weights = {
+        "embeddings": stack([take(f"emb.{k}.weight", shapes["embeddings"][1:]) for k in range(lm.n_codebooks)]),
+        "heads.weight": join([take(f"linears.{k}.weight", (lm.cardinality, lm.dim)) for k in range(lm.n_codebooks)]),
+    }
+    for ours in ("norm.weight", "norm.bias"):
+        weights[ours] = take(f"out_{ours}", shapes[ours])
+    for i in range(lm.n_layers):
+        ours, theirs = f"layers.{i}.", f"transformer.layers.{i}."
+        for name, other in _LAYER_NAMES.items():
+            if ours + name in shapes:
+                weights[ours + name] = take(theirs + other, shapes[ours + name])
+        if lm.cross_attention:
+            packed = take(theirs + "cross_attention.in_proj_weight", (3 * lm.dim, lm.dim))
+            weights[ours + "cross_q.weight"] = packed.rows(0, lm.dim)
+            weights[ours + "cross_kv.weight"] = packed.rows(lm.dim, 3 * lm.dim)
+    conditioner = {}
+    for name, shape in conditioner_shapes(config).items():
+        condition = "description" if name.startswith("text") else "self_wav"
+        part = name.rpartition(".")[2]
+        conditioner[name] = take(f"condition_provider.conditioners.{condition}.output_proj.{part}", shape)
+    if config.melody:  # a Hann window, which the engine computes
+        inventory.drop(r"condition_provider\.conditioners\.self_wav\.chroma\.spec\.window")
+    return weights, conditioner
+
+
+_LAYER_NAMES = {
+    "norm_self.weight": "norm1.weight",
+    "norm_self.bias": "norm1.bias",
+    "qkv.weight": "self_attn.in_proj_weight",
+    "out.weight": "self_attn.out_proj.weight",
+    "norm_cross.weight": "norm_cross.weight",
+    "norm_cross.bias": "norm_cross.bias",
+    "cross_out.weight": "cross_attention.out_proj.weight",
+    "norm_ffn.weight": "norm2.weight",
+    "norm_ffn.bias": "norm2.bias",
+    "up.weight": "linear1.weight",
+    "down.weight": "linear2.weight",
+}

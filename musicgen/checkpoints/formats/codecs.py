@@ -1,0 +1,158 @@
+"""Finds the codec of a checkpoint in audiocraft's format: a file beside it, or only the name of a published one."""
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ...config import CodecConfig, LMConfig
+from ...errors import CheckpointError
+from ...store import hub, published
+from ..containers.torch_zip import TorchFile
+from ..settings import Settings
+from ..weights.inventory import Inventory
+from ..weights.lazy import Weight
+from . import huggingface
+from .audiocraft_settings import codec_config
+
+logger = logging.getLogger(__name__)
+
+CODEC_FILE = "compression_state_dict.bin"
+
+_RATIOS = {32000: (8, 5, 4, 4), 16000: (8, 5, 4, 2)}  # of MusicGen's and AudioGen's codec
+
+
+class MissingCodecError(CheckpointError):
+    """The codec that a checkpoint names was not found. `name` is that of its repository."""
+
+    def __init__(self, message: str, name: str):
+        super().__init__(message)
+        self.name = name
+
+
+@dataclass(frozen=True)
+class FoundCodec:
+    """A codec's shape and weights, and in words where they are."""
+
+    config: CodecConfig
+    weights: dict[str, Weight]
+    origin: str
+
+
+@dataclass(frozen=True)
+class CodecLayout:
+    """What the language model's settings say of the codec: how many run side by side, codebooks used of each."""
+
+    channels: int
+    n_active: int | None
+
+    @classmethod
+    def of(cls, settings: Settings, stereo: bool) -> "CodecLayout":
+        n_active = settings.get("compression_model_n_q", None)
+        if n_active is not None:
+            n_active = settings.integer("compression_model_n_q", most=64)
+        return cls(2 if stereo else 1, n_active)
+
+
+def stand_in(settings: Settings, lm: LMConfig, layout: CodecLayout) -> FoundCodec:
+    """For a checkpoint that is wanted without its codec: the published shape at its sample rate, without weights."""
+    rate_hz = settings.integer("sample_rate")
+    ratios = _RATIOS.get(rate_hz, _RATIOS[32000])
+    config = CodecConfig(rate_hz, ratios, lm.n_codebooks, lm.cardinality, channels=layout.channels)
+    return FoundCodec(config, {}, "not in this file")
+
+
+def open_codec(folder: Path, layout: CodecLayout, dirs: Sequence[Path]) -> FoundCodec:
+    """The codec in `folder`, or the one that the file there names. MissingCodecError if that is nowhere."""
+    path = folder / CODEC_FILE
+    package = TorchFile(path)
+    table = package.contents
+    if isinstance(table, dict) and "pretrained" in table:
+        return find_codec(table["pretrained"], str(path), folder, layout, dirs)
+    if not isinstance(table, dict) or "best_state" not in table or "xp.cfg" not in table:
+        raise CheckpointError(
+            f"{path} is no codec exported by audiocraft: it has neither 'best_state' with 'xp.cfg' nor the name of a "
+            "published codec"
+        )
+    config = codec_config(Settings.from_audiocraft(table["xp.cfg"], str(path)), layout.channels, layout.n_active)
+    inventory = Inventory.renamed(package.tensors(table["best_state"], "best_state"), _codec_name, str(path))
+    weights = inventory.take_codec(config)
+    inventory.check()
+    return FoundCodec(config, weights, str(path))
+
+
+def _codec_name(name: str) -> str:
+    """Audiocraft's name of a codec tensor -> that of transformers."""
+    name = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", name)
+    name = re.sub(r"^quantizer\.vq\.layers\.(\d+)\._codebook\.", r"quantizer.layers.\1.codebook.", name)
+    return name.replace(".conv.conv.", ".conv.").replace(".convtr.convtr.", ".conv.")
+
+
+def trained_with(settings: Settings) -> str:
+    """The codec that a training run names: that of a published one. CheckpointError for one of the trainer's own."""
+    value = settings.text("compression_model_checkpoint")
+    if not value.startswith("//pretrained/"):
+        raise CheckpointError(
+            f"{settings.source} was trained with the codec {value[:100]!r}, which only its trainer has. Export the model "
+            f"with its codec (audiocraft.utils.export), or put the codec's {CODEC_FILE} beside it as audiocraft names it."
+        )
+    return value.removeprefix("//pretrained/")
+
+
+def find_codec(name: object, source: str, folder: Path, layout: CodecLayout, dirs: Sequence[Path]) -> FoundCodec:
+    """The codec that the file `source` in `folder` only names.
+
+    Looked for in and beside `folder`, in the folders of models `dirs`, in the hub's cache, and in the published
+    models there, of which many hold the very codec that the others name.
+    """
+    # The name comes from a file of unknown origin: it must not lead to network shares or anywhere else.
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or ".." in PurePosixPath(name).parts:
+        raise CheckpointError(f"{source} names a codec in an unusual way: {str(name)[:100]!r}")
+    for candidate in _candidates(name, folder, dirs):
+        if huggingface.is_encodec(candidate):
+            config, weights = huggingface.open_encodec(candidate, layout.channels, layout.n_active)
+            return FoundCodec(config, weights, str(candidate))
+        if candidate != folder and _holds_codec(candidate):
+            return open_codec(candidate, layout, ())
+    if name == published.CODEC:
+        for candidate in _published_models(folder, dirs):
+            if _holds_codec(candidate):
+                logger.info("%s names the codec %s: taken from %s", source, name, candidate)
+                return open_codec(candidate, layout, ())
+            if huggingface.is_huggingface(candidate):
+                logger.info("%s names the codec %s: taken from %s", source, name, candidate)
+                config, weights = huggingface.open_codec_of(candidate, layout.channels, layout.n_active)
+                return FoundCodec(config, weights, str(candidate))
+    target = (Path(dirs[0]) if dirs else folder.parent) / name
+    places = ", ".join(map(str, dict.fromkeys([folder, *dirs])))
+    raise MissingCodecError(
+        f"{source} holds no codec, only the name of one, '{name}', which was not found in {places} or in the Hugging "
+        f"Face cache. Download {' and '.join(published.CODEC_FILES)} from {hub.endpoint()}/{name} into {target}",
+        name,
+    )
+
+
+def _candidates(name: str, folder: Path, dirs: Sequence[Path]) -> Iterator[Path]:
+    short = PurePosixPath(name).name
+    yield from (folder / name, folder / short, folder.parent / short, folder.parent / name, folder.parent.parent / name)
+    for parent in dirs:
+        yield from (Path(parent) / name, Path(parent) / short)
+    snapshot = hub.cached(name)
+    if snapshot is not None:
+        yield snapshot
+
+
+def _published_models(folder: Path, dirs: Sequence[Path]) -> Iterator[Path]:
+    for parent in dict.fromkeys([*map(Path, dirs), folder.parent, folder.parent.parent]):
+        for known in published.KNOWN:
+            if "musicgen" in known:
+                yield from (path for path in (parent / known, parent / PurePosixPath(known).name) if path != folder)
+
+
+def _holds_codec(folder: Path) -> bool:
+    """Whether the weights of a codec in audiocraft's format are in `folder`, not only a name."""
+    if not (folder / CODEC_FILE).is_file():
+        return False
+    contents = TorchFile(folder / CODEC_FILE).contents
+    return isinstance(contents, dict) and "pretrained" not in contents

@@ -1,0 +1,123 @@
+"""Our own format: one safetensors file with everything a model needs. It holds no pickle and refers to no other file.
+
+Tensors: `lm.*`, `conditioner.*`, `codec.*` under the engine's names, and `text_encoder.*` under those of transformers'
+T5EncoderModel. Metadata: `musicgen`, the configuration as JSON; `tokenizer`, the text of tokenizer.json; `sha256` of
+all bytes behind the header.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from ...config import CodecConfig, LMConfig, MelodyConfig, ModelConfig, TextConfig
+from ...errors import CheckpointError
+from ..checkpoint import Checkpoint, TextEncoderSource
+from ..containers.safetensors import read_with_metadata
+from ..settings import Settings
+from ..weights.inventory import Inventory
+from ..weights.layout import codec_shapes, conditioner_shapes, lm_shapes
+from ..weights.lazy import Weight
+from .t5 import t5_config, take_t5
+
+KEY = "musicgen"  # of the metadata
+TOKENIZER_KEY = "tokenizer"
+DIGEST_KEY = "sha256"
+VERSION = 1
+PARTS = ("lm", "conditioner", "codec", "text_encoder")
+
+
+def open_converted(path: Path) -> Checkpoint:
+    """The model in one file. CheckpointError for anything missing, damaged or not written by `convert`."""
+    tensors, metadata = read_with_metadata(path)
+    if KEY not in metadata:
+        raise CheckpointError(
+            f"{path} is a safetensors file, but no whole model: it lacks the configuration that 'python -m musicgen "
+            "convert' writes into it. Weights in Hugging Face's format are loaded by the name of their folder."
+        )
+    settings = Settings.from_text(metadata[KEY], f"{path} (metadata)")
+    version = settings.integer("version")
+    if version > VERSION:
+        raise CheckpointError(f"{path} was written by a newer version of this program (format {version}). Update it.")
+    config = _config(settings, path.stem)
+    inventory = Inventory(tensors, str(path))
+    shapes = {
+        "lm": lm_shapes(config.lm),
+        "conditioner": conditioner_shapes(config),
+        "codec": codec_shapes(config.codec),
+    }
+    parts: dict[str, dict[str, Weight]] = {
+        part: {name: inventory.take(f"{part}.{name}", shape) for name, shape in table.items()}
+        for part, table in shapes.items()
+    }
+    text = inventory.take_prefix("text_encoder.")
+    source = TextEncoderSource()
+    if text:
+        table = t5_config(settings.section("text_encoder"))
+        weights = take_t5(text, table, f"{path} (text_encoder)")
+        source = TextEncoderSource(config=table, weights=weights, tokenizer_json=metadata.get(TOKENIZER_KEY))
+    inventory.check()
+    return Checkpoint(
+        path, "converted", config, parts["lm"], parts["conditioner"], parts["codec"], source, "in the same file"
+    )
+
+
+def config_json(config: ModelConfig, text_encoder: Mapping | None) -> str:
+    """The configuration as it is stored; `text_encoder` is the table of `t5_config`."""
+    table = {"version": VERSION, **asdict(config), "text_encoder": text_encoder and dict(text_encoder)}
+    del table["name"], table["codec"]["fingerprint"]  # the name is the file's; the codebooks' digest is made at load
+    return json.dumps(table)
+
+
+def _config(settings: Settings, name: str) -> ModelConfig:
+    lm, text = settings.section("lm"), settings.section("text")
+    melody = None if settings.get("melody") is None else _melody(settings.section("melody"))
+    return ModelConfig(
+        name=name,
+        lm=LMConfig(
+            dim=lm.integer("dim", most=2**16),
+            n_heads=lm.integer("n_heads", most=2**12),
+            n_layers=lm.integer("n_layers", most=1000),
+            ffn_dim=lm.integer("ffn_dim"),
+            n_codebooks=lm.integer("n_codebooks", most=64),
+            cardinality=lm.integer("cardinality"),
+            delays=lm.integers("delays"),
+            cross_attention=bool(lm.expect("cross_attention", True, False)),
+        ),
+        codec=_codec(settings.section("codec")),
+        text=TextConfig(name=text.text("name"), dim=text.integer("dim", most=2**16)),
+        melody=melody,
+        segment_s=settings.number("segment_s"),
+        extend_stride_s=settings.number("extend_stride_s"),
+    )
+
+
+def _melody(melody: Settings) -> MelodyConfig:
+    return MelodyConfig(
+        n_chroma=melody.integer("n_chroma", most=256),
+        radix2_exp=melody.integer("radix2_exp", most=20),
+        n_frames=melody.integer("n_frames", most=2**16),
+    )
+
+
+def _codec(codec: Settings) -> CodecConfig:
+    return CodecConfig(
+        sample_rate_hz=codec.integer("sample_rate_hz"),
+        ratios=codec.integers("ratios", least=1),
+        n_codebooks=codec.integer("n_codebooks", most=128),
+        codebook_size=codec.integer("codebook_size"),
+        n_filters=codec.integer("n_filters", most=2**12),
+        latent_dim=codec.integer("latent_dim", most=2**16),
+        n_residual_layers=codec.integer("n_residual_layers", most=16, least=0),
+        kernel_size=codec.integer("kernel_size", most=1000),
+        last_kernel_size=codec.integer("last_kernel_size", most=1000),
+        residual_kernel_size=codec.integer("residual_kernel_size", most=1000),
+        dilation_base=codec.integer("dilation_base", most=1000),
+        compress=codec.integer("compress", most=1000),
+        lstm_layers=codec.integer("lstm_layers", most=16),
+        causal=bool(codec.expect("causal", True, False)),
+        conv_shortcut=bool(codec.expect("conv_shortcut", True, False)),
+        pad_mode=codec.expect("pad_mode", "constant", "reflect", "replicate"),
+        trim_right_ratio=codec.number("trim_right_ratio", most=1.0),
+        channels=codec.integer("channels", most=2),
+    )

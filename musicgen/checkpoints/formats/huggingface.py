@@ -1,0 +1,252 @@
+"""Hugging Face's format: a folder with `config.json` and `model.safetensors`, whole or in shards."""
+
+import logging
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from ...config import CodecConfig, LMConfig, MelodyConfig, ModelConfig, TextConfig, delays_for
+from ...errors import CheckpointError
+from ..checkpoint import Checkpoint, TextEncoderSource
+from ..containers.safetensors import WEIGHTS_FILE, read_folder
+from ..settings import Settings
+from ..weights.inventory import Inventory
+from ..weights.layout import conditioner_shapes, lm_shapes
+from ..weights.lazy import Stored, Weight, identity, join, stack, zeros
+from .t5 import t5_config, take_t5
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+MODEL_TYPES = ("musicgen", "musicgen_melody")
+SEGMENT_S = 30.0  # of every published MusicGen; the format does not say
+
+_TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
+_TEXT_NAMES = {512: "t5-small", 768: "t5-base", 1024: "t5-large"}
+_PUBLISHED_DIMS = {1024, 1536, 2048}  # whose heads are all 64 wide
+
+_LAYER_NAMES = {
+    "norm_self.weight": "self_attn_layer_norm.weight",
+    "norm_self.bias": "self_attn_layer_norm.bias",
+    "out.weight": "self_attn.out_proj.weight",
+    "norm_cross.weight": "encoder_attn_layer_norm.weight",
+    "norm_cross.bias": "encoder_attn_layer_norm.bias",
+    "cross_q.weight": "encoder_attn.q_proj.weight",
+    "cross_out.weight": "encoder_attn.out_proj.weight",
+    "norm_ffn.weight": "final_layer_norm.weight",
+    "norm_ffn.bias": "final_layer_norm.bias",
+    "up.weight": "fc1.weight",
+    "down.weight": "fc2.weight",
+}
+
+
+def is_huggingface(folder: Path) -> bool:
+    """Whether `folder` has a MusicGen in this format."""
+    return _model_type(folder) in MODEL_TYPES
+
+
+def is_encodec(folder: Path) -> bool:
+    """Whether `folder` has an EnCodec by itself."""
+    return _model_type(folder) == "encodec"
+
+
+def _model_type(folder: Path) -> str | None:
+    """What config.json says, None if there is none to be read."""
+    path = folder / CONFIG_FILE
+    try:
+        return str(Settings.from_json(path).get("model_type", None)) if path.is_file() else None
+    except CheckpointError:
+        return None
+
+
+def open_huggingface(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`. CheckpointError for anything missing, damaged or unsupported."""
+    settings = Settings.from_json(folder / CONFIG_FILE)
+    model_type = settings.expect("model_type", *MODEL_TYPES)
+    tensors = read_folder(folder)
+    lm = _lm_config(settings, cross_attention=model_type == "musicgen")
+    channels = settings.section("decoder").integer("audio_channels", 1)
+    if channels not in (1, 2):
+        raise settings.wrong("decoder.audio_channels", channels, "1 or 2")
+    text = settings.section("text_encoder")
+    text.expect("model_type", "t5")
+    config = ModelConfig(
+        name=folder.name,
+        lm=lm,
+        codec=codec_config(settings.section("audio_encoder"), channels, lm.n_codebooks // channels),
+        text=_text_config(text),
+        melody=None if lm.cross_attention else _melody_config(settings),
+        segment_s=SEGMENT_S,
+    )
+    inventory = Inventory(tensors, str(folder / WEIGHTS_FILE))
+    lm_weights = _take_lm(inventory, lm)
+    conditioner = _take_conditioner(inventory, config)
+    text_encoder = _text_source(folder, text, inventory.take_prefix("text_encoder."))
+    part = Inventory(inventory.take_prefix("audio_encoder."), str(folder / WEIGHTS_FILE) + " (audio_encoder)")
+    codec_weights = part.take_codec(config.codec)
+    inventory.check()
+    part.check()
+    origin = str(folder / WEIGHTS_FILE)
+    return Checkpoint(folder, "huggingface", config, lm_weights, conditioner, codec_weights, text_encoder, origin)
+
+
+def open_encodec(folder: Path, channels: int, n_active: int | None) -> tuple[CodecConfig, dict[str, Weight]]:
+    """An EnCodec by itself, such as facebook/encodec_32khz, for audiocraft checkpoints that only name theirs."""
+    settings = Settings.from_json(folder / CONFIG_FILE)
+    config = codec_config(settings, channels, n_active)
+    inventory = Inventory(read_folder(folder), str(folder / WEIGHTS_FILE))
+    weights = inventory.take_codec(config)
+    inventory.check()
+    return config, weights
+
+
+def open_codec_of(folder: Path, channels: int, n_active: int | None) -> tuple[CodecConfig, dict[str, Weight]]:
+    """The codec out of a whole MusicGen in this format, for checkpoints that name the same one."""
+    config = codec_config(Settings.from_json(folder / CONFIG_FILE).section("audio_encoder"), channels, n_active)
+    inventory = Inventory(read_folder(folder), str(folder / WEIGHTS_FILE))
+    part = Inventory(inventory.take_prefix("audio_encoder."), str(folder / WEIGHTS_FILE) + " (audio_encoder)")
+    weights = part.take_codec(config)
+    part.check()
+    return config, weights
+
+
+# --- settings; absent ones have the defaults of transformers, which leaves those out when it saves
+
+
+def _lm_config(settings: Settings, cross_attention: bool) -> LMConfig:
+    decoder = settings.section("decoder")
+    decoder.expect("activation_function", "gelu", default="gelu")
+    decoder.expect("scale_embedding", False, default=False)
+    dim = decoder.integer("hidden_size", 1024, most=2**16)
+    n_heads = decoder.integer("num_attention_heads", 16, most=2**12)
+    if dim in _PUBLISHED_DIMS and n_heads == 16 and dim != 16 * 64:
+        # The first conversions of the medium and large models kept the default of 16 heads by mistake.
+        logger.warning("%s says 16 heads for a width of %d; its heads are 64 wide: %d", settings.source, dim, dim // 64)
+        n_heads = dim // 64
+    n_codebooks = decoder.integer("num_codebooks", 4, most=64)
+    channels = decoder.integer("audio_channels", 1, most=8)
+    return LMConfig(
+        dim=dim,
+        n_heads=n_heads,
+        n_layers=decoder.integer("num_hidden_layers", 24, most=1000),
+        ffn_dim=decoder.integer("ffn_dim", 4096),
+        n_codebooks=n_codebooks,
+        cardinality=decoder.integer("vocab_size", 2048),
+        delays=delays_for(n_codebooks, max(channels, 1)),
+        cross_attention=cross_attention,
+    )
+
+
+def codec_config(codec: Settings, channels: int, n_active: int | None) -> CodecConfig:
+    """EnCodec's shape from transformers' EncodecConfig; `channels` of it side by side, `n_active` codebooks each."""
+    codec.expect("model_type", "encodec")
+    codec.expect("audio_channels", 1, default=1)
+    codec.expect("normalize", False, default=False)
+    codec.expect("norm_type", "weight_norm", default="weight_norm")
+    codec.expect("chunk_length_s", None, default=None)
+    latent_dim = codec.integer("hidden_size", 128, most=2**16)
+    codec.expect("codebook_dim", latent_dim, None, default=None)
+    causal = bool(codec.expect("use_causal_conv", True, False, default=True))
+    ratios = codec.integers("upsampling_ratios", [8, 5, 4, 2], least=1)
+    config = CodecConfig(
+        sample_rate_hz=codec.integer("sampling_rate", 24000),
+        ratios=ratios,
+        n_codebooks=channels * (n_active or 1),
+        codebook_size=codec.integer("codebook_size", 1024),
+        n_filters=codec.integer("num_filters", 32, most=2**12),
+        latent_dim=latent_dim,
+        n_residual_layers=codec.integer("num_residual_layers", 1, most=16, least=0),
+        kernel_size=codec.integer("kernel_size", 7, most=1000),
+        last_kernel_size=codec.integer("last_kernel_size", 7, most=1000),
+        residual_kernel_size=codec.integer("residual_kernel_size", 3, most=1000),
+        dilation_base=codec.integer("dilation_growth_rate", 2, most=1000),
+        compress=codec.integer("compress", 2, most=1000),
+        lstm_layers=codec.integer("num_lstm_layers", 2, most=16),
+        causal=causal,
+        conv_shortcut=bool(codec.expect("use_conv_shortcut", True, False, default=True)),
+        pad_mode=codec.expect("pad_mode", "constant", "reflect", "replicate", default="reflect"),
+        trim_right_ratio=codec.number("trim_right_ratio", 1.0) if causal else 1.0,
+        channels=channels,
+    )
+    n_available = _n_codebooks(codec, config)
+    if n_active is None:
+        return replace(config, n_codebooks=channels * n_available)
+    if not 1 <= n_active <= n_available:
+        raise CheckpointError(f"{codec.source}: {n_active} codebooks are needed, but the codec has {n_available}")
+    return config
+
+
+def _n_codebooks(codec: Settings, config: CodecConfig) -> int:
+    """How many codebooks the widest band of the codec has. Source: transformers `EncodecConfig.num_quantizers`."""
+    bandwidths = codec.get("target_bandwidths", [1.5, 3.0, 6.0, 12.0, 24.0])
+    sound = isinstance(bandwidths, list) and bandwidths and all(type(item) in (int, float) for item in bandwidths)
+    if not sound or not math.isfinite(bandwidths[-1]) or config.codebook_size < 2:
+        raise codec.wrong("target_bandwidths", bandwidths, "a list of numbers")
+    bits = math.ceil(math.log2(config.codebook_size))
+    return int(1000 * bandwidths[-1] // (math.ceil(config.sample_rate_hz / config.hop) * bits))
+
+
+def _text_config(text: Settings) -> TextConfig:
+    dim = text.integer("d_model", 512, most=2**16)
+    name = text.get("_name_or_path", None)
+    known = isinstance(name, str) and re.fullmatch(r"[\w-]+(/[\w.-]+)?", name)
+    return TextConfig(name=name if known else _TEXT_NAMES.get(dim, f"T5 {dim} wide"), dim=dim)
+
+
+def _melody_config(settings: Settings) -> MelodyConfig:
+    return MelodyConfig(
+        n_chroma=settings.integer("num_chroma", 12, most=256),
+        n_frames=settings.integer("chroma_length", 235, most=2**16),
+    )
+
+
+# --- weights
+
+
+def _take_lm(inventory: Inventory, config: LMConfig) -> dict[str, Weight]:
+    dim, shapes, take = config.dim, lm_shapes(config), inventory.take
+    base, codebooks = "decoder.model.decoder.", range(config.n_codebooks)
+    weights = {
+        "embeddings": stack([take(f"{base}embed_tokens.{k}.weight", shapes["embeddings"][1:]) for k in codebooks]),
+        "heads.weight": join([take(f"decoder.lm_heads.{k}.weight", (config.cardinality, dim)) for k in codebooks]),
+    }
+    for ours in ("norm.weight", "norm.bias"):
+        weights[ours] = take(f"{base}layer_{ours}", shapes[ours])
+    for i in range(config.n_layers):
+        ours, theirs = f"layers.{i}.", f"{base}layers.{i}."
+        for name, other in _LAYER_NAMES.items():
+            if ours + name in shapes:
+                weights[ours + name] = take(theirs + other, shapes[ours + name])
+        parts = [take(f"{theirs}self_attn.{part}_proj.weight", (dim, dim)) for part in "qkv"]
+        weights[ours + "qkv.weight"] = join(parts)
+        if config.cross_attention:
+            parts = [take(f"{theirs}encoder_attn.{part}_proj.weight", (dim, dim)) for part in "kv"]
+            weights[ours + "cross_kv.weight"] = join(parts)
+    # A table of positions in files of older versions. The engine computes audiocraft's, which is more exact.
+    inventory.drop(re.escape(base) + r"embed_positions\.weights?")
+    return weights
+
+
+def _take_conditioner(inventory: Inventory, config: ModelConfig) -> dict[str, Weight]:
+    weights = {}
+    for name, shape in conditioner_shapes(config).items():
+        module, _, part = name.partition(".")
+        theirs = {"text_projection": "enc_to_dec_proj", "melody_projection": "audio_enc_to_dec_proj"}[module]
+        n_in = config.text.dim if module == "text_projection" else config.melody.n_chroma
+        if n_in == config.lm.dim and not inventory.has(f"{theirs}.{part}"):
+            # transformers leaves a projection out where both sides are equally wide.
+            weights[name] = identity(n_in) if part == "weight" else zeros(n_in)
+        else:
+            weights[name] = inventory.take(f"{theirs}.{part}", shape)
+    return weights
+
+
+def _text_source(folder: Path, settings: Settings, tensors: dict[str, Stored]) -> TextEncoderSource:
+    if not tensors:
+        own = folder / "text_encoder"
+        return TextEncoderSource(folder=own if own.is_dir() else None)
+    config = t5_config(settings)
+    weights = take_t5(tensors, config, f"{folder / WEIGHTS_FILE} (text_encoder)")
+    has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    return TextEncoderSource(config=config, weights=weights, tokenizer=folder if has_tokenizer else None)

@@ -1,0 +1,52 @@
+"""Finds out which format a checkpoint has, and opens it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import CheckpointError
+from .checkpoint import Checkpoint
+from .containers.safetensors import INDEX_FILE, WEIGHTS_FILE, looks_like_safetensors
+from .formats import audiocraft, converted, huggingface
+from .formats.codecs import CODEC_FILE
+
+
+def detect(folder: Path) -> str | None:
+    """The format of the checkpoint in `folder`, None if there is none. Reads config.json at most."""
+    has_audiocraft = (folder / audiocraft.LM_FILE).is_file()
+    if not huggingface.is_huggingface(folder):
+        return "audiocraft" if has_audiocraft else None
+    # A copy of a published repository has both. Hugging Face's brings the text encoder along.
+    weights = (WEIGHTS_FILE, INDEX_FILE)
+    if has_audiocraft and not any((folder / name).is_file() for name in weights):
+        return "audiocraft"
+    return "huggingface"
+
+
+def open_checkpoint(
+    path: Path, format: str | None = None, *, codec_required: bool = True, codec_dirs: Sequence[Path] = ()
+) -> Checkpoint:
+    """Read the headers of the checkpoint `path`, a folder or one file, and check that nothing is missing or left over.
+
+    A file is known by its content, whatever its name. `format` ("audiocraft" or "huggingface") chooses where a
+    folder has both; by itself it takes the second. codec_required False: for a checkpoint whose weights are put
+    into another model, audiocraft's codec is neither looked for nor opened, and its shape is only assumed.
+    codec_dirs: folders of models, to look for a codec that the checkpoint only names.
+    CheckpointError names the file and the tensor or setting for anything missing, damaged, unsafe or unsupported.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist. Give the folder or the file of a checkpoint.")
+    if path.is_file():
+        if looks_like_safetensors(path):
+            return converted.open_converted(path)
+        return audiocraft.open_torch_file(path, codec_required, codec_dirs)
+    found = format or detect(path)
+    if found is None:
+        raise CheckpointError(
+            f"{path} holds no MusicGen checkpoint: it needs either {audiocraft.LM_FILE} and {CODEC_FILE} "
+            f"(audiocraft), or {huggingface.CONFIG_FILE} with the model_type musicgen or musicgen_melody and "
+            f"{WEIGHTS_FILE} (Hugging Face)."
+        )
+    if found == "audiocraft":
+        return audiocraft.open_audiocraft(path, codec_required, codec_dirs)
+    return huggingface.open_huggingface(path)

@@ -1,0 +1,202 @@
+"""Writes a checkpoint of any format as one safetensors file (`converted`), a slab of one tensor at a time."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from ...config import TextConfig
+from ...diffusion.checkpoint import DiffusionCheckpoint, metadata_of
+from ...errors import InputError
+from ...store import hub
+from ..checkpoint import Checkpoint, TextEncoderSource
+from ..containers.safetensors import DTYPES
+from ..formats.converted import DIGEST_KEY, KEY, TOKENIZER_KEY, config_json
+from ..formats.t5 import read_t5, read_tokenizer
+from ..weights.lazy import Weight, slabs
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_NO_DIGEST = "0" * 64  # in its place until all data are written
+_ALIGNMENT = 8
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One tensor to be written."""
+
+    name: str
+    weight: Weight
+    dtype: torch.dtype
+
+    @property
+    def n_bytes(self) -> int:
+        return torch.Size(self.weight.shape).numel() * self.dtype.itemsize
+
+
+def find_text_encoder(checkpoint: Checkpoint, dirs: Sequence[Path]) -> TextEncoderSource | None:
+    """The text encoder to go into the file: the checkpoint's own, or by its name from `dirs` or the hub's cache.
+
+    None if there is none on this machine. CheckpointError for one that is damaged or not a T5.
+    """
+    own = checkpoint.text_encoder
+    if own.weights:
+        if own.tokenizer is None:
+            return own if own.tokenizer_json else None
+        return TextEncoderSource(config=own.config, weights=own.weights, tokenizer_json=read_tokenizer(own.tokenizer))
+    folder = own.folder or _folder(checkpoint.config.text, dirs)
+    if folder is None:
+        return None
+    source = read_t5(folder)
+    if source.config["d_model"] != checkpoint.config.text.dim:
+        raise InputError(
+            f"the text encoder in {folder} is {source.config['d_model']} wide, but {checkpoint.path} was trained with one of "
+            f"{checkpoint.config.text.dim}. Remove it, or convert with --no-text-encoder."
+        )
+    return source
+
+
+def _folder(text: TextConfig, dirs: Sequence[Path]) -> Path | None:
+    candidates = [Path(parent) / name for parent in dirs for name in (text.name, text.name.rpartition("/")[2])]
+    cached = hub.cached(text.name)
+    return next(
+        (folder for folder in (*candidates, *([cached] if cached else [])) if (folder / "config.json").is_file()), None
+    )
+
+
+def convert(
+    checkpoint: Checkpoint,
+    target: Path,
+    precision: str | None = None,
+    text_encoder: TextEncoderSource | None = None,
+    on_step: OnStep | None = None,
+) -> Path:
+    """Write `checkpoint`, with `text_encoder` if there is one, as the file `target`.
+
+    precision: of the language model's matrices; None keeps every tensor as it is stored. Norms, embeddings,
+    projections, codec and text encoder are always kept: they are small, and worth their digits.
+    on_step(bytes written, bytes in all); what it raises ends the work. The file appears whole or not at all.
+    InputError: a target that exists or cannot be written, a full disk.
+    """
+    _check(target, precision)
+    entries = list(_entries(checkpoint, precision, text_encoder))
+    config = config_json(checkpoint.config, text_encoder.config if text_encoder else None)
+    metadata = {"format": "pt", KEY: config}
+    if text_encoder:
+        metadata[TOKENIZER_KEY] = text_encoder.tokenizer_json
+    try:
+        return _save(target, entries, metadata, on_step)
+    finally:
+        checkpoint.close()
+
+
+def convert_diffusion(
+    checkpoint: DiffusionCheckpoint, target: Path, precision: str | None = None, on_step: OnStep | None = None
+) -> Path:
+    """The same for a MultiBand Diffusion model. `precision` is of the convolutions' weights."""
+    _check(target, precision)
+    entries = []
+    for name, weight in checkpoint.weights.items():
+        wide = precision and ".unet." in name and len(weight.shape) > 2
+        entries.append(_Entry(name, weight, getattr(torch, precision) if wide else weight.dtype))
+    entries.sort(key=lambda entry: -entry.dtype.itemsize)
+    try:
+        return _save(target, entries, {"format": "pt", **metadata_of(checkpoint.config)}, on_step)
+    finally:
+        checkpoint.close()
+
+
+def _save(target: Path, entries: Sequence[_Entry], metadata: dict[str, str], on_step: OnStep | None) -> Path:
+    header = _header(entries, metadata)
+    total = len(header) + sum(entry.n_bytes for entry in entries)
+    if (free := shutil.disk_usage(target.parent).free) < total:
+        raise _no_space(target, total, free)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        with open(draft, "w+b") as file:
+            _write(file, header, entries, lambda done: on_step and on_step(done, total))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _no_space(target, total, shutil.disk_usage(target.parent).free) from error
+        raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
+
+
+def _check(target: Path, precision: str | None) -> None:
+    if precision not in (None, *PRECISIONS):
+        raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if target.suffix != ".safetensors":
+        raise InputError(f"'{target}' must end in .safetensors")
+    if not target.parent.is_dir():
+        raise InputError(f"the folder of '{target}' does not exist: make {target.parent}, or choose another")
+    if target.exists():
+        raise InputError(f"'{target}' exists already. Remove it first, or choose another name.")
+
+
+def _no_space(target: Path, needed: int, free: int) -> InputError:
+    return InputError(
+        f"'{target}' needs {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free on its disk. Make room, or "
+        "choose another disk, or a smaller precision."
+    )
+
+
+def _entries(checkpoint: Checkpoint, precision: str | None, text_encoder: TextEncoderSource | None) -> Iterator[_Entry]:
+    """What to write, largest numbers first, so that every tensor is aligned."""
+    parts = {"lm": checkpoint.lm, "conditioner": checkpoint.conditioner, "codec": checkpoint.codec}
+    parts["text_encoder"] = dict(text_encoder.weights) if text_encoder else {}
+    parts["text_encoder"].pop("encoder.embed_tokens.weight", None)  # the same tensor as shared.weight
+    entries = []
+    for part, weights in parts.items():
+        for name, weight in weights.items():
+            matrix = part == "lm" and len(weight.shape) == 2
+            dtype = getattr(torch, precision) if precision and matrix else weight.dtype
+            entries.append(_Entry(f"{part}.{name}", weight, dtype))
+    yield from sorted(entries, key=lambda entry: -entry.dtype.itemsize)
+
+
+def _header(entries: Sequence[_Entry], metadata: dict[str, str]) -> bytes:
+    table: dict = {"__metadata__": {**metadata, DIGEST_KEY: _NO_DIGEST}}
+    position = 0
+    for entry in entries:
+        end = position + entry.n_bytes
+        table[entry.name] = {
+            "dtype": _NAMES[entry.dtype],
+            "shape": list(entry.weight.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write(file: BinaryIO, header: bytes, entries: Sequence[_Entry], on_bytes: Callable[[int], None]) -> None:
+    file.write(header)
+    done, digest = len(header), hashlib.sha256()
+    for entry in entries:
+        for start, stop in slabs(entry.weight.shape) if entry.weight.divisible else [(0, entry.weight.shape[0])]:
+            rows = entry.weight.rows(start, stop) if entry.weight.divisible else entry.weight
+            data = rows.read(entry.dtype).reshape(-1).view(torch.uint8).numpy()
+            file.write(data)
+            digest.update(data)
+            done += data.nbytes
+            on_bytes(done)
+    mark = f'"{DIGEST_KEY}":"'.encode()
+    file.seek(header.index(mark) + len(mark))
+    file.write(digest.hexdigest().encode())

@@ -1,0 +1,179 @@
+"""What a file or folder of weights is, in words."""
+
+import hashlib
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from ...config import ModelConfig
+from ...diffusion.checkpoint import open_diffusion
+from ...errors import CheckpointError
+from ...store.sniff import sniff
+from ..checkpoint import Checkpoint, TextEncoderSource
+from ..containers.safetensors import read_with_metadata
+from ..containers.torch_zip import TorchFile
+from ..formats.codecs import MissingCodecError
+from ..formats.converted import DIGEST_KEY
+from ..formats.huggingface import is_encodec, open_encodec
+from ..open import open_checkpoint
+from ..weights.lazy import MappedFile, Weight, slabs
+
+_FORMATS = {
+    "audiocraft": "audiocraft",
+    "huggingface": "Hugging Face",
+    "converted": "converted (one safetensors file, no pickle)",
+}
+_SIZES = {(1024, 24): "small", (1536, 48): "medium", (2048, 48): "large"}
+
+
+def describe(path: Path, dirs: Sequence[Path] = ()) -> list[tuple[str, str]]:
+    """(what, value) rows about the checkpoint at `path`. Everything in it is read and checked.
+
+    `dirs`: folders of models, for a codec that it only names. CheckpointError for anything that is not a sound
+    checkpoint: damaged, unsafe, of another kind.
+    """
+    if path.is_file() and sniff(path) == "diffusion":
+        return _describe_diffusion(path)
+    if path.is_dir() and is_encodec(path):
+        config, weights = open_encodec(path, 1, None)
+        _verify(weights.items())
+        return [("what", f"EnCodec by itself: {config.identity}"), ("parameters", _millions(weights.values()))]
+    codec = ""
+    try:
+        checkpoint = open_checkpoint(path, codec_dirs=dirs)
+    except MissingCodecError as error:
+        checkpoint, codec = open_checkpoint(path, codec_required=False), f"{error.name}, which is not on this machine"
+    verified = verify(checkpoint)
+    config = checkpoint.config
+    rows = [
+        ("what", _kind(config)),
+        (
+            "format",
+            _FORMATS[checkpoint.format] + (", one file" if path.is_file() and path.suffix != ".safetensors" else ""),
+        ),
+        ("size", f"{sum(len(file) for file in _files(checkpoint.weights())) / 1e9:.3f} GB, {verified}"),
+        ("language model", _architecture(config)),
+        ("parameters", _millions([*checkpoint.lm.values(), *checkpoint.conditioner.values()])),
+        ("stored as", _precisions(checkpoint.lm.values())),
+        ("conditioning", _conditioning(config)),
+        ("window", f"{config.segment_s:g} s"),
+        ("codec", codec or f"{config.codec.identity.partition(' [')[0]}; {checkpoint.codec_origin}"),
+        ("text encoder", _text_encoder(config, checkpoint.text_encoder)),
+    ]
+    checkpoint.close()
+    return rows
+
+
+def _describe_diffusion(path: Path) -> list[tuple[str, str]]:
+    checkpoint = open_diffusion(path)
+    if checkpoint.format == "converted":
+        _check_digest(next(checkpoint.files()))
+    else:
+        TorchFile(path).verify()
+    _verify(checkpoint.weights.items())
+    config, unet = checkpoint.config, checkpoint.config.bands[0].unet
+    parts = [name for name in ("bilstm", "transformer", "cross_attention") if getattr(unet, name)]
+    rows = [
+        ("what", f"MultiBand Diffusion, {len(config.bands)} bands"),
+        ("format", _FORMATS[checkpoint.format]),
+        ("size", f"{path.stat().st_size / 1e9:.3f} GB, checked"),
+        ("U-Net", f"widths {', '.join(map(str, unet.widths))}; bottleneck: {', '.join(parts) or 'condition only'}"),
+        ("parameters", _millions(checkpoint.weights.values())),
+        ("stored as", _precisions(checkpoint.weights.values())),
+        ("codec", f"{config.sample_rate_hz} Hz, latents of width {config.latent_dim}"),
+    ]
+    checkpoint.close()
+    return rows
+
+
+def verify(checkpoint: Checkpoint) -> str:
+    """Read every weight; compare with all checksums that the files carry. Says which there were.
+
+    CheckpointError names the file or the tensor that is damaged.
+    """
+    kinds = set()
+    for file in _files(checkpoint.weights()):
+        if zipfile.is_zipfile(file.path):
+            TorchFile(file.path).verify()
+            kinds.add("CRC-32")
+        elif checkpoint.format == "converted":
+            _check_digest(file)
+            kinds.add("SHA-256")
+    parts = {"lm": checkpoint.lm, "conditioner": checkpoint.conditioner, "codec": checkpoint.codec}
+    parts["text_encoder"] = checkpoint.text_encoder.weights
+    for part, weights in parts.items():
+        _verify((f"{part}.{name}", weight) for name, weight in weights.items())
+    return f"checked ({', '.join(sorted(kinds)) or 'without checksums, which this format has none of'})"
+
+
+def _verify(weights: Iterable[tuple[str, Weight]]) -> None:
+    for name, weight in weights:
+        for start, stop in slabs(weight.shape) if weight.divisible else [(0, weight.shape[0])]:
+            part = weight.rows(start, stop) if weight.divisible else weight
+            if not torch.isfinite(part.read()).all():
+                raise CheckpointError(f"{weight.label} ({name}) holds values that are no numbers: the file is damaged")
+
+
+def _check_digest(file: MappedFile) -> None:
+    expected = read_with_metadata(file.path)[1].get(DIGEST_KEY)
+    start = 8 + int.from_bytes(file.read(0, 8), "little")
+    digest = hashlib.sha256()
+    for position in range(start, len(file), 2**22):
+        digest.update(file.read(position, position + 2**22))
+        file.release(position, 2**22)
+    if digest.hexdigest() != expected:
+        raise CheckpointError(
+            f"{file.path} is damaged: its data do not have the checksum in its header. Convert it again."
+        )
+
+
+def _files(weights: Iterable[Weight]) -> Iterator[MappedFile]:
+    seen = set()
+    for weight in weights:
+        for file in weight.files():
+            if file.path not in seen:
+                seen.add(file.path)
+                yield file
+
+
+def _kind(config: ModelConfig) -> str:
+    model = "AudioGen" if config.codec.sample_rate_hz == 16000 else "MusicGen"
+    size = _SIZES.get((config.lm.dim, config.lm.n_layers), f"of {config.lm.n_layers} layers")
+    words = [model, "stereo" if config.codec.channels == 2 else "mono", "melody" if config.melody else "", size]
+    return " ".join(word for word in words if word)
+
+
+def _architecture(config: ModelConfig) -> str:
+    lm = config.lm
+    return (
+        f"{lm.n_layers} layers, width {lm.dim}, {lm.n_heads} heads, {lm.n_codebooks} codebooks of {lm.cardinality}, "
+        f"delays {', '.join(map(str, lm.delays))}"
+    )
+
+
+def _conditioning(config: ModelConfig) -> str:
+    if config.lm.cross_attention:
+        return "text, by cross-attention"
+    return "melody and text, in front of the codes" if config.melody else "text, in front of the codes"
+
+
+def _millions(weights: Iterable[Weight]) -> str:
+    return f"{sum(torch.Size(weight.shape).numel() for weight in weights) / 1e6:,.3f} million"
+
+
+def _precisions(weights: Iterable[Weight]) -> str:
+    counts: Counter[str] = Counter()
+    for weight in weights:
+        counts[str(weight.dtype).removeprefix("torch.")] += torch.Size(weight.shape).numel()
+    total = sum(counts.values())
+    return ", ".join(f"{name} ({100 * count / total:.0f} %)" for name, count in counts.most_common())
+
+
+def _text_encoder(config: ModelConfig, source: TextEncoderSource) -> str:
+    name = f"{config.text.name}, {config.text.dim} wide"
+    if source.weights:
+        return f"{name}; {_millions(source.weights.values())} parameters in the same file"
+    return f"{name}; {source.folder or 'looked for by this name when the model is loaded'}"

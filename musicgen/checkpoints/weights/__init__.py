@@ -1,0 +1,1 @@
+"""Weights on their way from a file into a module: lazy, accounted for, filled in, blended."""

@@ -1,0 +1,116 @@
+"""Blends the weights of a fine-tune into those of its base, read from both files when they are needed."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ...config import ModelConfig
+from ...errors import CheckpointError, InputError
+from ..checkpoint import Checkpoint
+from ..formats.audiocraft_settings import TEXT_DIMS
+from .lazy import Weight, slabs
+
+MAX_STRENGTH = 2.0
+
+
+@dataclass(frozen=True)
+class Blended(Weight):
+    """base + strength * (tuned - base), computed in float32."""
+
+    base: Weight
+    tuned: Weight
+    strength: float
+
+    @property
+    def parts(self) -> tuple[Weight, ...]:
+        return (self.base, self.tuned)
+
+    @property
+    def divisible(self) -> bool:
+        return self.base.divisible and self.tuned.divisible
+
+    def rows(self, start: int, stop: int) -> Weight:
+        base, tuned = self.base.rows(start, stop), self.tuned.rows(start, stop)
+        return Blended(base.shape, self.names, base, tuned, self.strength)
+
+    def _copy(self, out: Tensor) -> None:
+        for start, stop in slabs(self.shape) if self.divisible else [(0, self.shape[0])]:
+            base, tuned = self.base.rows(start, stop).read(), self.tuned.rows(start, stop).read()
+            out[start:stop].copy_(tuned.sub_(base).mul_(self.strength).add_(base))
+
+
+def blend(base: Checkpoint, tuned: Checkpoint, strength: float) -> Checkpoint:
+    """`base` with its language model and projections moved towards `tuned`; codec and text encoder are the base's.
+
+    strength 0 is the base itself, 1 the weights of `tuned` to the last bit; above 1 goes beyond. Nothing is read
+    yet. CheckpointError, naming both, if they are not of one architecture.
+    """
+    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength <= MAX_STRENGTH:
+        raise InputError(f"'strength' must be a number from 0 (the base) to {MAX_STRENGTH:g}, got {strength!r}")
+    _check(base, tuned)
+    if strength == 0:
+        return base
+    return replace(
+        base,
+        config=replace(base.config, name=_name(base.config, tuned.config, strength)),
+        lm=_blend(base.lm, tuned.lm, strength),
+        conditioner=_blend(base.conditioner, tuned.conditioner, strength),
+    )
+
+
+def _blend(base: dict[str, Weight], tuned: dict[str, Weight], strength: float) -> dict[str, Weight]:
+    if strength == 1:
+        return tuned
+    return {
+        name: Blended(weight.shape, tuned[name].names, weight, tuned[name], float(strength))
+        for name, weight in base.items()
+    }
+
+
+def _name(base: ModelConfig, tuned: ModelConfig, strength: float) -> str:
+    return f"{base.name} + {tuned.name}" + ("" if strength == 1 else f" x {strength:g}")
+
+
+def _check(base: Checkpoint, tuned: Checkpoint) -> None:
+    differences = [
+        f"{what} {theirs}, not {ours}" for what, theirs, ours in _compared(tuned.config, base.config) if theirs != ours
+    ]
+    if differences:
+        raise CheckpointError(
+            f"The fine-tune {tuned.path} does not fit the model {base.config.name} ({base.path}): it has "
+            f"{'; '.join(differences)}. A fine-tune fits only the model that it was trained from: load that one."
+        )
+
+
+def _compared(tuned: ModelConfig, base: ModelConfig) -> list[tuple[str, object, object]]:
+    """(what, the fine-tune's, the base's) of everything that gives weights their shape or meaning."""
+    rows = [
+        (label, getattr(tuned.lm, name), getattr(base.lm, name))
+        for label, name in (
+            ("width", "dim"),
+            ("layers", "n_layers"),
+            ("heads", "n_heads"),
+            ("feed-forward width", "ffn_dim"),
+            ("codebooks", "n_codebooks"),
+            ("codes a codebook", "cardinality"),
+            ("delays", "delays"),
+        )
+    ]
+    kinds = {True: "cross-attention to the text", False: "the text in front of the codes"}
+    rows.append(("conditioning by", kinds[tuned.lm.cross_attention], kinds[base.lm.cross_attention]))
+    rows.append(("melody conditioning", _melody(tuned), _melody(base)))
+    rows.append(("a text encoder of width", tuned.text.dim, base.text.dim))
+    names = [config.text.name.rpartition("/")[2] for config in (tuned, base)]
+    if all(name in _TEXT_NAMES for name in names):  # others are names of folders, which say nothing
+        rows.append(("the text encoder", *names))
+    rows.append(("a sample rate of", tuned.codec.sample_rate_hz, base.codec.sample_rate_hz))
+    return rows
+
+
+_TEXT_NAMES = {name.rpartition("/")[2] for name in TEXT_DIMS}
+
+
+def _melody(config: ModelConfig) -> str:
+    if config.melody is None:
+        return "none"
+    return f"of {config.melody.n_chroma} chroma bins over 2^{config.melody.radix2_exp} samples"

@@ -1,0 +1,59 @@
+"""Copies weights into a module, strictly."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import CheckpointError
+from .lazy import Weight
+
+_SHOWN = 4
+
+
+def fill(module: nn.Module, weights: Mapping[str, Weight], source: str) -> None:
+    """Read `weights` into every parameter and persistent buffer of `module`, one tensor at a time.
+
+    Those on the meta device get memory of their own, on the CPU, just before; shared ones stay shared. `source`
+    names the checkpoint. CheckpointError, before anything is read, unless names and shapes agree exactly.
+    """
+    targets = dict(module.named_parameters(remove_duplicate=False))
+    targets.update(module.named_buffers(remove_duplicate=False))
+    targets = {name: targets[name] for name in module.state_dict(keep_vars=True)}
+    _check(targets, weights, source)
+    done: dict[int, Tensor] = {}  # by the identity of the target: tied weights are read once
+    for name, target in targets.items():
+        filled = done.get(id(target))
+        if filled is None:
+            filled = _materialized(target)
+            weights[name].copy_into(filled.data)
+            done[id(target)] = filled
+        if filled is not target:
+            _replace(module, name, filled)
+
+
+def _check(targets: Mapping[str, Tensor], weights: Mapping[str, Weight], source: str) -> None:
+    problems = [f"'{name}' is missing" for name in targets if name not in weights]
+    problems += [f"'{name}' is not expected" for name in weights if name not in targets]
+    for name in targets.keys() & weights.keys():
+        if tuple(targets[name].shape) != weights[name].shape:
+            problems.append(f"'{name}' is {list(weights[name].shape)}, not {list(targets[name].shape)}")
+    if problems:
+        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise CheckpointError(f"{source} does not fit the model: {'; '.join(problems[:_SHOWN])}{more}")
+
+
+def _materialized(target: Tensor) -> Tensor:
+    """`target`, or memory for it if it has none yet."""
+    if not target.is_meta:
+        return target
+    # Not empty_like: from a meta tensor it imports hundreds of torch's modules, for seconds and 34 MB.
+    empty = torch.empty(target.shape, dtype=target.dtype, device="cpu")
+    return nn.Parameter(empty, requires_grad=target.requires_grad) if isinstance(target, nn.Parameter) else empty
+
+
+def _replace(module: nn.Module, name: str, tensor: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    table = owner._parameters if leaf in owner._parameters else owner._buffers
+    table[leaf] = tensor

@@ -1,0 +1,301 @@
+"""Weights that are known by name and shape but not yet read: copied from a mapped file when they are needed."""
+
+import functools
+import math
+import mmap
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError
+
+SLAB_BYTES = 32 * 2**20  # of one tensor held at a time where weights are computed or converted
+_CHUNK_BYTES = 8 * 2**20  # of one tensor mapped at a time, so that a huge tensor does not count twice
+
+
+class MappedFile:
+    """A file mapped read-only into memory. `close` unmaps it until it is next read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._mapping: mmap.mmap | None = None
+        self._identity: tuple | None = None  # size, time and place on the disk, when it was first opened
+        self._size = len(self._map)
+
+    @property
+    def _map(self) -> mmap.mmap:
+        if self._mapping is None:
+            try:
+                with open(self.path, "rb") as file:
+                    stat = os.fstat(file.fileno())
+                    identity = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+                    if self._identity not in (None, identity):
+                        raise CheckpointError(f"{self.path} was changed after the model was loaded. Load it again.")
+                    self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError as error:  # how mmap refuses an empty file
+                raise CheckpointError(f"{self.path} is empty. Download it again.") from error
+            except OSError as error:
+                raise CheckpointError(f"{self.path} cannot be read: {error.strerror or error}") from error
+            self._identity = identity
+        return self._mapping
+
+    def close(self) -> None:
+        """Let the file go, so that it can be replaced. It is mapped again, if still the same, when next read."""
+        self._mapping = None  # unmapped once no tensor refers to it
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, start: int, stop: int) -> bytes:
+        return self._map[start:stop]
+
+    def tensor(self, offset: int, n_elements: int, dtype: torch.dtype) -> Tensor:
+        """Flat read-only view of `n_elements` from byte `offset` on: only ever copied from."""
+        if offset % dtype.itemsize:
+            raw = bytearray(self._map[offset : offset + n_elements * dtype.itemsize])
+            return torch.frombuffer(raw, dtype=dtype)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            return torch.frombuffer(self._map, dtype=dtype, count=n_elements, offset=offset)
+
+    def release(self, offset: int, n_bytes: int) -> None:
+        """Drop the pages of a range from this process's memory; the system may keep them in its file cache."""
+        if not hasattr(self._map, "madvise") or not hasattr(mmap, "MADV_DONTNEED"):
+            return  # Windows trims mapped pages by itself
+        start = offset - offset % mmap.PAGESIZE
+        stop = min(-(-(offset + n_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE, len(self._map))
+        self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One destination parameter, not yet read. `names` are its source tensors, for messages."""
+
+    shape: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def copy_into(self, out: Tensor) -> None:
+        """Read into `out`, of the same shape, in its dtype and on its device."""
+        if tuple(out.shape) != self.shape:
+            raise CheckpointError(f"{self.label} has the shape {list(self.shape)}, where {list(out.shape)} is needed")
+        with torch.no_grad():
+            self._copy(out)
+
+    def _copy(self, out: Tensor) -> None:
+        raise NotImplementedError
+
+    @property
+    def label(self) -> str:
+        return " + ".join(self.names[:3]) + (" + ..." if len(self.names) > 3 else "")
+
+    def rows(self, start: int, stop: int) -> "Weight":
+        """Rows start..stop-1 of the first dimension, as a weight of its own."""
+        return Sliced((stop - start, *self.shape[1:]), self.names, self, start)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The smallest type that holds every value exactly."""
+        return torch.float32
+
+    @property
+    def divisible(self) -> bool:
+        """Whether some rows can be read without making the whole."""
+        return False
+
+    @property
+    def parts(self) -> tuple["Weight", ...]:
+        """The weights that this one is made of."""
+        return ()
+
+    def files(self) -> Iterator[MappedFile]:
+        """The files that it is read from."""
+        for part in self.parts:
+            yield from part.files()
+
+    def read(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A new CPU tensor with the values. For small tensors and tests."""
+        out = torch.empty(self.shape, dtype=dtype)
+        self.copy_into(out)
+        return out
+
+
+@dataclass(frozen=True)
+class Sliced(Weight):
+    """Some rows of a weight that can only be made as a whole."""
+
+    whole: Weight
+    start: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.whole.dtype
+
+    @property
+    def parts(self) -> tuple[Weight, ...]:
+        return (self.whole,)
+
+    def _copy(self, out: Tensor) -> None:
+        out.copy_(self.whole.read()[self.start : self.start + self.shape[0]])
+
+
+@dataclass(frozen=True)
+class Stored(Weight):
+    """A tensor as it lies in a file; `strides` in elements."""
+
+    file: MappedFile
+    offset: int  # bytes from the start of the file
+    stored_as: torch.dtype
+    strides: tuple[int, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.stored_as
+
+    @property
+    def divisible(self) -> bool:
+        return True
+
+    def files(self) -> Iterator[MappedFile]:
+        yield self.file
+
+    def __post_init__(self) -> None:
+        if self.extent * self.dtype.itemsize + self.offset > len(self.file):
+            raise CheckpointError(f"{self.file.path}: tensor '{self.label}' reaches beyond the end of the file")
+
+    @property
+    def extent(self) -> int:
+        """Elements from the first to the last one, both included."""
+        if 0 in self.shape:
+            return 0
+        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+
+    def rows(self, start: int, stop: int) -> "Stored":
+        shape = (stop - start, *self.shape[1:])
+        offset = self.offset + start * self.strides[0] * self.dtype.itemsize
+        return Stored(shape, self.names, self.file, offset, self.dtype, self.strides)
+
+    def _copy(self, out: Tensor) -> None:
+        if out.numel() == 0:
+            return
+        n_bytes = self.extent * self.dtype.itemsize
+        if n_bytes > _CHUNK_BYTES and self.shape[0] > 1:
+            step = max(1, self.shape[0] * _CHUNK_BYTES // n_bytes)
+            for start in range(0, self.shape[0], step):
+                stop = min(start + step, self.shape[0])
+                self.rows(start, stop)._copy(out[start:stop])
+            return
+        view = self.file.tensor(self.offset, self.extent, self.dtype)
+        out.copy_(view.as_strided(self.shape, self.strides))
+        del view
+        self.file.release(self.offset, n_bytes)
+
+
+@dataclass(frozen=True)
+class _Composed(Weight):
+    components: tuple[Weight, ...]
+
+    @property
+    def parts(self) -> tuple[Weight, ...]:
+        return self.components
+
+    @property
+    def divisible(self) -> bool:
+        return all(part.divisible for part in self.components)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return functools.reduce(torch.promote_types, (part.dtype for part in self.components))
+
+
+@dataclass(frozen=True)
+class Joined(_Composed):
+    """Several weights one below the other along the first dimension."""
+
+    def rows(self, start: int, stop: int) -> Weight:
+        pieces, position = [], 0
+        for part in self.parts:
+            first, last = max(start - position, 0), min(stop - position, part.shape[0])
+            if first < last:
+                pieces.append(part.rows(first, last))
+            position += part.shape[0]
+        return join(pieces)
+
+    def _copy(self, out: Tensor) -> None:
+        start = 0
+        for part in self.parts:
+            part._copy(out[start : start + part.shape[0]])
+            start += part.shape[0]
+
+
+@dataclass(frozen=True)
+class Stacked(_Composed):
+    """Several weights of one shape along a new first dimension."""
+
+    def rows(self, start: int, stop: int) -> Weight:
+        return stack(self.parts[start:stop])
+
+    def _copy(self, out: Tensor) -> None:
+        for part, row in zip(self.parts, out, strict=True):
+            part._copy(row)
+
+
+@dataclass(frozen=True)
+class WeightNormed(Weight):
+    """v * g / ||v||, the norm over all dimensions but the first."""
+
+    gain: Weight
+    direction: Weight
+
+    @property
+    def parts(self) -> tuple[Weight, ...]:
+        return (self.gain, self.direction)
+
+    def _copy(self, out: Tensor) -> None:
+        # The very function behind torch's weight_norm, so that the result is equal to the last bit.
+        out.copy_(torch._weight_norm(self.direction.read(), self.gain.read(), 0))
+
+
+@dataclass(frozen=True)
+class Made(Weight):
+    """Values that no file holds, such as the identity where a format leaves a projection out."""
+
+    make: Callable[..., Tensor]
+
+    def _copy(self, out: Tensor) -> None:
+        out.copy_(self.make(*self.shape))
+
+
+def slabs(shape: tuple[int, ...], n_bytes: int = SLAB_BYTES) -> Iterator[tuple[int, int]]:
+    """Row ranges (start, stop) of a float32 tensor of `shape`, each of about `n_bytes`, one row at least."""
+    step = max(1, n_bytes // max(4 * math.prod(shape[1:]), 1))
+    for start in range(0, shape[0], step):
+        yield start, min(start + step, shape[0])
+
+
+def join(parts: Sequence[Weight]) -> Weight:
+    """Weights [n_i, ...] -> one weight [sum n_i, ...]."""
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    return Joined(shape, tuple(name for part in parts for name in part.names), tuple(parts))
+
+
+def stack(parts: Sequence[Weight]) -> Weight:
+    """n weights of one shape -> one weight [n, ...]."""
+    shape = (len(parts), *parts[0].shape)
+    return Stacked(shape, tuple(name for part in parts for name in part.names), tuple(parts))
+
+
+def weight_norm(gain: Weight, direction: Weight) -> Weight:
+    return WeightNormed(direction.shape, (*gain.names, *direction.names), gain, direction)
+
+
+def identity(size: int) -> Weight:
+    return Made((size, size), ("identity",), torch.eye)
+
+
+def zeros(size: int) -> Weight:
+    return Made((size,), ("zeros",), torch.zeros)

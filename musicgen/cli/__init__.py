@@ -1,0 +1,5 @@
+"""The command line: python -m musicgen."""
+
+from .main import main
+
+__all__ = ["main"]

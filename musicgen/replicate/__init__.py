@@ -1,0 +1,1 @@
+"""The contracts of Replicate models: fields in, a file out."""

@@ -1,0 +1,239 @@
+"""The Replicate contract: 15 fields in, one audio file out. Source: `sakemin/musicgen-pansori` (cog predictor)."""
+
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .. import audio as audio_files
+from ..config import MAX_SEED, GenerationParams
+from ..errors import InputError
+from ..loading import apply_fine_tune, load, load_diffusion
+from ..render import Piece, find_device, make
+from ..store.download import obtain, obtain_diffusion, obtain_weights
+from ..store.published import DIFFUSION_MODEL
+
+DEFAULT_MODEL = "facebook/musicgen-stereo-melody"
+_MAX_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Field:
+    """One input: its JSON type, default, limits, and what it means."""
+
+    type: str  # string, integer, number, boolean
+    default: Any
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] | None = None
+
+
+def _input(type: str, default: Any, description: str, *limits: float, choices: tuple[str, ...] | None = None) -> Any:
+    return field(default=default, metadata={"field": Field(type, default, description, *limits, choices=choices)})
+
+
+@dataclass(frozen=True)
+class Request:
+    """The fields, checked. Every name, type and default is Replicate's."""
+
+    prompt: str | None = _input("string", None, "A description of the music.")
+    input_audio: str | None = _input(
+        "string",
+        None,
+        "An audio file that influences the music: continued if 'continuation' is true, else its melody is followed.",
+    )
+    duration: int = _input("integer", 8, "Length of the music in seconds.", 1, _MAX_SECONDS)
+    continuation: bool = _input("boolean", False, "Continue 'input_audio'; if false, follow its melody.")
+    continuation_start: int = _input("integer", 0, "Take 'input_audio' from here, in seconds.", 0, 10**6)
+    continuation_end: int | None = _input(
+        "integer", None, "Take 'input_audio' up to here, in seconds; -1 or none = to its end.", -1, 10**6
+    )
+    multi_band_diffusion: bool = _input("boolean", False, "Decode with MultiBand Diffusion instead of EnCodec.")
+    normalization_strategy: str = _input("string", "loudness", "How levels are set.", choices=audio_files.STRATEGIES)
+    top_k: int = _input("integer", 250, "Choose among this many likeliest codes; 0 = off.", 0, 2048)
+    top_p: float = _input(
+        "number", 0.0, "Choose among the likeliest codes of this total probability; 0 = off, top_k is used.", 0, 1
+    )
+    temperature: float = _input("number", 1.0, "Higher is more adventurous; 0 = always the likeliest code.", 0, 10)
+    classifier_free_guidance: int = _input("integer", 3, "How closely the description is followed; 1 = off.", 0, 20)
+    output_format: str = _input("string", "wav", "Format of the audio file.", choices=("wav", "mp3"))
+    seed: int | None = _input(
+        "integer", None, "Same seed, same music; none or -1 = a random one, which is reported.", -1, MAX_SEED
+    )
+    replicate_weights: str | None = _input(
+        "string", None, "Fine-tuned weights: a file, or an https address; blank = the default model, always."
+    )
+
+    def __post_init__(self) -> None:
+        for name, kind in FIELDS.items():
+            object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
+        if self.prompt is None and self.input_audio is None:
+            raise InputError("'prompt' and 'input_audio' are both missing. Give a description, an audio file, or both.")
+        if self.continuation and self.input_audio is None:
+            raise InputError(
+                "'continuation' is true, but there is no 'input_audio' to continue. Give a file, or set it to false."
+            )
+        if self.end_s >= 0 and self.end_s <= self.continuation_start:
+            raise InputError(
+                f"'continuation_end' of {self.end_s:g} s must be later than 'continuation_start' of "
+                f"{self.continuation_start} s; -1 or none = to the end of the clip."
+            )
+        if self.seed is None or self.seed == -1:
+            # 0 is a seed like any other. 32 bits are all that torch's CPU generator reads.
+            object.__setattr__(self, "seed", secrets.randbelow(2**32))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Request":
+        """From a mapping, as a JSON body has it. InputError names a field that does not exist."""
+        for name in values:
+            if name not in FIELDS:
+                raise InputError(f"there is no field {name!r}. The fields are {', '.join(FIELDS)}.")
+        return cls(**values)
+
+    @property
+    def end_s(self) -> float:
+        """Where the clip ends, in seconds; -1 = its end."""
+        return -1 if self.continuation_end is None else self.continuation_end
+
+    @property
+    def params(self) -> GenerationParams:
+        return GenerationParams(
+            duration_s=self.duration,
+            seed=self.seed,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            temperature=self.temperature,
+            cfg=self.classifier_free_guidance,
+        )
+
+
+FIELDS: dict[str, Field] = {f.name: f.metadata["field"] for f in fields(Request)}
+
+
+def _checked(name: str, kind: Field, value: Any) -> Any:
+    """`value` if the field takes it (whole floats count as integers); else InputError with what it takes."""
+    if value is None and kind.default is None:
+        return None
+    types = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
+    if kind.type == "integer" and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    valid = isinstance(value, types[kind.type]) and (kind.type == "boolean" or not isinstance(value, bool))
+    if valid and kind.type == "number":
+        valid = math.isfinite(value)
+    if valid and kind.choices:
+        valid = value in kind.choices
+    if valid and kind.minimum is not None:
+        valid = kind.minimum <= value <= kind.maximum
+    if not valid:
+        raise InputError(f"'{name}' must be {_allowed(kind)}, got {value!r}")
+    return None if value == "" and kind.default is None and name != "prompt" else value
+
+
+def _allowed(kind: Field) -> str:
+    if kind.choices:
+        return f"one of {', '.join(kind.choices)}"
+    noun = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}[
+        kind.type
+    ]
+    limits = "" if kind.minimum is None else f" from {kind.minimum:g} to {kind.maximum:g}"
+    return f"{noun}{limits}{', or none' if kind.default is None else ''}"
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of the input and the output."""
+    properties = {}
+    for order, (name, kind) in enumerate(FIELDS.items()):
+        entry: dict[str, Any] = {"type": kind.type if kind.default is not None else [kind.type, "null"]}
+        entry |= {"description": kind.description, "default": kind.default, "x-order": order}
+        if kind.choices:
+            entry["enum"] = list(kind.choices)
+        if kind.minimum is not None:
+            entry |= {"minimum": kind.minimum, "maximum": kind.maximum}
+        if name == "input_audio":
+            entry["format"] = "uri"
+        properties[name] = entry
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "MusicGen Pansori",
+        "type": "object",
+        "properties": {
+            "input": {"type": "object", "properties": properties, "additionalProperties": False},
+            "output": {"type": "string", "format": "uri", "description": "The audio file."},
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What came of a request."""
+
+    file: Path
+    seed: int  # the one used, also where none was given
+
+
+def predict(
+    *,
+    model: str | Path = DEFAULT_MODEL,
+    models_dir: Path = Path("models"),
+    out: Path | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    diffusion: str | Path = DIFFUSION_MODEL,
+    on_progress: Any = lambda stage, done, total: None,
+    **values: Any,
+) -> Prediction:
+    """Make one audio file from the 15 fields of `Request`, given by name.
+
+    model: the model that is used, and that `replicate_weights` fine-tune: a name below models_dir/musicgen, or a
+    folder. diffusion: the file that `multi_band_diffusion` decodes with, likewise.
+    out: the file; None = musicgen-1.wav, musicgen-2.wav, ... whichever is free in this folder.
+    Each call loads the weights it needs: nothing of an earlier call is kept.
+    Raises InputError, CheckpointError or DependencyError; no file is left behind then.
+    """
+    request = Request.of(values)
+    clip = None
+    if request.input_audio is not None:
+        clip = audio_files.read(Path(request.input_audio), request.continuation_start, request.end_s)
+    place = find_device(device)
+    checkpoints = [models_dir / "musicgen"]
+
+    def downloaded(done: int, total: int) -> None:
+        on_progress("downloading", done, total)
+
+    tuned = None
+    if request.replicate_weights:
+        tuned = obtain_weights(request.replicate_weights, checkpoints, downloaded, allow_paths=True)
+    decoder = None
+    if request.multi_band_diffusion:  # before anything large is loaded
+        file = obtain_diffusion(str(diffusion), checkpoints, downloaded, allow_paths=True)
+        decoder = load_diffusion(file, device=place)
+    folder = obtain(str(model), checkpoints, downloaded, allow_paths=True)
+    loaded = load(folder, precision, place, [models_dir / "text_encoders"], None, checkpoints, downloaded)
+    if tuned is not None:
+        tuned_model, conditioner = apply_fine_tune(loaded.model, loaded.conditioner, tuned, 1.0)
+        loaded = replace(loaded, model=tuned_model, conditioner=conditioner)
+    piece = Piece(request.prompt, None, clip if request.continuation else None, None if request.continuation else clip)
+    sound, _ = make(loaded, piece, request.params, place, on_progress, [models_dir / "demucs"], decoder)
+    sound = audio_files.normalize(sound, request.normalization_strategy)
+    file = audio_files.write(sound, out, request.output_format) if out else _write_free(sound, request.output_format)
+    return Prediction(file, request.seed)
+
+
+def _write_free(sound: audio_files.Audio, suffix: str) -> Path:
+    """Write the first of musicgen-1.wav, musicgen-2.wav, ... that no other run has taken."""
+    for number in range(1, 10**6):
+        file = Path(f"musicgen-{number}.{suffix}")
+        try:
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            continue
+        try:
+            return audio_files.write(sound, file)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
+    raise InputError("a million files named musicgen-N are in this folder already. Give 'out'.")

@@ -1,0 +1,1 @@
+"""The store of models: where they are, what they are called, and downloads."""

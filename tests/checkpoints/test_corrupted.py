@@ -1,0 +1,64 @@
+"""2,000 damaged or hostile checkpoints: each a clear error, or a sound load. Nothing runs, hangs, or eats the memory."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from comfyui_musicgen.musicgen.checkpoints import open_checkpoint
+from comfyui_musicgen.musicgen.checkpoints.tools.convert import convert, find_text_encoder
+from safetensors.torch import load_file, save_file
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {"dim": 16, "n_heads": 2, "n_layers": 1, "cardinality": 32, "n_filters": 2, "latent_dim": 8, "melody": True}
+N_FILES = {"audiocraft": 250, "huggingface": 500, "sharded": 500, "trainer": 250, "converted": 500}  # 2,000
+MAX_S = 9  # the slowest takes 2 on a free core
+MAX_GROWTH_BYTES = 400 * 2**20
+
+
+@pytest.fixture(scope="module")
+def folder(toys, tmp_path_factory):
+    """A sound checkpoint of each format."""
+    omegaconf = pytest.importorskip("omegaconf")
+    root = tmp_path_factory.mktemp("corrupted")
+    for format in ("audiocraft", "huggingface"):
+        shutil.copytree(toys(**TINY, format=format), root / format)
+    tensors = load_file(root / "huggingface" / "model.safetensors")
+    places = {name: f"model-{1 + i % 2}.safetensors" for i, name in enumerate(sorted(tensors))}
+    (root / "sharded").mkdir()
+    shutil.copy(root / "huggingface" / "config.json", root / "sharded")
+    for shard in set(places.values()):
+        save_file({name: tensors[name] for name in tensors if places[name] == shard}, root / "sharded" / shard)
+    (root / "sharded" / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    exported = torch.load(root / "audiocraft" / "state_dict.bin", weights_only=True)
+    config = omegaconf.OmegaConf.create(yaml.safe_load(exported["xp.cfg"]))
+    torch.save({"xp.cfg": config, "model": exported["best_state"]}, root / "trained_model.tar")
+    (root / "encodec_32khz").mkdir()
+    shutil.copy(root / "audiocraft" / "compression_state_dict.bin", root / "encodec_32khz")
+    checkpoint = open_checkpoint(root / "huggingface")
+    convert(checkpoint, root / "one.safetensors", text_encoder=find_text_encoder(checkpoint, []))
+    return root
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is limited and measured as Linux does")
+@pytest.mark.parametrize("format", N_FILES)
+def test_damaged_and_hostile_files_are_clear_errors(folder, format):
+    n_files = N_FILES[format]
+    command = [sys.executable, str(ROOT / "tests/data/corrupt.py"), str(ROOT), str(folder), format, str(n_files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout)
+    results = report["results"]
+    assert len(results) == n_files
+    assert {(kind, outcome) for kind, outcome, _ in results if outcome not in ("error", "loaded")} == set()
+    assert max(seconds for _, _, seconds in results) < MAX_S
+    assert report["grown"] < MAX_GROWTH_BYTES
+    assert report["ran"] is False
+    outcomes = Counter(outcome for _, outcome, _ in results)
+    assert outcomes["error"] > n_files / 2, "most damage shows"
+    assert len({kind for kind, _, _ in results}) >= 6

@@ -1,0 +1,1 @@
+"""The training music: rhythms, scales, melodies, voices, clips and their descriptions."""
