@@ -5,7 +5,6 @@ Each builder returns (run, lm): run(frames, prompt_frames, on_step) writes `fram
 """
 
 import contextlib
-import os
 
 from harness import load_pack
 
@@ -17,6 +16,7 @@ def native_lm(size, precision, device="cpu", scale=0.02):
     """This engine's language model, made layer by layer."""
     load_pack()
     import torch
+    from pack.musicgen import accel
     from pack.musicgen.config import LMConfig
     from pack.musicgen.lm import LM, quantize_linears, storage_dtype
     from pack.musicgen.memory import release_freed_memory
@@ -38,7 +38,8 @@ def native_lm(size, precision, device="cpu", scale=0.02):
                     filled.add_(1.0 if name == "weight" else 0.0)
                 setattr(child, name, torch.nn.Parameter(filled, requires_grad=False))
         if precision == "int8" and module is not lm:
-            quantize_linears(module)
+            quantize_linears(module, torch.float16 if device == "cuda" else torch.float32)
+        accel.prepare(module, lm.config, device)
         release_freed_memory()
     return lm.eval().to(device)
 
@@ -47,10 +48,11 @@ def native(size, batch, precision, device):
     """This engine."""
     lm = native_lm(size, precision, device)
     import torch
-    from pack.musicgen.lm import RowNoise, Sampling, Stream, cpu_fused, generate_codes
+    from pack.musicgen import accel
+    from pack.musicgen.lm import PlainStepper, RowNoise, Sampling, Stream, generate_codes
 
     if precision != "float32" and device == "cpu":
-        cpu_fused.kernels()  # a library, as torch is; the tiny model that is run first has no use for it
+        accel.numba.load_kernels()  # a library, as torch is; the tiny model that is run first has no use for it
     nothing = torch.zeros(0, SIZES[size][0])
     rows = [Stream(nothing, torch.randn(N_TEXT, SIZES[size][0]))] * batch
     null = [Stream(nothing, nothing)] * batch
@@ -58,9 +60,11 @@ def native(size, batch, precision, device):
 
     def run(frames, prompt_frames, on_step):
         prompt = torch.randint(CARD, (batch, K, prompt_frames)) if prompt_frames else None
-        generate_codes(
-            lm, rows, null, prompt_frames + frames, Sampling(TOP_K), noise, CFG, prompt=prompt, on_step=on_step
-        )
+        with accel.choose(lm, 2 * batch, lm.device) or PlainStepper(lm) as stepper:
+            generate_codes(
+                lm, rows, null, prompt_frames + frames, Sampling(TOP_K), noise, CFG, prompt=prompt, stepper=stepper,
+                on_step=lambda done, total: on_step(done, total) if done else None,
+            )  # fmt: skip
 
     return run, lm
 
@@ -147,13 +151,4 @@ def transformers(size, batch, precision, device):
     return run, model.decoder
 
 
-def fused(size, batch, precision, device):
-    """This engine with its Triton kernels."""
-    load_pack()
-    from pack.musicgen.lm.fused import SWITCH
-
-    os.environ[SWITCH] = "1"
-    return native(size, batch, precision, device)
-
-
-ENGINES = {"native": native, "fused": fused, "audiocraft": audiocraft, "transformers": transformers}
+ENGINES = {"native": native, "audiocraft": audiocraft, "transformers": transformers}

@@ -102,7 +102,7 @@ def worker(engine, size, batch, seconds, steps, precision, device):
         begun = time.perf_counter()
         run(steps, before, lambda done, total: marks.append((done, time.perf_counter())))  # captures, and peak memory
         first = marks[0][1] - begun
-        if device == "cuda":  # progress comes every 25 steps there
+        if device == "cuda":
             marks.clear()
             begun = time.perf_counter()
             run(steps, before, lambda done, total: marks.append((done, time.perf_counter())))
@@ -209,8 +209,6 @@ def table(arguments, size, batch, seconds):
     reference = "float16" if arguments.device == "cuda" else "float32"
     contenders = [("audiocraft", reference), ("transformers", reference)]
     contenders += [("native", precision) for precision in arguments.precisions]
-    if arguments.device == "cuda":
-        contenders += [("fused", precision) for precision in arguments.precisions if precision != "float32"]
     runs = in_turn(
         contenders,
         arguments.rounds,

@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from . import accel
 from .checkpoints import Checkpoint, TextEncoderSource, Weight, blend, fill, open_checkpoint
 from .codec import Codec, fingerprint
 from .conditioning import Conditioner, TextEncoder, empty_encoder, find_encoder
-from .config import ModelConfig, with_fingerprint
+from .config import PRECISIONS, ModelConfig, with_fingerprint
 from .diffusion import MultiBandDecoder
 from .diffusion.checkpoint import open_diffusion
 from .errors import InputError
-from .lm import LM, quantize_linears, resolve_precision, storage_dtype
+from .lm import LM, quantize_linears, storage_dtype
 from .pipeline import Diffusion, LanguageModel
 from .store.download import open_model
 
@@ -51,7 +52,7 @@ def load(
     Raises CheckpointError for a file that is missing, damaged, unsafe, or of an unknown architecture.
     """
     begun = time.perf_counter()
-    precision = resolve_precision(precision, device)
+    precision, device = resolve_precision(precision, device), torch.device(device)
     checkpoint = open_model(Path(path), model_dirs, on_download)
     source = str(checkpoint.path)
     codec = Codec(checkpoint.config.codec)
@@ -61,7 +62,7 @@ def load(
     codec.eval().requires_grad_(False)
     checkpoint = replace(checkpoint, config=config)
     text_encoder = _text_encoder(config, checkpoint.text_encoder, text_encoder_dirs)
-    model, conditioner = _build(checkpoint, precision, text_encoder)
+    model, conditioner = _build(checkpoint, precision, device, text_encoder)
     checkpoint.close()
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
@@ -122,7 +123,7 @@ def apply_fine_tune(
     own = source if conditioner.source is model.source else blend(conditioner.source, checkpoint, strength)
     if strength == 0:
         return model, conditioner
-    blended, conditioner = _build(source, model.precision, conditioner.text_encoder, own)
+    blended, conditioner = _build(source, model.precision, model.loaded_for, conditioner.text_encoder, own)
     for opened in (source, own, checkpoint):
         opened.close()
     logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)
@@ -130,10 +131,14 @@ def apply_fine_tune(
 
 
 def _build(
-    source: Checkpoint, precision: str, text_encoder: TextEncoder, conditioning: Checkpoint | None = None
+    source: Checkpoint,
+    precision: str,
+    device: torch.device,
+    text_encoder: TextEncoder,
+    conditioning: Checkpoint | None = None,
 ) -> tuple[LanguageModel, Conditioner]:
     """Language model and conditioner; the latter's projections from `conditioning`, by itself from the same source."""
-    model = LanguageModel(source, _build_lm(source, precision), precision)
+    model = LanguageModel(source, _build_lm(source, precision, device), precision, device)
     source = conditioning or source
     with torch.device("meta"):
         conditioner = Conditioner(source.config, text_encoder)
@@ -145,7 +150,7 @@ def _build(
     return model, conditioner
 
 
-def _build_lm(checkpoint: Checkpoint, precision: str) -> LM:
+def _build_lm(checkpoint: Checkpoint, precision: str, device: torch.device) -> LM:
     """Made on the meta device, then given memory and filled one layer at a time."""
     with torch.device("meta"):
         lm = LM(checkpoint.config.lm)
@@ -161,11 +166,20 @@ def _build_lm(checkpoint: Checkpoint, precision: str) -> LM:
         _materialise(block, dtype)
         fill(block, weights, f"{source}, layer {index}")
         if precision == "int8":
-            quantize_linears(block)
+            quantize_linears(block, torch.float16 if device.type == "cuda" else torch.float32)
+        accel.prepare(block, lm.config, device)
     # The heads decide the code: at 2 % of the weights, they are worth more precision where products are coarse.
     _materialise(lm, torch.float32 if precision == "float32" else torch.float16)
     _fill_without(lm, "layers", rest, source)
+    accel.prepare(lm, lm.config, device)
     return lm
+
+
+def resolve_precision(precision: str, device: torch.device | str) -> str:
+    """The precision itself, or what `auto` stands for on the device. InputError for one that does not exist."""
+    if precision not in PRECISIONS:
+        raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    return accel.default_precision(device) if precision == "auto" else precision
 
 
 def _materialise(module: nn.Module, dtype: torch.dtype) -> None:

@@ -11,6 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from . import accel
+from .accel.cuda_graph import ROOM_OF
 from .audio import Audio
 from .checkpoints import Checkpoint
 from .codec import Codec
@@ -20,8 +22,7 @@ from .config import GenerationParams
 from .diffusion import WINDOW_S, MultiBandDecoder
 from .diffusion.config import DiffusionConfig
 from .errors import InputError
-from .lm import LM, RowNoise, Sampling, Stream, generate_codes
-from .lm.static import COLUMNS_OF, rounded_up
+from .lm import LM, PlainStepper, RowNoise, Sampling, Stream, generate_codes
 from .seeds import row_seed
 from .windows import Window, plan_windows
 
@@ -31,10 +32,11 @@ OnStep = Callable[[int, int], None]
 class LanguageModel(nn.Module):
     """The language model of one checkpoint, with the arithmetic of durations, prompts and windows."""
 
-    def __init__(self, source: Checkpoint, lm: LM, precision: str):
+    def __init__(self, source: Checkpoint, lm: LM, precision: str, loaded_for: torch.device):
         super().__init__()
         self.config = source.config
         self.precision = precision
+        self.loaded_for = loaded_for  # the device that its layers are laid out for
         self.lm = lm
         self.source = source  # what a fine-tune is blended into
 
@@ -62,17 +64,18 @@ class LanguageModel(nn.Module):
         sampling = Sampling(params.top_k, params.top_p, params.temperature)
         noise = RowNoise(params.seed, n_rows, self.config.lm.n_codebooks, self.config.lm.cardinality)
         result = codes
-        for window in windows:
-            start_s = window.start / rate_hz if len(windows) > 1 else None
-            conditional, unconditional = self._streams(conditioning, start_s), self._streams(null, start_s)
-            if params.cfg == 1 or _same(conditional, unconditional):
-                unconditional = None  # null + (conditional - null) * cfg is the conditional itself
-            known = None if result is None else result[..., window.start :]
-            made = generate_codes(
-                self.lm, conditional, unconditional, window.n_frames, sampling, noise, params.cfg, known,
-                _within(on_step, window, windows),
-            )  # fmt: skip
-            result = made if result is None else torch.cat([result[..., : window.start], made], dim=-1)
+        with accel.choose(self.lm, 2 * n_rows, self.lm.device) or PlainStepper(self.lm) as stepper:
+            for window in windows:
+                start_s = window.start / rate_hz if len(windows) > 1 else None
+                conditional, unconditional = self._streams(conditioning, start_s), self._streams(null, start_s)
+                if params.cfg == 1 or _same(conditional, unconditional):
+                    unconditional = None  # null + (conditional - null) * cfg is the conditional itself
+                known = None if result is None else result[..., window.start :]
+                codes = generate_codes(
+                    self.lm, conditional, unconditional, window.n_frames, sampling, noise, params.cfg, known,
+                    _within(on_step, window, windows), stepper,
+                )  # fmt: skip
+                result = codes if result is None else torch.cat([result[..., : window.start], codes], dim=-1)
         return Codes(result, rate_hz, self.config.codec.identity)
 
     def memory_bytes(self, params: GenerationParams, conditioning: Conditioning) -> int:
@@ -83,11 +86,11 @@ class LanguageModel(nn.Module):
         n_melody = 0 if conditioning.null_melody is None else len(conditioning.null_melody)
         seconds = min(params.duration_s, self.config.segment_s)
         n_columns = int(seconds * self.config.codec.frame_rate_hz) + self.config.lm.max_delay + 1 + n_text + n_melody
-        n_columns = rounded_up(n_columns, COLUMNS_OF)
+        n_columns += ROOM_OF  # what buffers of captured steps may be longer
         lm = self.config.lm
         prefill = 4 * n_rows * n_columns * (4 * lm.dim + lm.ffn_dim)
         logits = 4 * 4 * n_rows * lm.n_codebooks * lm.cardinality
-        return self.lm.state_bytes(n_rows, n_columns, n_text) + prefill + logits
+        return self.lm.cache_bytes(n_rows, n_columns, n_text) + prefill + logits
 
     def _expanded(self, conditioning: Conditioning, n_rows: int, name: str) -> Conditioning:
         self._check(conditioning, name)

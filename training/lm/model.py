@@ -123,11 +123,7 @@ class MusicGen(nn.Module):
         )
         x = x + sin_positions(x.shape[1], config.dim, x.device)
         for n_done, block in enumerate(self.lm.layers[:n_layers], start=1):
-            packed = F.linear(block.norm_self(x), block.qkv.weight).unflatten(-1, (3, config.n_heads, -1))
-            queries, keys, values = packed.permute(2, 0, 3, 1, 4)
-            attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-            x = x + F.linear(attended.transpose(1, 2).flatten(2), block.out.weight)
-            x = x + F.linear(F.gelu(F.linear(block.norm_ffn(x), block.up.weight)), block.down.weight)
+            x = block(x)
             if n_done == self._asked_layer:
                 hidden = x[:, prefix.shape[1] :]
         if n_layers is not None:

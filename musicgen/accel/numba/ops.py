@@ -1,11 +1,12 @@
 """What a layer is made of, for `cpu_kernels`: norms, products, attention to a `cache.TableCache`; of one row, or of some.
 
-Weights are plain [out, in]: int8, which rows are quantized for to as many bits as int32 has room for the sums of, or float16.
+Weights are plain [out, in]: int8, which rows are quantized for to as many bits as int32 has workspace for the sums of, or float16.
 """
 
 import numpy as np
-from musicgen_cpu_basics import bytes_at, float_of_bits, floats_at, store_half
-from musicgen_cpu_vectors import (
+from numba import carray, njit
+
+from .dot_products import (
     SPLIT,
     add_1,
     add_1_halves,
@@ -15,21 +16,18 @@ from musicgen_cpu_vectors import (
     add_32_halves,
     add_64,
     add_64_halves,
-    brain_dots_4_1,
-    brain_dots_4_2,
+    bfloat16_dots_4_1,
+    bfloat16_dots_4_2,
     dots_2_4,
     dots_4_2,
-    half_dots_4_1,
-    half_dots_4_2,
+    float16_dots_4_1,
+    float16_dots_4_2,
     spread_2_4,
     spread_4_2,
     spread_halves,
 )
-from numba import carray, njit
+from .intrinsics import bytes_at, float_of_bits, floats_at, store_half
 
-# The digest of cpu_vectors.py, which a test compares: Numba keeps compiled code by the date of the file that asks for it,
-# and would not see that what goes into it has changed.
-MADE_OF = "71046257905a3729"
 BLOCK, SCALE_BYTES = 32, 8  # cache.BLOCK, tables.SCALE_BYTES
 CHANNELS = 4  # what outputs are shared out by; widths are multiples of it
 SPARE = 64  # int16 at the end of a quantized row
@@ -40,7 +38,6 @@ _MATHS = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order; a NaN stay
 
 F = np.float32
 _LOG2_E, _HALF, _ONE, _ZERO, _EPSILON = F(1.4426950408889634), F(0.5), F(1), F(0), F(1e-5)
-HIDDEN = F(-1e30)  # the score of what may not be attended to
 
 
 @njit("UniTuple(int64, 2)(int64, int64, int64, int64)", **_JIT)
@@ -201,34 +198,37 @@ def product(weight, scale, n_in, x, steps, sums, out, start, stop, adds):
     "void(int64, int64, float32[:, ::1], float32[::1], float32[:, ::1], int64, int64, boolean, boolean)",
     **_JIT,
 )
-def half_product(weight, n_in, x, sums, out, start, stop, adds, brain):
+def half_product(weight, n_in, x, sums, out, start, stop, adds, is_bfloat16):
     """Outputs from `start` to `stop` of rows x [R, n_in] times float16 [n_out, n_in]: written to, or added to, out [R, n_out].
 
-    sums: float32, R * n_out. brain: bfloat16.
+    sums: float32, R * n_out. is_bfloat16: bfloat16.
     """
     n_rows, n_out = len(x), out.shape[1]
     if start == stop:
         return
     sums[start * n_rows : stop * n_rows] = _ZERO
-    n_inputs = n_in if n_rows <= 4 else _INPUTS
-    for i in range(0, n_in, n_inputs):
-        size = min(n_inputs, n_in - i)
-        for first in range(start, stop, _OUTPUTS):
-            part = min(_OUTPUTS, stop - first) // 4
-            for first_row in range(0, n_rows, _ROWS):
-                for n in range(part):
-                    of = weight + 2 * ((first + n) * n_in + i)
-                    for row in range(first_row, min(first_row + _ROWS, n_rows), 2):
-                        at, n_together = x.ctypes.data + 4 * (row * n_in + i), min(2, n_rows - row)
-                        to = sums.ctypes.data + 4 * (first * n_rows + row * 4 * part + 4 * n_together * n)
-                        if n_together == 2 and brain:
-                            brain_dots_4_2(of, 2 * part * n_in, at, 4 * n_in, size, to)
-                        elif n_together == 2:
-                            half_dots_4_2(of, 2 * part * n_in, at, 4 * n_in, size, to)
-                        elif brain:
-                            brain_dots_4_1(of, 2 * part * n_in, at, 4 * n_in, size, to)
-                        else:
-                            half_dots_4_1(of, 2 * part * n_in, at, 4 * n_in, size, to)
+    # Sums are of _INPUTS inputs each, in this order, whatever the number of rows. The weights of few rows are read in order
+    # of memory; those of many rows are reused from the cache.
+    n_outputs = 4 if n_rows <= 4 else _OUTPUTS
+    for first in range(start, stop, _OUTPUTS):
+        part = min(_OUTPUTS, stop - first) // 4
+        for n_first in range(0, part, n_outputs // 4):
+            for i in range(0, n_in, _INPUTS):
+                size = min(_INPUTS, n_in - i)
+                for first_row in range(0, n_rows, _ROWS):
+                    for n in range(n_first, min(n_first + n_outputs // 4, part)):
+                        of = weight + 2 * ((first + n) * n_in + i)
+                        for row in range(first_row, min(first_row + _ROWS, n_rows), 2):
+                            at, n_together = x.ctypes.data + 4 * (row * n_in + i), min(2, n_rows - row)
+                            to = sums.ctypes.data + 4 * (first * n_rows + row * 4 * part + 4 * n_together * n)
+                            if n_together == 2 and is_bfloat16:
+                                bfloat16_dots_4_2(of, 2 * part * n_in, at, 4 * n_in, size, to)
+                            elif n_together == 2:
+                                float16_dots_4_2(of, 2 * part * n_in, at, 4 * n_in, size, to)
+                            elif is_bfloat16:
+                                bfloat16_dots_4_1(of, 2 * part * n_in, at, 4 * n_in, size, to)
+                            else:
+                                float16_dots_4_1(of, 2 * part * n_in, at, 4 * n_in, size, to)
     for first in range(start, stop, _OUTPUTS):
         part = min(_OUTPUTS, stop - first) // 4
         for row in range(n_rows):
@@ -247,35 +247,35 @@ def half_product(weight, n_in, x, sums, out, start, stop, adds, brain):
 
 
 @njit("int64(int64, boolean)", **_JIT)
-def width_of(n_values, halves):
+def width_of(n_values, is_half):
     """Bytes of a table's row."""
-    return 2 * n_values if halves else n_values + SCALE_BYTES
+    return 2 * n_values if is_half else n_values + SCALE_BYTES
 
 
 @njit("void(int64, int64, int64, int64, int64, int64, boolean)", **_JIT)
-def add_up(table, n_rows, n_values, weights, out, ahead, halves):
+def weighted_sum(table, n_rows, n_values, weights, out, ahead, is_half):
     """Sum of n_rows weighted rows of a table (`tables.add_up`): n_values float32 at address `out`."""
-    width, scales, start = width_of(n_values, halves), table + n_values, 0
+    width, scales, start = width_of(n_values, is_half), table + n_values, 0
     while n_values - start >= 64:
-        if halves:
+        if is_half:
             add_64_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
         else:
             add_64(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
         start += 64
     while n_values - start >= 32:
-        if halves:
+        if is_half:
             add_32_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
         else:
             add_32(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
         start += 32
     while n_values - start >= 8:
-        if halves:
+        if is_half:
             add_8_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
         else:
             add_8(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
         start += 8
     while start < n_values:
-        if halves:
+        if is_half:
             add_1_halves(table + 2 * start, n_rows, width, 0, weights, out + 4 * start, ahead + 2 * start)
         else:
             add_1(table + start, n_rows, width, scales, weights, out + 4 * start, ahead + start)
@@ -283,9 +283,9 @@ def add_up(table, n_rows, n_values, weights, out, ahead, halves):
 
 
 @njit("void(float32[::1], int64, int64, int64, boolean)", **_JIT, fastmath=True)
-def _to_row(values, n, stride, row, halves):
+def _to_row(values, n, stride, row, is_half):
     """n values at their stride to a table's row at an address. Source: FBGEMM `FloatToFused8BitRowwiseQuantizedSBFloat`."""
-    if halves:
+    if is_half:
         for i in range(n):
             store_half(row + 2 * i, values[i * stride])
         return
@@ -325,38 +325,31 @@ def dot(x, y):
 
 
 @njit("void(float32[::1], float32[::1], int64, int64, float32[::1], int64, boolean)", **_JIT, fastmath=_MATHS)
-def remember(key, value, keys, values, tail, column, halves):
+def remember(key, value, keys, values, tail, column, is_half):
     """Key and value [Dh] of one column of one head into its part of a `cache.TableCache`."""
     n, place = len(key), column % BLOCK
-    row, row_of_keys = width_of(n, halves), width_of(BLOCK, halves)
+    row, row_of_keys = width_of(n, is_half), width_of(BLOCK, is_half)
     if place == 0:
         ahead = carray(bytes_at(values + column * row), (BLOCK * row,))
         for i in range(len(ahead)):
             ahead[i] = np.uint8(0)
-    _to_row(value, n, 1, values + column * row, halves)
+    _to_row(value, n, 1, values + column * row, is_half)
     for i in range(n):
         tail[place * n + i] = key[i]
     if place == BLOCK - 1:
         for i in range(n):
-            _to_row(tail[i:], BLOCK, n, keys + (column // BLOCK * n + i) * row_of_keys, halves)
+            _to_row(tail[i:], BLOCK, n, keys + (column // BLOCK * n + i) * row_of_keys, is_half)
 
 
-@njit(
-    "void(float32[::1], int64, int64, float32[::1], int64, int64, float32[::1], float32[::1], int64, boolean)", **_JIT
-)
-def attend(query, keys, values, tail, column, padding, scores, out, ahead, halves):
-    """One column's attention to a head's part of a `cache.TableCache`: query [Dh], scaled -> out [Dh].
-
-    ahead: the keys that are read after this.
-    """
-    n, whole = len(query), column // BLOCK * BLOCK
-    block = n * width_of(BLOCK, halves)
-    for start in range(0, whole, BLOCK):
+@njit("void(float32[::1], int64, int64, float32[::1], int64, float32[::1], float32[::1], int64, boolean)", **_JIT)
+def attend(query, keys, values, tail, column, scores, out, ahead, is_half):
+    """One column's attention to a head's `tables.Tables`: query [Dh], scaled -> out [Dh]. ahead: address of the next keys."""
+    n, complete = len(query), column // BLOCK * BLOCK
+    block = n * width_of(BLOCK, is_half)
+    for start in range(0, complete, BLOCK):
         at, to = start // BLOCK * block, scores.ctypes.data + 4 * start
-        add_up(keys + at, n, BLOCK, query.ctypes.data, to, values + at, halves)
-    for i in range(whole, column + 1):
-        scores[i] = dot(query, tail[(i - whole) * n : (i - whole + 1) * n])
-    for i in range(min(padding, column)):
-        scores[i] = HIDDEN
+        weighted_sum(keys + at, n, BLOCK, query.ctypes.data, to, values + at, is_half)
+    for i in range(complete, column + 1):
+        scores[i] = dot(query, tail[(i - complete) * n : (i - complete + 1) * n])
     softmax(scores[: column + 1])
-    add_up(values, column + 1, n, scores.ctypes.data, out.ctypes.data, ahead, halves)
+    weighted_sum(values, column + 1, n, scores.ctypes.data, out.ctypes.data, ahead, is_half)

@@ -146,7 +146,7 @@ _offer_core = types.ExternalFunction("musicgen_offer_core", types.int32())
 
 
 @njit("void(int64, int64)", nogil=True, cache=True)
-def meet(barrier, n_threads):
+def barrier_wait(barrier, n_threads):
     """Wait for all threads. barrier: address of three int64: how many have come, how often all had, and whether one is lost,
     which nobody waits for.
     """

@@ -4,12 +4,11 @@ Written as LLVM's intermediate code, for whatever processor there is. Addresses 
 """
 
 from llvmlite import ir
-from musicgen_cpu_basics import F32, I8, I16, I32, add_product, constant, load, loop, prefetch, splat
 from numba import config, types
 from numba.core import cgutils, codegen
 from numba.extending import intrinsic
 
-MADE_OF = "79a0726cad90ba42"  # cpu_basics.py, as in cpu_parts.py
+from .intrinsics import F32, I8, I16, I32, add_product, constant, load, loop, prefetch, splat
 
 _FEATURES = config.CPU_FEATURES or codegen.get_host_cpu_features()  # of this processor that Numba may use
 SPLIT = "+avx512vnni" in _FEATURES  # whether rows are split into bytes, four of whose products one instruction adds up
@@ -151,20 +150,20 @@ def _byte_dots_of(n_outputs, n_rows):
 dots_4_2, dots_2_4 = (_byte_dots_of(4, 4), _byte_dots_of(2, 8)) if SPLIT else (_dots_of(4, 2), _dots_of(2, 4))
 
 
-def _widened(b, address, brain):
+def _widened(b, address, is_bfloat16):
     """_FLOATS float16, or bfloat16, as float32."""
     floats = ir.VectorType(F32, _FLOATS)
-    if not brain:
+    if not is_bfloat16:
         return b.fpext(load(b, address, ir.VectorType(ir.HalfType(), _FLOATS), 2), floats)
     words = ir.VectorType(I32, _FLOATS)
     upper = b.zext(load(b, address, ir.VectorType(I16, _FLOATS), 2), words)
     return b.bitcast(b.shl(upper, ir.Constant(words, [16] * _FLOATS)), floats)
 
 
-def _half_dots_of(n_outputs, n_rows, brain=False):
+def _half_dots_of(n_outputs, n_rows, is_bfloat16=False):
     @intrinsic
     def half_dots(typing, weight, weight_stride, x, x_stride, n, out):
-        """As `dots`, of float16 (brain: bfloat16) and rows of float32 to float32. n: a multiple of _FLOATS."""
+        """As `dots`, of float16 (is_bfloat16: bfloat16) and rows of float32 to float32. n: a multiple of _FLOATS."""
 
         def code(context, b, signature, arguments):
             weight, weight_stride, x, x_stride, n, out = arguments
@@ -174,7 +173,7 @@ def _half_dots_of(n_outputs, n_rows, brain=False):
 
             def add(i, sums):
                 given = [load(b, b.add(row, b.shl(i, constant(2))), floats, 4) for row in rows]
-                values = [_widened(b, b.add(each, b.shl(i, constant(1))), brain) for each in weights]
+                values = [_widened(b, b.add(each, b.shl(i, constant(1))), is_bfloat16) for each in weights]
                 made = [(one, other) for one in values for other in given]
                 return [add_product(b, total, *pair) for total, pair in zip(sums, made, strict=True)]
 
@@ -196,8 +195,8 @@ def _half_dots_of(n_outputs, n_rows, brain=False):
     return half_dots
 
 
-half_dots_4_1, half_dots_4_2 = _half_dots_of(4, 1), _half_dots_of(4, 2)
-brain_dots_4_1, brain_dots_4_2 = _half_dots_of(4, 1, True), _half_dots_of(4, 2, True)
+float16_dots_4_1, float16_dots_4_2 = _half_dots_of(4, 1), _half_dots_of(4, 2)
+bfloat16_dots_4_1, bfloat16_dots_4_2 = _half_dots_of(4, 1, True), _half_dots_of(4, 2, True)
 
 
 def _spread_of(n_outputs, n_rows, whole):

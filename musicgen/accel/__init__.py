@@ -1,0 +1,36 @@
+"""Faster steppers for the plain model of `lm`. Deleting this package's files one by one leaves a working engine."""
+
+import torch
+from torch import nn
+
+from ..config import LMConfig
+from ..lm import LM, Stepper
+from . import numba, stock
+from .cuda_graph import CudaGraphStepper
+
+
+def choose(lm: LM, n_rows: int, device: torch.device) -> Stepper | None:
+    """The fastest stepper for runs of `n_rows` rows on `device`, asked for once a run; None = `lm.PlainStepper`."""
+    if device.type == "cuda":
+        return CudaGraphStepper(lm)
+    if device.type == "cpu" and numba.serves(lm):
+        return numba.NumbaStepper(lm)
+    return None
+
+
+def prepare(module: nn.Module, config: LMConfig, device: torch.device | str) -> None:
+    """Lay the linear layers below `module` out for the device that they will run on, once, when they are loaded.
+
+    Layers that are laid out already stay as they are.
+    """
+    if torch.device(device).type == "cpu" and not numba.fits(config, module):
+        stock.replace_linears(module)
+
+
+def default_precision(device: torch.device | str) -> str:
+    """What `auto` stands for on a device: the fastest precision that is safe.
+
+    float16 on CUDA, as the reference's autocast, and on x86 CPUs, where only weights are rounded to it; else float32.
+    """
+    device = torch.device(device)
+    return "float16" if device.type == "cuda" or (device.type == "cpu" and stock.has_fbgemm()) else "float32"

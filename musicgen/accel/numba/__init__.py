@@ -1,0 +1,31 @@
+"""Kernels for x86 CPUs, compiled by Numba: int8, float16 and bfloat16 at the memory's bandwidth."""
+
+import torch
+from torch import nn
+
+from ...config import LMConfig
+from ...lm import LM, Int8Linear, Linear
+from .compile import load_kernels
+from .step import NumbaStepper
+
+__all__ = ["NumbaStepper", "fits", "load_kernels", "serves"]
+
+MIN_WIDTH = 512  # narrower models take less time than the threads' barriers
+_SIZE_OF = 16  # a matrix's sizes are multiples
+
+
+def serves(lm: LM, min_width: int = MIN_WIDTH) -> bool:
+    """Whether the kernels can run this model as it is: plain weights of 8 or 16 bits, on a CPU."""
+    linears = [module for module in lm.modules() if hasattr(module, "compute_dtype")]
+    plain = all(isinstance(module, Linear | Int8Linear) for module in linears)
+    return plain and fits(lm.config, lm, min_width)
+
+
+def fits(config: LMConfig, module: nn.Module, min_width: int = MIN_WIDTH) -> bool:
+    """Whether the kernels can take the linear layers below `module`, a part of a model of this shape."""
+    sizes = (config.dim, config.ffn_dim, config.n_codebooks * config.cardinality)
+    if config.dim < min_width or config.head_dim % 4 or any(size % _SIZE_OF for size in sizes):
+        return False
+    linears = [module for module in module.modules() if isinstance(module, Linear | Int8Linear)]
+    dtypes = {linear.weight.dtype for linear in linears}
+    return bool(linears) and dtypes <= {torch.int8, torch.float16, torch.bfloat16} and load_kernels() is not None

@@ -1,0 +1,80 @@
+"""Compilation of the kernels: once a machine, kept in a folder named by what they are made of."""
+
+import atexit
+import contextlib
+import functools
+import hashlib
+import importlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from ..stock import has_fbgemm
+
+log = logging.getLogger(__name__)
+
+_SOURCES = ("intrinsics", "dot_products", "ops", "kernels")
+
+
+@functools.cache
+def load_kernels() -> ModuleType | None:
+    """The module of compiled kernels, or None where Numba is missing or does not work. Compiling takes some 20 s."""
+    if not has_fbgemm():  # torch's own mark of an x86 CPU with AVX2
+        return None
+    try:
+        import numba
+    except ImportError as error:
+        log.info("16-bit and int8 models run about twice as fast with Numba (python -m pip install numba): %s", error)
+        return None
+    if numba.config.DISABLE_JIT:
+        return None
+    log.info("Preparing the CPU kernels; they are compiled once, in some 20 s")
+    try:
+        with _cached_in(_folder(numba.config.CACHE_DIR)):
+            return importlib.import_module(f"{__package__}.kernels")
+    except Exception:  # a compiler's errors have no common class; music is made without it
+        log.warning(
+            "Numba could not compile the kernels for this CPU; torch's slower operators take over", exc_info=True
+        )
+        return None
+
+
+def _digest() -> str:
+    """Changes with the sources, and with the package's name, which compiled code refers to."""
+    digest = hashlib.sha256(__package__.encode())
+    for name in _SOURCES:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _folder(configured: str) -> Path:
+    """A writable folder for this digest: the user's own choice, else beside the sources, else the user's cache, else temporary."""
+    home_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    roots = [Path(configured)] if configured else []
+    roots += [Path(__file__).with_name("__pycache__"), Path(home_cache) / "musicgen-pansori"]
+    for root in roots:
+        folder = root / f"kernels-{_digest()}"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+    log.info("No folder can be written for compiled kernels (%s); they are compiled again in the next process", roots)
+    folder = Path(tempfile.mkdtemp(prefix="musicgen-kernels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _cached_in(folder: Path) -> Iterator[None]:
+    """Numba's cache in this folder for functions that are defined meanwhile."""
+    import numba
+
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before

@@ -1,0 +1,83 @@
+"""The contract of a run, columns of codes in and logits out, and the plain model's way to keep it."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .cache import Columns, KVCache, TextCache
+from .model import LM, Rows, Stream
+
+PREFILL_COLUMNS = 256  # columns of a prompt in one pass: bounds the memory between layers, and the time to a Cancel
+
+
+class Stepper(Protocol):
+    """Logits of a run's columns, one pass after the other; a context manager whose end gives everything back.
+
+    A stepper owns what its speed needs: caches, workspaces, threads, captured graphs. It never changes the weights.
+    """
+
+    def start(self, streams: Sequence[Stream], n_columns: int) -> None:
+        """Begin a run of len(streams) rows with room for their prefixes and `n_columns` of codes. Ends the run before it."""
+
+    def take_in(self, codes: Tensor, on_pass: Callable[[], None] | None = None) -> Tensor:
+        """The next columns of codes [R, K, S], S >= 1 -> logits of the last one, [R, K, cardinality] float32.
+
+        on_pass is called before each of the passes that a long prompt takes; what it raises ends the run.
+        """
+
+    def __enter__(self) -> "Stepper": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class PlainStepper:
+    """The model's own layers, on whatever device it is."""
+
+    def __init__(self, lm: LM) -> None:
+        self._lm = lm
+        self._caches: list[KVCache] = []
+        self._texts: list[TextCache | None] = []
+
+    def start(self, streams: Sequence[Stream], n_columns: int) -> None:
+        lm, config = self._lm, self._lm.config
+        self._rows = Rows.of(streams, lm)
+        n_columns += self._rows.prefix.shape[1]
+        self._positions = self._rows.positions(n_columns)
+        self._texts = self._rows.texts(lm)
+        shape = (len(streams), config.n_heads, n_columns, config.head_dim)
+        self._caches = self._new_caches(shape)
+        self._prefix: Tensor | None = self._rows.prefix
+        self._length = 0  # columns in the caches
+
+    def take_in(self, codes: Tensor, on_pass: Callable[[], None] | None = None) -> Tensor:
+        x = self._lm.embed(codes)
+        if self._prefix is not None:
+            x, self._prefix = torch.cat([self._prefix, x], dim=1), None
+        for columns in x.split(PREFILL_COLUMNS, dim=1):
+            if on_pass is not None and columns.shape[1] > 1:
+                on_pass()
+            x = self._through_layers(columns)
+        return self._lm.logits(x[:, -1:])[:, :, 0]
+
+    def _new_caches(self, shape: tuple[int, int, int, int]) -> list[KVCache]:
+        """Empty caches of every layer, each (R, H, L, D / H)."""
+        self._caches = []  # freed before the new ones are allocated
+        return [KVCache.empty(shape, block.qkv.compute_dtype, self._lm.device) for block in self._lm.layers]
+
+    def _through_layers(self, x: Tensor) -> Tensor:
+        """The next columns [R, S, D] through all layers."""
+        start, end = self._length, self._length + x.shape[1]
+        columns = Columns(start, end, self._rows.mask(start, end))
+        x = x + self._positions[..., start:end, :]
+        for block, cache, text in zip(self._lm.layers, self._caches, self._texts, strict=True):
+            x = block(x, columns, cache, text)
+        self._length = end
+        return x
+
+    def __enter__(self) -> "PlainStepper":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._caches, self._texts = [], []
