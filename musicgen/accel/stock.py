@@ -7,10 +7,10 @@ from torch.nn import functional as F
 from ..lm import Int8Linear, Linear
 from ..lm import replace_linears as replace_each
 
-# Rows are padded to a multiple, so that a row's sums do not depend on how many rows there are: FBGEMM sums one and two rows
-# in another order than more (blocks of six without AVX-512), MKL fewer than 16.
-_HALF_ROWS, _FLOAT_ROWS = 6, 16
-_GEMM_ROWS = 64  # from here on rows, not the weight, are the left factor of a float32 product
+# The order of a product's sums depends on its number of rows: FBGEMM has other kernels for one and two rows, MKL chooses by
+# the shape. Rows are padded, or cut into products of one shape, so that a row's sums are the same in any batch.
+_HALF_ROWS = 6  # a multiple of this many
+_STEP_ROWS, _PREFILL_ROWS = 16, 64  # rows of a float32 product for single columns, and for several
 
 
 def has_fbgemm() -> bool:
@@ -37,20 +37,20 @@ def _padded(x: Tensor, multiple: int) -> Tensor:
 
 
 class FloatLinear(Linear):
-    """A float32 layer: few rows are multiplied with the weight as the left factor, which MKL reads up to twice as fast."""
+    """A float32 layer: single columns are multiplied with the weight as the left factor, which MKL reads up to twice as fast."""
 
     def __init__(self, weight: nn.Parameter) -> None:
         nn.Module.__init__(self)
         self.weight = weight
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [R, S, in] -> [R, S, out]."""
         rows = x.reshape(-1, x.shape[-1])
-        padded = _padded(rows, _FLOAT_ROWS)
-        if len(padded) < _GEMM_ROWS:
-            product = (self.weight @ padded.t()).t()[: len(rows)].contiguous()
+        if x.shape[-2] == 1:
+            products = [(self.weight @ part.t()).t() for part in _padded(rows, _STEP_ROWS).split(_STEP_ROWS)]
         else:
-            product = F.linear(padded, self.weight)[: len(rows)]
-        return product.view(*x.shape[:-1], -1)
+            products = [F.linear(part, self.weight) for part in _padded(rows, _PREFILL_ROWS).split(_PREFILL_ROWS)]
+        return torch.cat(products)[: len(rows)].view(*x.shape[:-1], -1)
 
 
 class _Packed(nn.Module):
@@ -60,6 +60,10 @@ class _Packed(nn.Module):
 
     def dequantized(self) -> Tensor:
         """The weight [out, in] in float32."""
+        raise NotImplementedError
+
+    def _plain(self) -> dict[str, Tensor]:
+        """The state of the layer that this one was packed from."""
         raise NotImplementedError
 
     def _product(self, rows: Tensor) -> Tensor:
@@ -76,7 +80,7 @@ class _Packed(nn.Module):
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "weight"] = self.dequantized()
+        destination.update({prefix + name: tensor for name, tensor in self._plain().items()})
 
 
 class PackedHalfLinear(_Packed):
@@ -85,9 +89,13 @@ class PackedHalfLinear(_Packed):
     def __init__(self, linear: Linear) -> None:
         super().__init__()
         self._weight = torch.ops.quantized.linear_prepack_fp16(linear.dequantized(), None)
+        self._dtype = linear.weight.dtype
 
     def dequantized(self) -> Tensor:
         return torch.ops.quantized.linear_unpack_fp16(self._weight)[0]
+
+    def _plain(self) -> dict[str, Tensor]:
+        return {"weight": self.dequantized().to(self._dtype)}
 
     def _product(self, rows: Tensor) -> Tensor:
         return torch.ops.quantized.linear_dynamic_fp16(_padded(rows, _HALF_ROWS), self._weight)[: len(rows)]
@@ -107,6 +115,10 @@ class PackedInt8Linear(_Packed):
 
     def dequantized(self) -> Tensor:
         return torch.ops.quantized.linear_unpack(self._weight)[0].dequantize()
+
+    def _plain(self) -> dict[str, Tensor]:
+        weight = torch.ops.quantized.linear_unpack(self._weight)[0]
+        return {"weight": weight.int_repr(), "scale": weight.q_per_channel_scales().float()}
 
     def _product(self, rows: Tensor) -> Tensor:
         # A row of zeros becomes 0 / 0, which is quantized to any byte, times zero.
