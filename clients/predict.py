@@ -12,11 +12,10 @@ from pathlib import Path
 from .comfyui import DEFAULT_SERVER, ClientError, OnEvent, ProgressLine, Prompt, run
 
 if __package__ == "clients":  # started from the pack's own folder
-    from musicgen.checkpoints.published import DIFFUSION_MODEL
-    from musicgen.cli_predict import add_fields, given_fields
-    from musicgen.predict import DEFAULT_MODEL, Prediction, Request
-
+    from musicgen.cli.predict import add_fields, given_fields
     from musicgen.errors import MusicGenError
+    from musicgen.replicate.predict import DEFAULT_MODEL, Prediction, Request
+    from musicgen.store.published import DIFFUSION_MODEL
 else:
     from ..musicgen.cli.predict import add_fields, given_fields
     from ..musicgen.errors import MusicGenError

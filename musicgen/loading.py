@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +19,9 @@ from .diffusion.checkpoint import open_diffusion
 from .errors import InputError
 from .lm import LM, quantize_linears, storage_dtype
 from .pipeline import Diffusion, LanguageModel
-from .store.download import open_model
+from .store import ModelStore, OnStep
 
 logger = logging.getLogger(__name__)
-
-OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,18 @@ def load(
     device: torch.device | str = "cpu",
     text_encoder_dirs: Sequence[Path] = (),
     name: str | None = None,
-    model_dirs: Sequence[Path] = (),
+    store: ModelStore | None = None,
     on_download: OnStep | None = None,
 ) -> Loaded:
     """Read a checkpoint into CPU memory. `device` is where it will run: it decides what precision auto means.
 
-    model_dirs: folders of models, for the codec of a checkpoint that only names it. If it is in none of them, it is
-    downloaded into the first, provided there is an on_download(bytes there, bytes in all), which may raise.
+    store: finds the codec of a checkpoint that only names it. If it is absent, it is downloaded, provided there is an
+    on_download(bytes there, bytes in all), which may raise.
     Raises CheckpointError for a file that is missing, damaged, unsafe, or of an unknown architecture.
     """
     begun = time.perf_counter()
     precision, device = resolve_precision(precision, device), torch.device(device)
-    checkpoint = open_model(Path(path), model_dirs, on_download)
+    checkpoint = (store or ModelStore([])).open(Path(path), on_download)
     source = str(checkpoint.path)
     codec = Codec(checkpoint.config.codec)
     fill(codec, checkpoint.codec, f"{source} (codec)")

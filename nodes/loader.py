@@ -5,13 +5,16 @@ from pathlib import Path
 from ..musicgen.checkpoints.weights.blend import MAX_STRENGTH
 from ..musicgen.config import PRECISIONS
 from ..musicgen.errors import InputError, MusicGenError
-from ..musicgen.store import download, locate
-from ..musicgen.store.published import DIFFUSION_MODEL, SHIPPED
-from ..musicgen.store.urls import is_url
+from ..musicgen.store import ModelStore, is_url
+from ..musicgen.store.published import DIFFUSION_MODEL, KNOWN, SHIPPED
 from . import host
 from .sockets import CATEGORY, CODEC, CONDITIONER, DIFFUSION, MODEL
 
 ENGINES = ("native", "audiocraft")
+
+
+def _store() -> ModelStore:
+    return ModelStore(host.model_dirs())
 
 
 def _fingerprint(folder: Path) -> str:
@@ -41,8 +44,8 @@ class MusicGenLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict:
-        installed = locate.list_models(host.model_dirs())
-        names = list(dict.fromkeys([SHIPPED, *installed, *locate.KNOWN]))
+        installed = _store().list()
+        names = list(dict.fromkeys([SHIPPED, *installed, *KNOWN]))
         return {
             "required": {
                 "model": (
@@ -79,7 +82,7 @@ class MusicGenLoader:
     def VALIDATE_INPUTS(cls, model: str) -> bool | str:
         # Naming `model` switches off ComfyUI's list check, whose message does not say what to do.
         try:
-            download.check(model, host.model_dirs())
+            _store().check(model)
         except MusicGenError as error:
             return str(error)
         return True
@@ -87,13 +90,13 @@ class MusicGenLoader:
     @classmethod
     def IS_CHANGED(cls, model: str, **_) -> str | float:
         try:
-            return _fingerprint(locate.resolve(model, host.model_dirs()))
+            return _fingerprint(_store().find(model))
         except (MusicGenError, OSError):
             return float("nan")  # run it, so that it can say what is wrong
 
     def load(self, model: str, precision: str, engine: str = "native") -> tuple:
-        dirs, on_download = host.model_dirs(), host.progress()
-        path = download.obtain(model, dirs, on_download)
+        store, on_download = _store(), host.progress()
+        path = store.ensure(model, on_download)
         device, text_encoder_dirs = host.model_device(), host.text_encoder_dirs()
         if engine == "audiocraft":
             if precision != "auto":
@@ -107,7 +110,7 @@ class MusicGenLoader:
         else:
             from ..musicgen import loading
 
-            loaded = loading.load(path, precision, device, text_encoder_dirs, model, dirs, on_download)
+            loaded = loading.load(path, precision, device, text_encoder_dirs, model, store, on_download)
         return (
             host.Managed(loaded.model, "model"),
             host.Managed(loaded.conditioner, "text_encoder"),
@@ -129,7 +132,7 @@ class MusicGenDiffusionLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict:
-        installed = locate.list_diffusion(host.model_dirs())
+        installed = _store().list("diffusion")
         return {
             "required": {
                 "diffusion": (
@@ -146,7 +149,7 @@ class MusicGenDiffusionLoader:
     @classmethod
     def VALIDATE_INPUTS(cls, diffusion: str) -> bool | str:
         try:
-            download.check_diffusion(diffusion, host.model_dirs())
+            _store().check(diffusion, "diffusion")
         except MusicGenError as error:
             return str(error)
         return True
@@ -154,14 +157,14 @@ class MusicGenDiffusionLoader:
     @classmethod
     def IS_CHANGED(cls, diffusion: str) -> str | float:
         try:
-            return _fingerprint(locate.resolve_diffusion(diffusion, host.model_dirs()))
+            return _fingerprint(_store().find(diffusion, "diffusion"))
         except (MusicGenError, OSError):
             return float("nan")  # run it, so that it can say what is wrong
 
     def load(self, diffusion: str) -> tuple:
         from ..musicgen import loading
 
-        path = download.obtain_diffusion(diffusion, host.model_dirs(), host.progress())
+        path = _store().ensure(diffusion, host.progress(), "diffusion")
         return (host.Managed(loading.load_diffusion(path, device=host.model_device(), name=diffusion), "model"),)
 
 
@@ -220,7 +223,7 @@ class MusicGenFineTune:
     def VALIDATE_INPUTS(cls, weights: str | None = None) -> bool | str:
         if weights and weights.strip():  # None: wired from another node
             try:
-                download.check(weights.strip(), host.model_dirs())
+                _store().check(weights.strip(), "weights")
             except MusicGenError as error:
                 return str(error)
         return True
@@ -230,7 +233,7 @@ class MusicGenFineTune:
         if not weights or is_url(weights):
             return ""  # what an address stands for is downloaded once, and then stays
         try:
-            return _fingerprint(locate.resolve(weights.strip(), host.model_dirs()))
+            return _fingerprint(_store().find(weights.strip(), "weights"))
         except (MusicGenError, OSError):
             return float("nan")  # run it, so that it can say what is wrong
 
@@ -240,7 +243,7 @@ class MusicGenFineTune:
         weights = weights.strip()
         if not weights:
             return model, conditioner
-        path = download.obtain_weights(weights, host.model_dirs(), host.progress())
+        path = _store().ensure(weights, host.progress(), "weights")
         blended = loading.apply_fine_tune(model.module, conditioner.module, path, strength)
         if blended[0] is model.module:
             return model, conditioner

@@ -12,7 +12,7 @@ from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.checkpoints import blend, open_checkpoint
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import CheckpointError, InputError
-from comfyui_musicgen.musicgen.store.locate import list_models, list_weights, resolve
+from comfyui_musicgen.musicgen.store import ModelStore
 from comfyui_musicgen.nodes import host
 from comfyui_musicgen.reference import audiocraft as reference
 
@@ -71,7 +71,7 @@ def load(root: Path, name: str = "base", precision: str = "float32"):
     (own[0] / "t5-small").parent.mkdir(exist_ok=True)
     if not (own[0] / "t5-small").exists():
         shutil.copytree(root / "base" / "text_encoder", own[0] / "t5-small")
-    return loading.load(resolve(name, [root]), precision, "cpu", own, model_dirs=[root])
+    return loading.load(ModelStore([root]).find(name), precision, "cpu", own, store=ModelStore([root]))
 
 
 def codes(model, conditioner, text: str = "a drum"):
@@ -92,7 +92,7 @@ def same(one: dict, other: dict) -> bool:
 @pytest.mark.parametrize("options", [{}, {"stereo": True, "melody": True}], ids=["small", "stereo-melody"])
 def test_the_trainer_s_file_is_a_model_of_its_own(models, toys, options):
     root = models(**options)
-    assert list_models([root]) == ["base", "other.bin", "trained_model.tar"]
+    assert ModelStore([root]).list() == ["base", "other.bin", "trained_model.tar"]
     checkpoint = open_checkpoint(root / "trained_model.tar")
     original = open_checkpoint(toys(**SMALL, **options, seed=1))
     for part in ("lm", "text", "melody", "segment_s", "codec"):
@@ -147,7 +147,7 @@ def test_a_codec_of_the_trainer_s_own_is_explained(toys, tmp_path):
     config.compression_model_checkpoint = "//reference/bd44a852/checkpoint.th"
     model = torch.load(toys(**SMALL) / "state_dict.bin", weights_only=True)["best_state"]
     torch.save({"xp.cfg": config, "model": model}, tmp_path / "a.th")
-    assert list_models([tmp_path]) == [] and list_weights([tmp_path]) == ["a.th"]
+    assert ModelStore([tmp_path]).list() == [] and ModelStore([tmp_path]).list("weights") == ["a.th"]
     with pytest.raises(CheckpointError, match="bd44a852.*only its trainer has"):
         open_checkpoint(tmp_path / "a.th")
 
@@ -156,9 +156,9 @@ def test_a_named_codec_comes_out_of_a_published_model(models, toys):
     root = models()
     shutil.rmtree(root / "facebook" / "encodec_32khz")
     with pytest.raises(CheckpointError, match=r"no codec, only the name.*config\.json.*facebook/encodec_32khz into"):
-        open_checkpoint(root / "trained_model.tar", codec_dirs=[root])
+        ModelStore([root]).open(root / "trained_model.tar")
     shutil.copytree(toys(**SMALL, format="huggingface"), root / "musicgen-small")
-    checkpoint = open_checkpoint(root / "trained_model.tar", codec_dirs=[root])
+    checkpoint = ModelStore([root]).open(root / "trained_model.tar")
     assert checkpoint.codec_origin == str(root / "musicgen-small")
     assert checkpoint.config.codec == open_checkpoint(root / "base").config.codec
 

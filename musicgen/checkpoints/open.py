@@ -1,13 +1,12 @@
 """Finds out which format a checkpoint has, and opens it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import CheckpointError
 from .checkpoint import Checkpoint
 from .containers.safetensors import INDEX_FILE, WEIGHTS_FILE, looks_like_safetensors
 from .formats import audiocraft, converted, huggingface
-from .formats.codecs import CODEC_FILE
+from .formats.codecs import CODEC_FILE, FindCodec
 
 
 def detect(folder: Path) -> str | None:
@@ -23,14 +22,14 @@ def detect(folder: Path) -> str | None:
 
 
 def open_checkpoint(
-    path: Path, format: str | None = None, *, codec_required: bool = True, codec_dirs: Sequence[Path] = ()
+    path: Path, format: str | None = None, *, codec_required: bool = True, find_codec: FindCodec | None = None
 ) -> Checkpoint:
     """Read the headers of the checkpoint `path`, a folder or one file, and check that nothing is missing or left over.
 
     A file is known by its content, whatever its name. `format` ("audiocraft" or "huggingface") chooses where a
     folder has both; by itself it takes the second. codec_required False: for a checkpoint whose weights are put
     into another model, audiocraft's codec is neither looked for nor opened, and its shape is only assumed.
-    codec_dirs: folders of models, to look for a codec that the checkpoint only names.
+    find_codec: looks for a codec that the checkpoint only names and that is not beside it (`ModelStore.open`).
     CheckpointError names the file and the tensor or setting for anything missing, damaged, unsafe or unsupported.
     """
     path = Path(path)
@@ -39,7 +38,7 @@ def open_checkpoint(
     if path.is_file():
         if looks_like_safetensors(path):
             return converted.open_converted(path)
-        return audiocraft.open_torch_file(path, codec_required, codec_dirs)
+        return audiocraft.open_torch_file(path, codec_required, find_codec)
     found = format or detect(path)
     if found is None:
         raise CheckpointError(
@@ -48,5 +47,5 @@ def open_checkpoint(
             f"{WEIGHTS_FILE} (Hugging Face)."
         )
     if found == "audiocraft":
-        return audiocraft.open_audiocraft(path, codec_required, codec_dirs)
+        return audiocraft.open_audiocraft(path, codec_required, find_codec)
     return huggingface.open_huggingface(path)

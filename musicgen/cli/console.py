@@ -26,6 +26,7 @@ class Progress:
             self.__exit__()
             self._stage = stage
             self._bar = self._tqdm(desc=stage, total=total, file=sys.stderr, dynamic_ncols=True)
+        self._bar.total = total  # a stage may be several downloads
         self._bar.update(done - self._bar.n)
 
 

@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..checkpoints import open_checkpoint
 from ..checkpoints.tools.convert import PRECISIONS, convert, convert_diffusion, find_text_encoder
 from ..checkpoints.tools.inspect import describe
 from ..diffusion.checkpoint import open_diffusion
 from ..errors import InputError
-from ..store.locate import kind_of, resolve
+from ..store import ModelStore
+from ..store.sniff import kind_of
 from .console import Progress
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -48,16 +48,20 @@ def add_evaluate(parser: argparse.ArgumentParser, models: Path) -> None:
     parser.add_argument("--seeds", type=int, default=200, metavar="N", help="to look for collapse (%(default)s)")
 
 
+def _store(arguments: argparse.Namespace) -> ModelStore:
+    return ModelStore([arguments.models / "musicgen"], allow_paths=True)
+
+
 def _convert(arguments: argparse.Namespace) -> None:
-    dirs = [arguments.models / "musicgen"]
-    source = resolve(arguments.source, dirs, allow_paths=True)
+    store = _store(arguments)
+    source = store.find(arguments.source)
     if kind_of(source) == "diffusion":
         with Progress() as on_progress:
             on_step = functools.partial(on_progress, "converting")
             convert_diffusion(open_diffusion(source), arguments.target, arguments.precision, on_step)
         print(arguments.target)
         return
-    checkpoint = open_checkpoint(source, codec_dirs=dirs)
+    checkpoint = store.open(source)
     text_encoder = None
     if not arguments.no_text_encoder:
         text_encoder = find_text_encoder(checkpoint, [arguments.models / "text_encoders"])
@@ -71,16 +75,16 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    dirs = [arguments.models / "musicgen"]
-    path = resolve(arguments.path, dirs, allow_paths=True)
+    store = _store(arguments)
+    path = store.find(arguments.path)
     print(path)
-    for what, value in describe(path, dirs):
+    for what, value in describe(path, store.dirs):
         print(f"  {what:<15} {value}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     """Handed over to the recipe, which has the synthesizer that asks and the critic that listens: the engine has neither."""
-    path = resolve(arguments.model, [arguments.models / "musicgen"], allow_paths=True)
+    path = _store(arguments).find(arguments.model)
     if not (_ROOT / "training" / "__main__.py").is_file():
         raise InputError(f"'evaluate' needs the folder {_ROOT / 'training'}, which this copy of the project lacks")
     command = [

@@ -15,7 +15,7 @@ from ..dependencies import require
 from ..errors import InputError, MusicGenError
 from ..loading import load
 from ..render import Piece, find_device, make
-from ..store.download import obtain
+from ..store import ModelStore
 from ..store.published import SHIPPED
 from . import files as cli_files
 from . import predict as cli_predict
@@ -120,15 +120,15 @@ def _generate(arguments: argparse.Namespace) -> None:
     if arguments.clip is not None:
         clip = audio_files.read(arguments.clip, arguments.start, arguments.end)
     device = find_device(arguments.device)
-    dirs = [arguments.models / "musicgen"]
+    store = ModelStore([arguments.models / "musicgen"], allow_paths=True)
     with Progress() as on_progress:
 
         def downloaded(done: int, total: int) -> None:
             on_progress("downloading", done, total)
 
-        folder = obtain(arguments.model, dirs, downloaded, allow_paths=True)
+        path = store.ensure(arguments.model, downloaded)
         encoders = [arguments.models / "text_encoders"]
-        loaded = load(folder, arguments.precision, device, encoders, None, dirs, downloaded)
+        loaded = load(path, arguments.precision, device, encoders, store=store, on_download=downloaded)
         piece = Piece(arguments.prompt, arguments.negative, prompt=clip)
         audio, codes = make(loaded, piece, params, device, on_progress)
     if arguments.codes:

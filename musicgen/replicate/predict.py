@@ -13,7 +13,7 @@ from ..config import MAX_SEED, GenerationParams
 from ..errors import InputError
 from ..loading import apply_fine_tune, load, load_diffusion
 from ..render import Piece, find_device, make
-from ..store.download import obtain, obtain_diffusion, obtain_weights
+from ..store import ModelStore
 from ..store.published import DIFFUSION_MODEL
 
 DEFAULT_MODEL = "facebook/musicgen-stereo-melody"
@@ -199,20 +199,20 @@ def predict(
     if request.input_audio is not None:
         clip = audio_files.read(Path(request.input_audio), request.continuation_start, request.end_s)
     place = find_device(device)
-    checkpoints = [models_dir / "musicgen"]
+    store = ModelStore([models_dir / "musicgen"], allow_paths=True)
 
     def downloaded(done: int, total: int) -> None:
         on_progress("downloading", done, total)
 
     tuned = None
     if request.replicate_weights:
-        tuned = obtain_weights(request.replicate_weights, checkpoints, downloaded, allow_paths=True)
+        tuned = store.ensure(request.replicate_weights, downloaded, "weights")
     decoder = None
     if request.multi_band_diffusion:  # before anything large is loaded
-        file = obtain_diffusion(str(diffusion), checkpoints, downloaded, allow_paths=True)
+        file = store.ensure(diffusion, downloaded, "diffusion")
         decoder = load_diffusion(file, device=place)
-    folder = obtain(str(model), checkpoints, downloaded, allow_paths=True)
-    loaded = load(folder, precision, place, [models_dir / "text_encoders"], None, checkpoints, downloaded)
+    path, encoders = store.ensure(model, downloaded), [models_dir / "text_encoders"]
+    loaded = load(path, precision, place, encoders, store=store, on_download=downloaded)
     if tuned is not None:
         tuned_model, conditioner = apply_fine_tune(loaded.model, loaded.conditioner, tuned, 1.0)
         loaded = replace(loaded, model=tuned_model, conditioner=conditioner)

@@ -1,6 +1,6 @@
-"""The published models: names on the Hugging Face hub, which of their files are needed, and at which revision.
+"""The published models: names on the Hugging Face hub, the files needed of each, and the revision they are taken from.
 
-And the one that comes with the pack, trained by `training/`.
+And the model that comes with the pack, trained by `training/`.
 """
 
 from pathlib import Path
@@ -22,24 +22,30 @@ KNOWN = (
     "facebook/audiogen-medium",
 )
 
-CODEC = "facebook/encodec_32khz"  # which all models of music share; some only name it
+CODEC = "facebook/encodec_32khz"  # shared by all models of music; some only name it
 
 DIFFUSION = "facebook/multiband-diffusion"  # decodes the codes of all models of music
 DIFFUSION_FILES = ("mbd_musicgen_32khz.th",)
 DIFFUSION_MODEL = f"{DIFFUSION}/{DIFFUSION_FILES[0]}"
 
-# In the order of their download: the last one is what a folder is known by, so that it is not taken for whole before.
+# In the order of their download: a folder is recognised by the last one, and so never before it is complete.
 MODEL_FILES = ("compression_state_dict.bin", "state_dict.bin")
-CODEC_FILES = ("model.safetensors", "config.json")
+TRANSFORMERS_FILES = ("model.safetensors", "config.json")  # of a codec, and of a model as transformers caches it
 
-# Commit of each repository that its files are taken from. None is known to the authors of this table, who had no
-# access to the hub: a name that is not listed is resolved from 'main' once, when its download begins, and the
-# commit found then is written beside the weights and kept to. Add entries here to pin what everybody gets.
+# Commit of each repository that its files are taken from. The authors of this table had no access to the hub and know
+# none: the commit of 'main' at the first download is written beside the weights and kept to. An entry here pins it.
 REVISIONS: dict[str, str] = {}
 
 
-def files_of(name: str) -> tuple[str, ...]:
-    """What to download of a published repository: a model in audiocraft's format, a codec in Hugging Face's, ..."""
-    if name == DIFFUSION:
+def files_of(repository: str) -> tuple[str, ...]:
+    """The files to download of a repository: a model in audiocraft's format, a codec in Hugging Face's, ..."""
+    if repository == DIFFUSION:
         return DIFFUSION_FILES
-    return MODEL_FILES if name in KNOWN else CODEC_FILES
+    return MODEL_FILES if repository in KNOWN else TRANSFORMERS_FILES
+
+
+def repository_of(name: str, kind: str) -> str | None:
+    """The repository of a published model, None for any other name."""
+    if kind == "diffusion":
+        return DIFFUSION if name == DIFFUSION_MODEL else None
+    return name if name in KNOWN else None

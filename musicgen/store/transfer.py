@@ -1,28 +1,36 @@
-"""Downloads one file: resumed where an earlier attempt stopped, checked, and put in place only when it is whole."""
+"""Downloads one file: resumed where an earlier attempt stopped, checked, and put in place only when it is complete."""
 
+import contextlib
 import errno
+import functools
+import glob
 import hashlib
+import http.client
 import logging
 import os
+import queue
 import re
 import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ..errors import CheckpointError
 from .web import BrokenTransferError, Web, shown
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 2**20
+T = TypeVar("T")
+OnBytes = Callable[[int], None]
+
+POLL_S = 0.1  # between two looks at Cancel while the network is silent
 SPARE_BYTES = 64 * 2**20  # of disk space that a download leaves alone
-PAUSES_S = (0.5, 2.0, 5.0)  # before each further attempt that follows one without a single byte
+_CHUNK_BYTES = 2**20
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be gone at the next attempt
-
-OnBytes = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -36,90 +44,83 @@ class Remote:
     headers: Mapping[str, str] = field(default_factory=dict)  # to be sent with requests
 
     def part_of(self, target: Path) -> Path:
-        """Where the file grows. Its name tells the version, so that two are never mixed."""
+        """The file that grows until it is complete. Its name tells the version, so that two are never mixed."""
         identity = hashlib.sha256(f"{self.size} {self.digest} {self.version}".encode()).hexdigest()[:12]
         return target.with_name(f".{target.name}.{identity}.part")
 
 
+def wait_for(task: Callable[[], T], on_wait: Callable[[], None]) -> T:
+    """The result of `task`, run in a thread. on_wait() is called every POLL_S; what it raises abandons the task."""
+    return next(from_thread(lambda: iter((task(),)), on_wait))
+
+
+def from_thread(produce: Callable[[], Iterable[T]], on_wait: Callable[[], None]) -> Generator[T, None, None]:
+    """The items of produce(), which runs in a thread of its own.
+
+    on_wait() is called every POLL_S while there is no item. What it raises abandons the thread, which ends with the
+    network call that it waits for: looking up a name, connecting and reading cannot be interrupted otherwise.
+    """
+    results: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=4)
+    abandoned = threading.Event()
+
+    def run() -> None:
+        try:
+            for item in produce():
+                results.put(("item", item))
+                if abandoned.is_set():
+                    return
+            results.put(("end", None))
+        except BaseException as error:
+            results.put(("error", error))
+
+    threading.Thread(target=run, name="musicgen-download", daemon=True).start()
+    try:
+        while True:
+            try:
+                kind, value = results.get(timeout=POLL_S)
+            except queue.Empty:
+                on_wait()
+                continue
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+    finally:
+        abandoned.set()
+        while not results.empty():  # room for what the thread is about to put
+            results.get_nowait()
+
+
 def fetch(web: Web, remote: Remote, target: Path, on_bytes: OnBytes) -> None:
-    """Download `remote` to `target`. on_bytes(n there so far) is called often; what it raises stops the download.
+    """Download `remote` to `target`. on_bytes(bytes so far) is called often; what it raises stops the download.
 
     What has arrived by then stays in a hidden .part file beside it, and the next call goes on from there.
     CheckpointError: no space, a server that refuses, a transfer that breaks off again and again, or a wrong digest.
     """
     part = remote.part_of(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for other in target.parent.glob(f".{_escaped(target.name)}.*.part"):
-        if other != part:
-            other.unlink(missing_ok=True)  # of an older version of the file
-    if (there := _size(part)) > remote.size:
-        part.unlink()
-    _check_space(target, remote.size - there)
-    failures = 0
-    while (there := _size(part)) < remote.size:
-        on_bytes(there)
+    _prepare(remote, target, part)
+    pauses_s, failures = web.network.pauses_s, 0
+    while (n_bytes := _size(part)) < remote.size:
+        on_bytes(n_bytes)
         try:
-            _transfer(web, remote, part, there, on_bytes)
+            _continue(web, remote, part, on_bytes)
         except BrokenTransferError as error:
-            failures = 0 if _size(part) > there else failures + 1
-            if failures > len(PAUSES_S):
+            failures = 0 if _size(part) > n_bytes else failures + 1
+            if failures > len(pauses_s):
                 raise CheckpointError(
-                    f"The download of {shown(remote.url)} broke off at {_size(part)} of {remote.size} bytes ({error}). What "
-                    "has arrived is kept: try again to go on from there."
+                    f"The download of {shown(remote.url)} broke off at {_size(part)} of {remote.size} bytes ({error}). "
+                    "What has arrived is kept: try again to go on from there."
                 ) from error
             logger.info("%s: %s; trying again", shown(remote.url), error)
-            _pause(PAUSES_S[max(failures - 1, 0)], lambda: on_bytes(_size(part)))
+            pause = functools.partial(time.sleep, pauses_s[max(failures - 1, 0)])
+            wait_for(pause, lambda: on_bytes(_size(part)))
     _check_digest(remote, part, on_bytes)
     os.replace(part, target)
 
 
-def _transfer(web: Web, remote: Remote, part: Path, there: int, on_bytes: OnBytes) -> None:
-    """One request, written to the end of `part`. BrokenTransferError if it ends before the file does."""
-    headers = {**remote.headers, **({"Range": f"bytes={there}-"} if there else {})}
-    response = web.request(remote.url, headers)
-    try:
-        if there and response.status == 206:
-            _check_range(remote, response.headers.get("content-range", ""), there)
-        elif response.status == 200:
-            there = 0  # the server sends the whole file, asked for the rest or not
-            if response.headers.get("content-length") not in (None, str(remote.size)):
-                raise CheckpointError(f"{shown(remote.url)} was changed on the server just now. Try again.")
-        elif response.status == 416:
-            part.unlink(missing_ok=True)
-            raise BrokenTransferError("the server does not go on from there")
-        elif response.status in _PASSING:
-            raise BrokenTransferError(f"the server answers {response.status}")
-        else:
-            raise refusal(remote.url, response.status)
-        with open(part, "r+b" if there else "wb") as file:
-            file.seek(there)
-            while there < remote.size:
-                chunk = response.read(min(CHUNK_BYTES, remote.size - there))
-                if not chunk:
-                    raise BrokenTransferError("the connection was closed")
-                file.write(chunk)
-                there += len(chunk)
-                on_bytes(there)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno in _FULL:
-            raise _no_space(part, remote.size - there) from error
-        raise CheckpointError(f"{part} cannot be written: {error.strerror or error}") from error
-    finally:
-        response.close()
-
-
-def _check_range(remote: Remote, value: str, there: int) -> None:
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", value)
-    if not match or int(match[1]) != there:
-        raise CheckpointError(f"{shown(remote.url)}: the server sent another part of the file than it was asked for")
-    if match[2] not in ("*", str(remote.size)):
-        raise CheckpointError(f"{shown(remote.url)} was changed on the server just now. Try again.")
-
-
 def refusal(url: str, status: int) -> CheckpointError:
-    """What to say of a status that is no success."""
+    """The error for a status that is no success."""
     reasons = {
         401: "it asks for a login: for a private or gated model, set HF_TOKEN",
         403: "it does not allow this: for a private or gated model, set HF_TOKEN; or the address has expired",
@@ -131,12 +132,81 @@ def refusal(url: str, status: int) -> CheckpointError:
     )
 
 
+def _prepare(remote: Remote, target: Path, part: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for other in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+            if other != part or _size(part) > remote.size:
+                other.unlink(missing_ok=True)  # of an older version of the file, or too long to be of this one
+    except OSError as error:
+        raise CheckpointError(f"{target.parent} cannot be written to: {error.strerror or error}") from error
+    n_bytes = remote.size - _size(part)
+    if shutil.disk_usage(target.parent).free < n_bytes + SPARE_BYTES:
+        raise _no_space(target, n_bytes)
+
+
+def _continue(web: Web, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
+    """Append the answer to one request to `part`. BrokenTransferError if it ends before the file does."""
+    start = end = _size(part)
+    pieces = from_thread(lambda: _receive(web, remote, start), lambda: on_bytes(end))
+    try:
+        with contextlib.closing(pieces), open(part, "ab") as file:
+            for offset, piece in pieces:
+                if offset != end:  # the server sends the file from its beginning
+                    file.truncate(offset)
+                file.write(piece)
+                end = offset + len(piece)
+                on_bytes(end)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _no_space(part, remote.size - end) from error
+        raise CheckpointError(f"{part} cannot be written: {error.strerror or error}") from error
+
+
+def _receive(web: Web, remote: Remote, offset: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) as they arrive of the file's rest from `offset` on, or of all of it if the server has no ranges."""
+    headers = {**remote.headers, **({"Range": f"bytes={offset}-"} if offset else {})}
+    with web.open(remote.url, headers) as response:
+        if offset and response.status == 206:
+            _check_range(remote, response.headers.get("content-range", ""), offset)
+        elif response.status == 200:
+            offset = 0
+            if response.headers.get("content-length") not in (None, str(remote.size)):
+                raise CheckpointError(f"{shown(remote.url)} was changed on the server just now. Try again.")
+        elif response.status == 416:
+            yield 0, b""
+            raise BrokenTransferError("the server does not go on from there")
+        elif response.status in _PASSING:
+            raise BrokenTransferError(f"the server answers {response.status}")
+        else:
+            raise refusal(remote.url, response.status)
+        while offset < remote.size:
+            try:
+                piece = response.read1(min(_CHUNK_BYTES, remote.size - offset))
+            except (OSError, http.client.HTTPException) as error:
+                raise BrokenTransferError(f"{type(error).__name__}: {error}") from error
+            if not piece:
+                raise BrokenTransferError("the connection was closed")
+            yield offset, piece
+            offset += len(piece)
+
+
+def _check_range(remote: Remote, value: str, offset: int) -> None:
+    match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", value)
+    if not match or int(match[1]) != offset:
+        raise CheckpointError(f"{shown(remote.url)}: the server sent another part of the file than it was asked for")
+    if match[2] not in ("*", str(remote.size)):
+        raise CheckpointError(f"{shown(remote.url)} was changed on the server just now. Try again.")
+
+
 def _check_digest(remote: Remote, part: Path, on_bytes: OnBytes) -> None:
     if not remote.digest:
         return
     digest = hashlib.sha256() if len(remote.digest) == 64 else hashlib.sha1(f"blob {remote.size}\0".encode())
     with open(part, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
+        while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             on_bytes(remote.size)
     if digest.hexdigest() != remote.digest:
@@ -147,11 +217,6 @@ def _check_digest(remote: Remote, part: Path, on_bytes: OnBytes) -> None:
         )
 
 
-def _check_space(target: Path, n_bytes: int) -> None:
-    if shutil.disk_usage(target.parent).free < n_bytes + SPARE_BYTES:
-        raise _no_space(target, n_bytes)
-
-
 def _no_space(path: Path, n_bytes: int) -> CheckpointError:
     free = shutil.disk_usage(path.parent).free
     return CheckpointError(
@@ -160,19 +225,5 @@ def _no_space(path: Path, n_bytes: int) -> CheckpointError:
     )
 
 
-def _pause(seconds: float, on_wait: Callable[[], None]) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        on_wait()
-        time.sleep(min(0.1, seconds))
-
-
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _escaped(name: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", name)
+    return path.stat().st_size if path.exists() else 0

@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..errors import CheckpointError
-from .transfer import Remote, fetch, refusal
-from .web import BrokenTransferError, Transport, Web, shown
+from .transfer import Remote, fetch, refusal, wait_for
+from .web import BrokenTransferError, Web, shown
 
 logger = logging.getLogger(__name__)
 
@@ -32,32 +32,39 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
-def check_url(url: str, folder: Path) -> None:
-    """CheckpointError unless `url` may be downloaded from. Nobody is asked."""
-    _web(folder, None).check(url)
+def allowed_hosts(root: Path) -> tuple[str, ...]:
+    """HOSTS, and those in the user's hosts.txt: one a line, "*.name" or ".name" for all below it, # for comments."""
+    file = Path(root) / HOSTS_FILE
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return HOSTS
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}). Save it as UTF-8 text.") from error
+    lines = (line.partition("#")[0].strip().lower() for line in text.splitlines())
+    return (*HOSTS, *(line.removeprefix("*") for line in lines if line))
 
 
-def cached_file(url: str, folder: Path) -> Path:
-    """Where the file of `url` is kept below `folder`, there or not."""
+def file_of(url: str, root: Path) -> Path:
+    """Where the file of `url` is kept below the folder of models `root`, there or not."""
     name = unquote(urlsplit(url).path).rpartition("/")[2]
     name = re.sub(r"[^\w.-]", "_", name)[-80:].lstrip(".") or "weights"
-    return Path(folder) / FOLDER / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    return Path(root) / FOLDER / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
 
 
-def fetch_url(url: str, folder: Path, on_step: OnStep, transport: Transport | None = None) -> Path:
-    """The file of `url`, downloaded below the folder of models `folder` unless it is there already.
+def fetch_url(web: Web, url: str, root: Path, on_step: OnStep) -> Path:
+    """The file of `url`, downloaded below the folder of models `root` unless it is there already.
 
     on_step(bytes there, bytes in all); what it raises stops the download, which a later call resumes.
     CheckpointError: an address that is not allowed (also after redirects), too large a file, or no checkpoint.
     """
-    web = _web(folder, transport)
     web.check(url)
-    target = cached_file(url, folder)
+    target = file_of(url, root)
     if target.is_file():
         return target
-    remote = _remote(web, url)
+    remote = wait_for(lambda: _look_up(web, url), lambda: on_step(0, 1))
     logger.info("downloading %s (%.2f GB)", shown(url), remote.size / 1e9)
-    fetch(web, remote, target, lambda there: on_step(there, remote.size))
+    fetch(web, remote, target, lambda n_bytes: on_step(n_bytes, remote.size))
     try:
         _check_content(target, url)
     except CheckpointError:
@@ -66,44 +73,25 @@ def fetch_url(url: str, folder: Path, on_step: OnStep, transport: Transport | No
     return target
 
 
-def allowed_hosts(folder: Path) -> tuple[str, ...]:
-    """HOSTS, and those in the user's hosts.txt: one a line, "*.name" or ".name" for all below it, # for comments."""
-    try:
-        text = (Path(folder) / HOSTS_FILE).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return HOSTS
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{Path(folder) / HOSTS_FILE} cannot be read ({error}). Save it as UTF-8 text."
-        ) from error
-    lines = (line.partition("#")[0].strip().lower() for line in text.splitlines())
-    return (*HOSTS, *(line.removeprefix("*") for line in lines if line))
-
-
-def _web(folder: Path, transport: Transport | None) -> Web:
-    return Web(allowed_hosts(folder), transport=transport)
-
-
-def _remote(web: Web, url: str) -> Remote:
+def _look_up(web: Web, url: str) -> Remote:
     """Size and version of the file. Asked for with GET, because signed addresses are good for nothing else."""
     try:
-        response = web.request(url, {})
+        with web.open(url, {}) as response:
+            status, headers = response.status, response.headers
     except BrokenTransferError as error:
         raise CheckpointError(
             f"{shown(url)} cannot be downloaded: {error}. Try again once it can be reached."
         ) from error
-    response.close()
-    if response.status != 200:
-        raise refusal(url, response.status)
-    length = response.headers.get("content-length", "")
-    if not length.isdecimal() or int(length) == 0:
+    if status != 200:
+        raise refusal(url, status)
+    length = headers.get("content-length", "")
+    if not re.fullmatch(r"[0-9]{1,18}", length) or int(length) == 0:
         raise CheckpointError(f"{shown(url)} cannot be downloaded: the server does not say how large the file is")
     if int(length) > MAX_BYTES:
         raise CheckpointError(
             f"{shown(url)} is refused: {int(length) / 1e9:.1f} GB is more than any checkpoint ({MAX_BYTES / 1e9:.1f} GB)"
         )
-    version = response.headers.get("etag") or response.headers.get("last-modified", "")
-    return Remote(url, int(length), version=version)
+    return Remote(url, int(length), version=headers.get("etag") or headers.get("last-modified", ""))
 
 
 def _check_content(path: Path, url: str) -> None:

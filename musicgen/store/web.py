@@ -1,88 +1,54 @@
 """Requests over https to hosts on a list, and never to an address inside a private network.
 
-Every hop of a redirect is checked: scheme, host, and all addresses that its name stands for. The connection then
-goes to an address that was checked, so that a name cannot point elsewhere in between. Proxies are not used: behind
-one, nobody could tell what the name stands for.
+Every hop of a redirect is checked: scheme, host, and all addresses that its name stands for. The connection then goes
+to an address that was checked, so that the name server cannot point elsewhere in between. Where the environment sets a
+proxy (HTTPS_PROXY, NO_PROXY), the proxy resolves the name: then only the name itself is checked.
 """
 
 import contextlib
+import functools
 import http.client
 import importlib
 import ipaddress
 import re
 import socket
 import ssl
+import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import quote, urljoin, urlsplit
 
 from ..errors import CheckpointError
 
-TIMEOUT_S = 10.0  # of one wait for the network: as long as Cancel may take
 MAX_REDIRECTS = 8
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_SAFE = "/%:@!$&'()*+,;=~-._"  # characters of a path that are not quoted again
 
 
 class BrokenTransferError(Exception):
     """The network failed in a way that another attempt may overcome. Never leaves this package."""
 
 
-class Transport(Protocol):
-    """What reaches the network."""
+class Network:
+    """The way to the network: name server, connections, TLS, patience."""
+
+    timeout_s = 10.0  # of one wait for a server
+    pauses_s = (0.5, 2.0, 5.0)  # before each further attempt that follows one without a single byte
 
     def addresses(self, host: str, port: int) -> list[str]:
         """All addresses of a host. OSError if there are none."""
-
-    def connection(self, host: str, port: int, address: str, secure: bool) -> http.client.HTTPConnection:
-        """A connection to `address`, that speaks with `host`."""
-
-
-class Direct:
-    """The network itself."""
-
-    def addresses(self, host: str, port: int) -> list[str]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
-    def connection(self, host: str, port: int, address: str, secure: bool) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
-        connection.default_port = port  # signed addresses are signed for a Host header without the port
-        connection.sock = socket.create_connection((address, port), TIMEOUT_S)
-        if secure:
-            connection.sock = _tls_context().wrap_socket(connection.sock, server_hostname=host)
-        return connection
+    def connect(self, address: str, port: int) -> socket.socket:
+        return socket.create_connection((address, port), self.timeout_s)
 
-
-DIRECT: Transport = Direct()
-
-
-def _tls_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    with contextlib.suppress(ImportError, OSError):  # some installations of Python know no authorities of their own
-        context.load_verify_locations(importlib.import_module("certifi").where())
-    return context
-
-
-@dataclass(frozen=True)
-class Response:
-    """An answer whose body is still to be read."""
-
-    url: str
-    status: int
-    headers: Mapping[str, str]  # names in lower case
-    _connection: http.client.HTTPConnection
-    _reply: http.client.HTTPResponse
-
-    def read(self, n_bytes: int) -> bytes:
-        try:
-            return self._reply.read(n_bytes)
-        except (OSError, http.client.HTTPException) as error:
-            raise BrokenTransferError(f"{type(error).__name__}: {error}") from error
-
-    def close(self) -> None:
-        self._connection.close()
+    def secure(self, connection: socket.socket, host: str) -> socket.socket:
+        """TLS on a connection, with the certificate of `host`."""
+        context = ssl.create_default_context()
+        with contextlib.suppress(ImportError, OSError):  # some installations of Python know no authorities
+            context.load_verify_locations(importlib.import_module("certifi").where())
+        return context.wrap_socket(connection, server_hostname=host)
 
 
 class Web:
@@ -91,95 +57,125 @@ class Web:
     The trusted origin (such as "http://mirror.lan:8080") alone may be without TLS and inside a private network.
     """
 
-    def __init__(self, hosts: Sequence[str], trusted: str = "", transport: Transport | None = None):
+    def __init__(self, hosts: Sequence[str], trusted: str = "", network: Network | None = None):
+        self.network = network or Network()
         self._hosts = tuple(hosts)
-        self._trusted = trusted
-        self._transport = transport or DIRECT
+        self._trusted = _origin(trusted)
+        self._opener = urllib.request.OpenerDirector()  # without handlers of redirects, errors, files and ftp
+        for handler in (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), _HttpsHandler(self)):
+            self._opener.add_handler(handler)
 
-    def request(self, url: str, headers: Mapping[str, str], method: str = "GET", follow: bool = True) -> Response:
-        """The answer to one request, redirects followed. With `follow` False only those within the same origin.
+    def open(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        """The answer to a GET request, redirects followed, its body still to be read.
 
         An Authorization header is not sent on to another origin. CheckpointError for an address that is not
         allowed; BrokenTransferError if the network fails.
         """
         headers = {"Accept-Encoding": "identity", "User-Agent": "musicgen-pansori", **headers}
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._once(url, headers, method)
+            response = self._open(url, headers)
             location = response.headers.get("location")
             if response.status not in _REDIRECTS or not location:
                 return response
-            target = urljoin(url, location)
-            same_origin = origin(target) == origin(url)
-            if not follow and not same_origin:
-                return response
             response.close()
-            if not same_origin:
+            try:
+                target = urljoin(url, location)
+            except ValueError as error:
+                raise CheckpointError(f"{shown(url)} leads to {shown(location)}, no usable web address") from error
+            if _origin(target) != _origin(url):
                 headers.pop("Authorization", None)
             url = target
         raise CheckpointError(f"{shown(url)} leads from one address to the next without end")
 
-    def check(self, url: str) -> tuple[str, int, bool]:
-        """(host, port, secure) of an address that may be asked. CheckpointError, without asking anybody, for others."""
+    def check(self, url: str) -> None:
+        """CheckpointError, without asking anybody, for an address that must not be asked."""
         try:
+            url.encode()
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
         except ValueError as error:
             raise CheckpointError(f"{shown(url)} is no usable web address ({error})") from error
-        trusted = bool(self._trusted) and origin(url) == origin(self._trusted)
+        trusted = _origin(url) == self._trusted
         if parts.scheme != "https" and not (trusted and parts.scheme == "http"):
             raise CheckpointError(f"{shown(url)} is refused: only https:// addresses are downloaded from")
         if parts.username is not None or parts.password is not None:
             raise CheckpointError(f"{shown(url)} is refused: an address must not carry a user name or password")
         if not _HOST.fullmatch(host):
             raise CheckpointError(f"{shown(url)} is no usable web address: it has no proper host name")
-        if not trusted and port not in (None, 443):
+        if trusted:
+            return
+        if port not in (None, 443):
             raise CheckpointError(f"{shown(url)} is refused: only port 443 is downloaded from")
-        if not trusted and not any(host == item or (item[:1] == "." and host.endswith(item)) for item in self._hosts):
+        if not any(host == item or (item[:1] == "." and host.endswith(item)) for item in self._hosts):
             raise CheckpointError(
                 f"{shown(url)} is refused: the host {host} is not on the list of those that are downloaded from. If you "
                 "trust it, add it as a line of its own to hosts.txt in the folder models/musicgen, or download the file "
                 "yourself into that folder and give its name."
             )
-        return host, port or (443 if parts.scheme == "https" else 80), parts.scheme == "https"
+        _check_public(host, _literal_address(host))
 
-    def _once(self, url: str, headers: Mapping[str, str], method: str) -> Response:
-        host, port, secure = self.check(url)
-        parts = urlsplit(url)
-        target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-        target += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?") if parts.query else ""
-        connection = self._connection(self._addresses(url, host, port), host, port, secure)
+    def connect(self, host: str, port: int) -> socket.socket:
+        """A connection to the first address of `host` that answers; all of them must be public."""
         try:
-            connection.request(method, target, headers=dict(headers))
-            reply = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise BrokenTransferError(f"{type(error).__name__}: {error}") from error
-        found = {name.lower(): value for name, value in reply.getheaders()}
-        return Response(url, reply.status, found, connection, reply)
-
-    def _connection(self, addresses: Sequence[str], host: str, port: int, secure: bool) -> http.client.HTTPConnection:
-        """To the first address that answers."""
+            addresses = self.network.addresses(host, port)
+        except (OSError, UnicodeError) as error:
+            raise BrokenTransferError(f"the host {host} was not found ({error})") from error
+        if ("https", host, port) != self._trusted:
+            for address in addresses:
+                _check_public(host, address)
         failure: OSError | None = None
         for address in addresses:
             try:
-                return self._transport.connection(host, port, address, secure)
+                return self.network.connect(address, port)
             except OSError as error:
                 failure = error
         raise BrokenTransferError(f"{host} cannot be reached ({failure or 'it has no address'})") from failure
 
-    def _addresses(self, url: str, host: str, port: int) -> list[str]:
-        """What the name stands for; every address must be public."""
+    def _open(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        self.check(url)
+        parts = urlsplit(url)
+        address = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+        address += quote(parts.path or "/", safe=_SAFE) + (
+            f"?{quote(parts.query, safe=_SAFE + '?')}" if parts.query else ""
+        )
+        request = urllib.request.Request(address, headers=dict(headers))
         try:
-            addresses = self._transport.addresses(host, port)
-        except (OSError, UnicodeError) as error:
-            raise BrokenTransferError(f"the host {host} was not found ({error})") from error
-        trusted = bool(self._trusted) and origin(url) == origin(self._trusted)
-        for address in addresses:
-            if not trusted and not is_public(address):
-                raise CheckpointError(
-                    f"{shown(url)} is refused: {host} stands for {address}, an address that is not on the public internet"
-                )
-        return addresses
+            return self._opener.open(request, timeout=self.network.timeout_s)
+        except (OSError, http.client.HTTPException) as error:
+            raise BrokenTransferError(f"{type(error).__name__}: {getattr(error, 'reason', error)}") from error
+
+
+class _HttpsHandler(urllib.request.HTTPSHandler):
+    """Opens https addresses through connections that `web` has checked."""
+
+    def __init__(self, web: Web):
+        super().__init__()
+        self._web = web
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(functools.partial(_HttpsConnection, web=self._web), request)
+
+
+class _HttpsConnection(http.client.HTTPConnection):
+    """TLS to an address that was checked, or through a proxy to whatever address the proxy finds for the name."""
+
+    default_port = 443
+
+    def __init__(self, host: str, *, timeout: float, web: Web):
+        super().__init__(host, timeout=timeout)
+        self._web = web
+        self._server = ""  # beyond a proxy
+
+    def set_tunnel(self, host: str, port: int | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().set_tunnel(host, port, headers)
+        self._server = host.partition(":")[0]
+
+    def connect(self) -> None:
+        if self._server:
+            super().connect()
+        else:
+            self.sock = self._web.connect(self.host, self.port)
+        self.sock = self._web.network.secure(self.sock, self._server or self.host)
 
 
 def is_public(address: str) -> bool:
@@ -198,14 +194,31 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
-def origin(url: str) -> tuple[str, str, int | None]:
+def _check_public(host: str, address: str | None) -> None:
+    if address is not None and not is_public(address):
+        raise CheckpointError(
+            f"the host {host} is refused: it stands for {address}, an address that is not on the public internet"
+        )
+
+
+def _literal_address(host: str) -> str | None:
+    """The address that a host name spells out, in any of its notations (127.0.0.1, 127.1, 2130706433)."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return "127.0.0.1"
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return None
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
     """(scheme, host, port) of an address."""
     try:
         parts = urlsplit(url)
         port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
         return parts.scheme, (parts.hostname or "").lower(), port
     except ValueError:
-        return "", "", None
+        return "?", "", None
 
 
 def shown(url: str) -> str:

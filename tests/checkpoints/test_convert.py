@@ -18,7 +18,7 @@ from comfyui_musicgen.musicgen.checkpoints.tools.convert import convert, find_te
 from comfyui_musicgen.musicgen.cli.main import main
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import CheckpointError, InputError
-from comfyui_musicgen.musicgen.store.locate import list_models, resolve
+from comfyui_musicgen.musicgen.store import ModelStore
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -69,8 +69,8 @@ def test_a_converted_file_is_the_same_model(toys, tmp_path, options, monkeypatch
 def test_it_moves_alone_and_is_found_by_name(toys, tmp_path):
     (tmp_path / "models" / "sub").mkdir(parents=True)
     converted(toys(**SMALL), tmp_path / "models" / "sub" / "one.safetensors")
-    assert list_models([tmp_path / "models"]) == ["sub/one.safetensors"]
-    loaded = loading.load(resolve("sub/one.safetensors", [tmp_path / "models"]))
+    assert ModelStore([tmp_path / "models"]).list() == ["sub/one.safetensors"]
+    loaded = loading.load(ModelStore([tmp_path / "models"]).find("sub/one.safetensors"))
     assert loaded.conditioner.text_encoder("a").shape[-1] == 512
 
 

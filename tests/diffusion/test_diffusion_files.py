@@ -8,7 +8,7 @@ from comfyui_musicgen.musicgen.cli.main import main
 from comfyui_musicgen.musicgen.diffusion.checkpoint import open_diffusion
 from comfyui_musicgen.musicgen.errors import CheckpointError, InputError
 from comfyui_musicgen.musicgen.loading import load_diffusion
-from comfyui_musicgen.musicgen.store import locate
+from comfyui_musicgen.musicgen.store import ModelStore
 from comfyui_musicgen.musicgen.store.published import DIFFUSION_MODEL
 from comfyui_musicgen.tests.toy.diffusion import TOY_UNET, write_toy_diffusion
 
@@ -151,28 +151,28 @@ def test_diffusion_files_are_listed_by_content(file, tmp_path, toys):
     other.write_bytes(file.read_bytes())
     main(["convert", str(file), str(tmp_path / "mine.safetensors")])
     (tmp_path / "toy").symlink_to(toys(), target_is_directory=True)
-    assert locate.list_diffusion([tmp_path]) == ["facebook/anything.bin", "mine.safetensors"]
-    assert locate.list_models([tmp_path]) == ["toy"] == locate.list_weights([tmp_path])
-    assert locate.resolve_diffusion("mine.safetensors", [tmp_path]) == tmp_path / "mine.safetensors"
+    assert ModelStore([tmp_path]).list("diffusion") == ["facebook/anything.bin", "mine.safetensors"]
+    assert ModelStore([tmp_path]).list() == ["toy"] == ModelStore([tmp_path]).list("weights")
+    assert ModelStore([tmp_path]).find("mine.safetensors", "diffusion") == tmp_path / "mine.safetensors"
 
 
 def test_the_published_one_is_found_with_or_without_its_folders(file, tmp_path):
     flat = tmp_path / "mbd_musicgen_32khz.th"
     flat.write_bytes(file.read_bytes())
-    assert locate.resolve_diffusion(DIFFUSION_MODEL, [tmp_path]) == flat
+    assert ModelStore([tmp_path]).find(DIFFUSION_MODEL, "diffusion") == flat
     full = tmp_path / DIFFUSION_MODEL
     full.parent.mkdir(parents=True)
     full.write_bytes(file.read_bytes())
-    assert locate.resolve_diffusion(DIFFUSION_MODEL, [tmp_path]) == full
+    assert ModelStore([tmp_path]).find(DIFFUSION_MODEL, "diffusion") == full
 
 
 def test_a_missing_file_is_explained(tmp_path):
     with pytest.raises(CheckpointError, match="https://huggingface.co/facebook/multiband-diffusion into") as caught:
-        locate.resolve_diffusion(DIFFUSION_MODEL, [tmp_path])
+        ModelStore([tmp_path]).find(DIFFUSION_MODEL, "diffusion")
     assert str(tmp_path / "facebook" / "multiband-diffusion") in str(caught.value)
     for name in ("../secret.th", "/etc/passwd", "", "no\\way"):
         with pytest.raises(CheckpointError):
-            locate.resolve_diffusion(name, [tmp_path])
+            ModelStore([tmp_path]).find(name, "diffusion")
 
 
 def test_a_model_of_music_is_no_diffusion(toys):

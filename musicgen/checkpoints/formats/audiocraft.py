@@ -5,7 +5,6 @@ of torch), a `checkpoint.th` of audiocraft's own training, or an exported langua
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from ...config import ModelConfig
@@ -17,12 +16,12 @@ from ..weights.inventory import Inventory
 from ..weights.layout import conditioner_shapes, lm_shapes
 from ..weights.lazy import Weight, join, stack
 from .audiocraft_settings import is_stereo, lm_config, melody_config, text_config
-from .codecs import CODEC_FILE, CodecLayout, FoundCodec, find_codec, open_codec, stand_in, trained_with
+from .codecs import CODEC_FILE, CodecLayout, FindCodec, FoundCodec, open_codec, open_named, stand_in, trained_with
 
 LM_FILE = "state_dict.bin"
 
 
-def open_audiocraft(folder: Path, codec_required: bool, codec_dirs: Sequence[Path]) -> Checkpoint:
+def open_audiocraft(folder: Path, codec_required: bool, find_codec: FindCodec | None) -> Checkpoint:
     """The checkpoint in `folder`. CheckpointError for anything missing, damaged, unsafe or unsupported."""
     for name in (LM_FILE, CODEC_FILE) if codec_required else (LM_FILE,):
         if not (folder / name).is_file():
@@ -30,12 +29,12 @@ def open_audiocraft(folder: Path, codec_required: bool, codec_dirs: Sequence[Pat
                 f"{folder} has no {name}. A checkpoint in audiocraft's format consists of {LM_FILE} and {CODEC_FILE}; "
                 "put both in that folder."
             )
-    return _open(TorchFile(folder / LM_FILE), folder.name, folder, folder / "text_encoder", codec_required, codec_dirs)
+    return _open(TorchFile(folder / LM_FILE), folder.name, folder, folder / "text_encoder", codec_required, find_codec)
 
 
-def open_torch_file(path: Path, codec_required: bool, codec_dirs: Sequence[Path]) -> Checkpoint:
+def open_torch_file(path: Path, codec_required: bool, find_codec: FindCodec | None) -> Checkpoint:
     """The checkpoint in one file of torch, whatever its name ends in. CheckpointError as above."""
-    return _open(TorchFile(path), path.stem, path, None, codec_required, codec_dirs)
+    return _open(TorchFile(path), path.stem, path, None, codec_required, find_codec)
 
 
 def _open(
@@ -44,12 +43,12 @@ def _open(
     path: Path,
     text_encoder: Path | None,
     codec_required: bool,
-    codec_dirs: Sequence[Path],
+    find_codec: FindCodec | None,
 ) -> Checkpoint:
     state = _state(package)
     settings = Settings.from_audiocraft(package.contents["xp.cfg"], str(package.path))
     lm, layout = lm_config(settings), CodecLayout.of(settings, is_stereo(settings))
-    codec = _codec(package, settings, layout, codec_dirs) if codec_required else stand_in(settings, lm, layout)
+    codec = _codec(package, settings, layout, find_codec) if codec_required else stand_in(settings, lm, layout)
     segment_s = settings.number("dataset.segment_duration")
     config = ModelConfig(
         name=name,
@@ -94,11 +93,11 @@ def _state(package: TorchFile) -> dict:
     )
 
 
-def _codec(package: TorchFile, settings: Settings, layout: CodecLayout, dirs: Sequence[Path]) -> FoundCodec:
+def _codec(package: TorchFile, settings: Settings, layout: CodecLayout, find: FindCodec | None) -> FoundCodec:
     folder = package.path.parent
     if package.path.name == LM_FILE and (folder / CODEC_FILE).is_file():
-        return open_codec(folder, layout, dirs)
-    return find_codec(trained_with(settings), str(package.path), folder, layout, dirs)
+        return open_codec(folder, layout, find)
+    return open_named(trained_with(settings), str(package.path), folder, layout, find)
 
 
 def _plain_name(name: str) -> str:

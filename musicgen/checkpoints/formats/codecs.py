@@ -2,13 +2,12 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ...config import CodecConfig, LMConfig
 from ...errors import CheckpointError
-from ...store import hub, published
 from ..containers.torch_zip import TorchFile
 from ..settings import Settings
 from ..weights.inventory import Inventory
@@ -19,6 +18,9 @@ from .audiocraft_settings import codec_config
 logger = logging.getLogger(__name__)
 
 CODEC_FILE = "compression_state_dict.bin"
+
+# (name of a published codec, folder of the checkpoint that names it) -> a folder that holds it, None if it is nowhere.
+FindCodec = Callable[[str, Path], Path | None]
 
 _RATIOS = {32000: (8, 5, 4, 4), 16000: (8, 5, 4, 2)}  # of MusicGen's and AudioGen's codec
 
@@ -63,13 +65,13 @@ def stand_in(settings: Settings, lm: LMConfig, layout: CodecLayout) -> FoundCode
     return FoundCodec(config, {}, "not in this file")
 
 
-def open_codec(folder: Path, layout: CodecLayout, dirs: Sequence[Path]) -> FoundCodec:
+def open_codec(folder: Path, layout: CodecLayout, find: FindCodec | None) -> FoundCodec:
     """The codec in `folder`, or the one that the file there names. MissingCodecError if that is nowhere."""
     path = folder / CODEC_FILE
     package = TorchFile(path)
     table = package.contents
     if isinstance(table, dict) and "pretrained" in table:
-        return find_codec(table["pretrained"], str(path), folder, layout, dirs)
+        return open_named(table["pretrained"], str(path), folder, layout, find)
     if not isinstance(table, dict) or "best_state" not in table or "xp.cfg" not in table:
         raise CheckpointError(
             f"{path} is no codec exported by audiocraft: it has neither 'best_state' with 'xp.cfg' nor the name of a "
@@ -100,58 +102,35 @@ def trained_with(settings: Settings) -> str:
     return value.removeprefix("//pretrained/")
 
 
-def find_codec(name: object, source: str, folder: Path, layout: CodecLayout, dirs: Sequence[Path]) -> FoundCodec:
-    """The codec that the file `source` in `folder` only names.
-
-    Looked for in and beside `folder`, in the folders of models `dirs`, in the hub's cache, and in the published
-    models there, of which many hold the very codec that the others name.
-    """
+def open_named(name: object, source: str, folder: Path, layout: CodecLayout, find: FindCodec | None) -> FoundCodec:
+    """The codec that the file `source` in `folder` only names: in or beside that folder, or where `find` finds it."""
     # The name comes from a file of unknown origin: it must not lead to network shares or anywhere else.
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or ".." in PurePosixPath(name).parts:
         raise CheckpointError(f"{source} names a codec in an unusual way: {str(name)[:100]!r}")
-    for candidate in _candidates(name, folder, dirs):
-        if huggingface.is_encodec(candidate):
-            config, weights = huggingface.open_encodec(candidate, layout.channels, layout.n_active)
-            return FoundCodec(config, weights, str(candidate))
-        if candidate != folder and _holds_codec(candidate):
-            return open_codec(candidate, layout, ())
-    if name == published.CODEC:
-        for candidate in _published_models(folder, dirs):
-            if _holds_codec(candidate):
-                logger.info("%s names the codec %s: taken from %s", source, name, candidate)
-                return open_codec(candidate, layout, ())
-            if huggingface.is_huggingface(candidate):
-                logger.info("%s names the codec %s: taken from %s", source, name, candidate)
-                config, weights = huggingface.open_codec_of(candidate, layout.channels, layout.n_active)
-                return FoundCodec(config, weights, str(candidate))
-    target = (Path(dirs[0]) if dirs else folder.parent) / name
-    places = ", ".join(map(str, dict.fromkeys([folder, *dirs])))
-    raise MissingCodecError(
-        f"{source} holds no codec, only the name of one, '{name}', which was not found in {places} or in the Hugging "
-        f"Face cache. Download {' and '.join(published.CODEC_FILES)} from {hub.endpoint()}/{name} into {target}",
-        name,
-    )
-
-
-def _candidates(name: str, folder: Path, dirs: Sequence[Path]) -> Iterator[Path]:
     short = PurePosixPath(name).name
-    yield from (folder / name, folder / short, folder.parent / short, folder.parent / name, folder.parent.parent / name)
-    for parent in dirs:
-        yield from (Path(parent) / name, Path(parent) / short)
-    snapshot = hub.cached(name)
-    if snapshot is not None:
-        yield snapshot
+    beside = (folder / name, folder / short, folder.parent / short, folder.parent / name, folder.parent.parent / name)
+    found = next((path for path in beside if path != folder and holds_codec(path)), None)
+    if found is None and find is not None:
+        found = find(name, folder)
+    if found is None:
+        message = f"{source} holds no codec, only the name of one, '{name}', which was not found beside it"
+        raise MissingCodecError(message, name)
+    logger.info("%s names the codec %s: taken from %s", source, name, found)
+    if huggingface.is_encodec(found):
+        config, weights = huggingface.open_encodec(found, layout.channels, layout.n_active)
+    elif _has_weights(found):
+        return open_codec(found, layout, None)
+    else:
+        config, weights = huggingface.open_codec_of(found, layout.channels, layout.n_active)
+    return FoundCodec(config, weights, str(found))
 
 
-def _published_models(folder: Path, dirs: Sequence[Path]) -> Iterator[Path]:
-    for parent in dict.fromkeys([*map(Path, dirs), folder.parent, folder.parent.parent]):
-        for known in published.KNOWN:
-            if "musicgen" in known:
-                yield from (path for path in (parent / known, parent / PurePosixPath(known).name) if path != folder)
+def holds_codec(folder: Path) -> bool:
+    """Whether the weights of a codec are in `folder`, by themselves or within a model, and not only a name."""
+    return huggingface.is_encodec(folder) or _has_weights(folder) or huggingface.is_huggingface(folder)
 
 
-def _holds_codec(folder: Path) -> bool:
-    """Whether the weights of a codec in audiocraft's format are in `folder`, not only a name."""
+def _has_weights(folder: Path) -> bool:
     if not (folder / CODEC_FILE).is_file():
         return False
     contents = TorchFile(folder / CODEC_FILE).contents

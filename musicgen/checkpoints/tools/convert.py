@@ -69,10 +69,8 @@ def find_text_encoder(checkpoint: Checkpoint, dirs: Sequence[Path]) -> TextEncod
 
 def _folder(text: TextConfig, dirs: Sequence[Path]) -> Path | None:
     candidates = [Path(parent) / name for parent in dirs for name in (text.name, text.name.rpartition("/")[2])]
-    cached = hub.cached(text.name)
-    return next(
-        (folder for folder in (*candidates, *([cached] if cached else [])) if (folder / "config.json").is_file()), None
-    )
+    folder = next((folder for folder in candidates if (folder / "config.json").is_file()), None)
+    return folder or hub.snapshot(text.name, ("config.json",))
 
 
 def convert(

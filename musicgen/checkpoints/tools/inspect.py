@@ -11,7 +11,8 @@ import torch
 from ...config import ModelConfig
 from ...diffusion.checkpoint import open_diffusion
 from ...errors import CheckpointError
-from ...store.sniff import sniff
+from ...store import ModelStore
+from ...store.sniff import kind_of
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.safetensors import read_with_metadata
 from ..containers.torch_zip import TorchFile
@@ -35,7 +36,7 @@ def describe(path: Path, dirs: Sequence[Path] = ()) -> list[tuple[str, str]]:
     `dirs`: folders of models, for a codec that it only names. CheckpointError for anything that is not a sound
     checkpoint: damaged, unsafe, of another kind.
     """
-    if path.is_file() and sniff(path) == "diffusion":
+    if path.is_file() and kind_of(path) == "diffusion":
         return _describe_diffusion(path)
     if path.is_dir() and is_encodec(path):
         config, weights = open_encodec(path, 1, None)
@@ -43,7 +44,7 @@ def describe(path: Path, dirs: Sequence[Path] = ()) -> list[tuple[str, str]]:
         return [("what", f"EnCodec by itself: {config.identity}"), ("parameters", _millions(weights.values()))]
     codec = ""
     try:
-        checkpoint = open_checkpoint(path, codec_dirs=dirs)
+        checkpoint = ModelStore(dirs).open(path)
     except MissingCodecError as error:
         checkpoint, codec = open_checkpoint(path, codec_required=False), f"{error.name}, which is not on this machine"
     verified = verify(checkpoint)
