@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_musicgen.musicgen.checkpoints import Checkpoint, fill, open_checkpoint
-from comfyui_musicgen.musicgen.checkpoints.weights.layout import codec_shapes, conditioner_shapes, lm_shapes
+from comfyui_musicgen.musicgen.checkpoints.weights.expected import codec_shapes, conditioner_shapes, lm_shapes
 from comfyui_musicgen.musicgen.errors import CheckpointError
 from safetensors.torch import load_file, save_file
 

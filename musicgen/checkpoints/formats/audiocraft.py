@@ -13,8 +13,8 @@ from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.torch_zip import TorchFile
 from ..settings import Settings
+from ..weights.expected import conditioner_shapes, lm_shapes
 from ..weights.inventory import Inventory
-from ..weights.layout import conditioner_shapes, lm_shapes
 from ..weights.lazy import Weight, join, stack
 from .audiocraft_settings import is_stereo, lm_config, melody_config, text_config
 from .codecs import CODEC_FILE, CodecLayout, FoundCodec, find_codec, open_codec, stand_in, trained_with

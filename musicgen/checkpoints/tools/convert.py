@@ -21,7 +21,7 @@ from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.safetensors import DTYPES
 from ..formats.converted import DIGEST_KEY, KEY, TOKENIZER_KEY, config_json
 from ..formats.t5 import read_t5, read_tokenizer
-from ..weights.lazy import Weight, slabs
+from ..weights.lazy import Weight
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -190,8 +190,7 @@ def _write(file: BinaryIO, header: bytes, entries: Sequence[_Entry], on_bytes: C
     file.write(header)
     done, digest = len(header), hashlib.sha256()
     for entry in entries:
-        for start, stop in slabs(entry.weight.shape) if entry.weight.divisible else [(0, entry.weight.shape[0])]:
-            rows = entry.weight.rows(start, stop) if entry.weight.divisible else entry.weight
+        for _, rows in entry.weight.slabs():
             data = rows.read(entry.dtype).reshape(-1).view(torch.uint8).numpy()
             file.write(data)
             digest.update(data)
