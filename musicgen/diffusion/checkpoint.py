@@ -62,7 +62,7 @@ def open_diffusion(path: Path) -> DiffusionCheckpoint:
 
 
 def metadata_of(config: DiffusionConfig) -> dict[str, str]:
-    """What a safetensors file of this model carries beside its weights."""
+    """Metadata of a safetensors file of this model."""
     bands = [
         {
             "channels": 1,

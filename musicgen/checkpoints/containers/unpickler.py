@@ -182,7 +182,7 @@ class _Reader(pickle._Unpickler):
         return [self.check_key(item) for item in self.items(items)]
 
     def encoded(self, text: str, encoding: str) -> bytes:
-        """How protocol 2 writes bytes."""
+        """Bytes, which protocol 2 writes as a text in Latin-1."""
         if not isinstance(text, str) or encoding != "latin1":
             raise TypeError("no bytes in Latin-1")
         self.spend(len(text))

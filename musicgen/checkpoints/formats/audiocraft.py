@@ -34,7 +34,7 @@ def open_audiocraft(folder: Path, codec_required: bool, codec_dirs: Sequence[Pat
 
 
 def open_torch_file(path: Path, codec_required: bool, codec_dirs: Sequence[Path]) -> Checkpoint:
-    """The checkpoint in one file of torch, whatever its name ends in. CheckpointError as above."""
+    """The checkpoint in one torch file, whatever its suffix. CheckpointError as for `open_audiocraft`."""
     return _open(TorchFile(path), path.stem, path, None, codec_required, codec_dirs)
 
 

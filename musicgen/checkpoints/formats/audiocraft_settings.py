@@ -91,7 +91,7 @@ def _delays(settings: Settings, n_codebooks: int) -> tuple[int, ...]:
 
 
 def _fuser(settings: Settings) -> bool:
-    """Whether text is attended to (True) or put in front together with the melody (False)."""
+    """True: text is attended to. False: it is put in front of the codes, together with the melody."""
     fuser = settings.section("fuser")
     for key in ("sum", "input_interpolate"):
         fuser.expect(key, [], default=[])

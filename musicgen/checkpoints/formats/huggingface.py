@@ -44,17 +44,17 @@ _LAYER_NAMES = {
 
 
 def is_huggingface(folder: Path) -> bool:
-    """Whether `folder` has a MusicGen in this format."""
+    """True for a folder with a MusicGen in this format."""
     return _model_type(folder) in MODEL_TYPES
 
 
 def is_encodec(folder: Path) -> bool:
-    """Whether `folder` has an EnCodec by itself."""
+    """True for a folder with an EnCodec by itself."""
     return _model_type(folder) == "encodec"
 
 
 def _model_type(folder: Path) -> str | None:
-    """What config.json says, None if there is none to be read."""
+    """The `model_type` of config.json; None without a readable one."""
     path = folder / CONFIG_FILE
     try:
         return str(Settings.from_json(path).get("model_type", None)) if path.is_file() else None

@@ -17,7 +17,7 @@ _TIED = (_SHARED, "encoder.embed_tokens.weight")  # one tensor, of which each ve
 
 
 def t5_config(settings: Settings) -> dict:
-    """What transformers' T5Config needs, and nothing else that a file of unknown origin may say."""
+    """Arguments of transformers' T5Config, and nothing else that a file of unknown origin may say."""
     return {
         "vocab_size": settings.integer("vocab_size", 32128),
         "d_model": settings.integer("d_model", 512, most=2**16),

@@ -104,7 +104,7 @@ def convert(
 def convert_diffusion(
     checkpoint: DiffusionCheckpoint, target: Path, precision: str | None = None, on_step: OnStep | None = None
 ) -> Path:
-    """The same for a MultiBand Diffusion model. `precision` is of the convolutions' weights."""
+    """Write a MultiBand Diffusion model as the file `target`. `precision` is that of the convolutions' weights."""
     _check(target, precision)
     entries = []
     for name, weight in checkpoint.weights.items():
@@ -157,7 +157,7 @@ def _no_space(target: Path, needed: int, free: int) -> InputError:
 
 
 def _entries(checkpoint: Checkpoint, precision: str | None, text_encoder: TextEncoderSource | None) -> Iterator[_Entry]:
-    """What to write, largest numbers first, so that every tensor is aligned."""
+    """Tensors to write, widest types first, so that every tensor is aligned."""
     parts = {"lm": checkpoint.lm, "conditioner": checkpoint.conditioner, "codec": checkpoint.codec}
     parts["text_encoder"] = dict(text_encoder.weights) if text_encoder else {}
     parts["text_encoder"].pop("encoder.embed_tokens.weight", None)  # the same tensor as shared.weight

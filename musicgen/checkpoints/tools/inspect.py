@@ -1,4 +1,4 @@
-"""What a file or folder of weights is, in words."""
+"""Description of a file or folder of weights, in words."""
 
 import hashlib
 import zipfile

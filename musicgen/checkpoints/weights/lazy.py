@@ -104,7 +104,7 @@ class Weight:
 
     @property
     def divisible(self) -> bool:
-        """Whether some rows can be read without making the whole."""
+        """True if some rows can be read without computing all."""
         return False
 
     def slabs(self) -> Iterator[tuple[int, "Weight"]]:
