@@ -7,6 +7,7 @@ from .errors import CheckpointError, InputError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 MAX_SEED = 2**64 - 1
+MAX_CODEC_WIDTH = 2**16  # published codecs are 1,024 wide
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ class CodecConfig:
         if self.channels not in (1, 2) or self.n_codebooks % self.channels:
             raise CheckpointError(
                 f"a codec has 1 or 2 channels sharing its codebooks evenly, got {self.channels} and {self.n_codebooks}"
+            )
+        if (width := self.n_filters * 2 ** len(self.ratios)) > MAX_CODEC_WIDTH:
+            raise CheckpointError(
+                f"a codec of {self.n_filters} filters and {len(self.ratios)} ratios is {width} wide; at most "
+                f"{MAX_CODEC_WIDTH} are supported"
             )
 
     @property

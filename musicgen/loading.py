@@ -66,36 +66,30 @@ def load(
     return Loaded(model, conditioner, codec, config)
 
 
-def load_diffusion(
-    path: Path, precision: str = "auto", device: torch.device | str = "cpu", name: str | None = None
-) -> Diffusion:
+def load_diffusion(path: Path, device: torch.device | str = "cpu", name: str | None = None) -> Diffusion:
     """Read a MultiBand Diffusion file into CPU memory. `device` is where it will run.
 
-    precision: of the U-Nets. auto = what the file holds on CUDA (`convert --precision float16` makes a file that runs
-    in half precision there), float32 elsewhere.
+    The U-Nets have the precision of the file on CUDA (`convert --precision float16` makes a file that runs in half
+    precision there), float32 elsewhere.
     Raises CheckpointError for a file that is missing, damaged, unsafe, or of an unknown architecture.
     """
-    if precision not in ("auto", "float32", "bfloat16", "float16"):
-        raise InputError(
-            f"'precision' of a diffusion model must be auto, float32, bfloat16 or float16, got {precision!r}"
-        )
     begun = time.perf_counter()
     checkpoint = open_diffusion(Path(path))
-    if precision == "auto":
-        held = checkpoint.weights["bands.0.unet.conv_codec.weight"].dtype
-        half = torch.device(device).type == "cuda" and held in (torch.float16, torch.bfloat16)
-        precision = str(held).removeprefix("torch.") if half else "float32"
+    stored = checkpoint.weights["bands.0.unet.conv_codec.weight"].dtype
+    half = torch.device(device).type == "cuda" and stored in (torch.float16, torch.bfloat16)
+    dtype = stored if half else torch.float32
     config = replace(checkpoint.config, name=name or checkpoint.config.name)
     with torch.device("meta"):
         decoder = MultiBandDecoder(config)
     for band in decoder.bands:
-        band.unet.to(getattr(torch, precision))
+        band.unet.to(dtype)
     fill(decoder, checkpoint.weights, str(checkpoint.path))
     for number, band in enumerate(decoder.bands):
         if band.processor:
             band.processor.check(f"{checkpoint.path}, band {number}")
     checkpoint.close()
     decoder.eval().requires_grad_(False)
+    precision = str(dtype).removeprefix("torch.")
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Diffusion(config, decoder)
 

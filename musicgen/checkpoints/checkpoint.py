@@ -1,4 +1,4 @@
-"""What opening a checkpoint gives: its configuration, and where each weight lies."""
+"""An opened checkpoint: its configuration, and the position of each weight."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from .weights.lazy import Weight
 
 @dataclass(frozen=True)
 class TextEncoderSource:
-    """Where a checkpoint's own text encoder is; nothing is set when it has none."""
+    """Position of a checkpoint's own text encoder; nothing is set when it has none."""
 
     folder: Path | None = None  # for transformers' from_pretrained: encoder and tokenizer
     config: dict | None = None  # settings of a T5 whose weights are inside the checkpoint itself

@@ -10,7 +10,7 @@ from .containers.inert import Name, check_size, content
 
 MAX_YAML = 2**17  # characters of YAML, whose reader is slow; real files have some ten thousand
 MAX_JSON = 2**26  # characters: the index of a sharded model is long
-_MISSING = object()
+REQUIRED = object()  # the default of a setting that has none
 
 
 def _yaml_loader(yaml: ModuleType) -> type:
@@ -57,9 +57,11 @@ class Settings:
             yaml = require("yaml", "Reading audiocraft's checkpoints", "pyyaml")
             try:
                 value = yaml.load(value, Loader=_yaml_loader(yaml))
+                table = plain(value, f"{source}: xp.cfg")
             except (yaml.YAMLError, ValueError, RecursionError) as error:
                 raise CheckpointError(f"{source}: xp.cfg is not readable YAML ({type(error).__name__})") from error
-        table = plain(value, f"{source}: xp.cfg")
+        else:
+            table = plain(value, f"{source}: xp.cfg")
         if not isinstance(table, dict):
             raise CheckpointError(f"{source}: xp.cfg is no table of settings, so the model cannot be rebuilt from it")
         return cls(table, source)
@@ -86,7 +88,7 @@ class Settings:
             raise CheckpointError(f"{source} is no table of settings")
         return cls(table, source)
 
-    def get(self, key: str, default: object = _MISSING) -> object:
+    def get(self, key: str, default: object = REQUIRED) -> object:
         """The value of the dotted `key`, references followed. CheckpointError if absent without a default."""
         value = self._find(self.table, key)
         for _ in range(8):
@@ -94,9 +96,9 @@ class Settings:
                 break
             value = self._find(self._root, value[2:-1].strip())
         else:
-            value = _MISSING
-        if value is _MISSING:
-            if default is _MISSING:
+            value = REQUIRED
+        if value is REQUIRED:
+            if default is REQUIRED:
                 raise CheckpointError(f"{self.source}: the setting '{self._prefix}{key}' is missing")
             return default
         return value
@@ -105,17 +107,17 @@ class Settings:
     def _find(table: object, key: str) -> object:
         for part in key.split("."):
             if not isinstance(table, dict) or part not in table:
-                return _MISSING
+                return REQUIRED
             table = table[part]
         return table
 
-    def section(self, key: str, default: object = _MISSING) -> "Settings":
-        value = self.get(key, default)
+    def section(self, key: str) -> "Settings":
+        value = self.get(key)
         if not isinstance(value, dict):
             raise self.wrong(key, value, "a table of settings")
         return Settings(value, self.source, self._root, f"{self._prefix}{key}.")
 
-    def integer(self, key: str, default: object = _MISSING, most: int = 2**20, least: int = 1) -> int:
+    def integer(self, key: str, default: object = REQUIRED, most: int = 2**20, least: int = 1) -> int:
         """A whole number from `least` to `most`, which keeps damaged settings from asking for a gigantic model."""
         value = self.get(key, default)
         if isinstance(value, float) and value.is_integer():
@@ -124,19 +126,19 @@ class Settings:
             raise self.wrong(key, value, f"a whole number from {least} to {most}")
         return value
 
-    def number(self, key: str, default: object = _MISSING, most: float = 3600.0) -> float:
+    def number(self, key: str, default: object = REQUIRED, most: float = 3600.0, least: float = 0.0) -> float:
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
-            raise self.wrong(key, value, f"a number from 0 to {most:g}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            raise self.wrong(key, value, f"a number from {least:g} to {most:g}")
         return float(value)
 
-    def text(self, key: str, default: object = _MISSING) -> str:
-        value = self.get(key, default)
+    def text(self, key: str) -> str:
+        value = self.get(key)
         if not isinstance(value, str):
             raise self.wrong(key, value, "a text")
         return value
 
-    def integers(self, key: str, default: object = _MISSING, most: int = 1000, least: int = 0) -> tuple[int, ...]:
+    def integers(self, key: str, default: object = REQUIRED, most: int = 1000, least: int = 0) -> tuple[int, ...]:
         """One to 64 whole numbers from `least` to `most`."""
         value = self.get(key, default)
         sound = isinstance(value, list) and all(type(item) is int and least <= item <= most for item in value)
@@ -144,13 +146,13 @@ class Settings:
             raise self.wrong(key, value, f"a list of 1 to 64 whole numbers from {least} to {most}")
         return tuple(value)
 
-    def names(self, key: str, default: object = _MISSING) -> tuple[str, ...]:
+    def names(self, key: str, default: object = REQUIRED) -> tuple[str, ...]:
         value = self.get(key, default)
         if not isinstance(value, list) or any(not isinstance(item, str) for item in value):
             raise self.wrong(key, value, "a list of names")
         return tuple(value)
 
-    def expect(self, key: str, *allowed: object, default: object = _MISSING) -> object:
+    def expect(self, key: str, *allowed: object, default: object = REQUIRED) -> object:
         """The value if it is one of `allowed`. CheckpointError naming the setting otherwise."""
         value = self.get(key, default)
         if not any((type(value) is type(item) and value == item) or _same_number(value, item) for item in allowed):
@@ -158,10 +160,18 @@ class Settings:
         return value
 
     def wrong(self, key: str, value: object, needed: str) -> CheckpointError:
-        shown = repr(value) if not isinstance(value, (dict, list)) or len(value) < 20 else type(value).__name__
         return CheckpointError(
-            f"{self.source}: the setting '{self._prefix}{key}' is {shown[:100]}, but only {needed} is supported"
+            f"{self.source}: the setting '{self._prefix}{key}' is {_brief(value)}, but only {needed} is supported"
         )
+
+
+def _brief(value: object) -> str:
+    """`value`, or its kind where it is too long to be shown."""
+    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to write out very long integers
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, (dict, list)):
+        return f"a {'table' if isinstance(value, dict) else 'list'} of {len(value)}"
+    return repr(value)[:100]
 
 
 def _same_number(a: object, b: object) -> bool:

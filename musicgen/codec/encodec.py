@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from ..audio import Audio, convert
 from ..codes import Codes
@@ -29,7 +28,7 @@ _AT_ONCE_ON_CPU, _AT_ONCE = (2, 50), (8, 50)
 class Codec(nn.Module):
     """Waveforms to codes and back: a network for one channel, that runs over the channels of `config`.
 
-    Made with its weights allocated but not filled. Its state_dict holds transformers' names with the weight
+    Made with its weights allocated but not filled; with the meta device as default, not even allocated. Its state_dict holds transformers' names with the weight
     normalization multiplied out, and of the quantizer `quantizer.layers.{q}.codebook.embed` only.
     """
 
@@ -40,7 +39,8 @@ class Codec(nn.Module):
             self.encoder, self.decoder = _networks(config)
             n_codebooks = config.n_codebooks // config.channels
             self.quantizer = ResidualQuantizer(n_codebooks, config.codebook_size, config.latent_dim)
-        self.to_empty(device="cpu")
+        if torch.get_default_device().type != "meta":
+            self.to_empty(device="cpu")
         self.requires_grad_(False)
         self.eval()
 
@@ -147,7 +147,7 @@ def fingerprint_of(codebooks: Iterable[Tensor]) -> str:
 
 
 def _networks(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of transformers' EncodecModel for one channel, weight normalization removed."""
+    """Encoder and decoder of transformers' EncodecModel for one channel, without weight normalization."""
     if config.causal:
         raise CheckpointError("causal EnCodec models, such as encodec_24khz, are not supported: MusicGen uses none")
     if config.pad_mode not in _PAD_MODES:
@@ -172,20 +172,19 @@ def _networks(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
                 use_conv_shortcut=config.conv_shortcut,
                 pad_mode=config.pad_mode,
                 trim_right_ratio=config.trim_right_ratio,
-                norm_type="weight_norm",
+                norm_type="time_group_norm",
                 normalize=False,
             )
         )
-    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise CheckpointError(f"transformers cannot build the codec {config}: {error}") from error
     for module in [*model.encoder.modules(), *model.decoder.modules()]:
         conv = getattr(module, "conv", None)
         if not isinstance(conv, (nn.Conv1d, nn.ConvTranspose1d)):
             continue
-        if parametrize.is_parametrized(conv, "weight"):
-            parametrize.remove_parametrizations(conv, "weight")
-        else:  # transformers before 4.45
-            nn.utils.remove_weight_norm(conv)
+        # The weights come with their normalization multiplied in. Group norm is quicker to take away again.
+        del module.norm
+        module.norm_type = "weight_norm"
         if "padding_total" in module._buffers:
             _restore_sizes(module, conv)
     return model.encoder, model.decoder

@@ -8,16 +8,19 @@ same settings as JSON in its metadata.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ..checkpoints.containers.safetensors import looks_like_safetensors, read_with_metadata
 from ..checkpoints.containers.torch_zip import TorchFile
 from ..checkpoints.settings import Settings, plain
+from ..checkpoints.weights.expected import Shapes, shapes_of
 from ..checkpoints.weights.inventory import Inventory
 from ..checkpoints.weights.lazy import MappedFile, Stored, Weight
 from ..errors import CheckpointError
 from .config import N_STEPS, BandConfig, DiffusionConfig, ProcessorConfig, ScheduleConfig, UnetConfig
-from .layout import band_shapes
+from .processor import Processor
+from .unet import Unet
 
 KEY = "musicgen_diffusion"  # of the metadata
 VERSION = 1
@@ -59,7 +62,7 @@ def open_diffusion(path: Path) -> DiffusionCheckpoint:
 
 
 def metadata_of(config: DiffusionConfig) -> dict[str, str]:
-    """What a safetensors file of this model carries beside its weights."""
+    """Metadata of a safetensors file of this model."""
     bands = [
         {
             "channels": 1,
@@ -144,11 +147,24 @@ def _band(settings: Settings, tensors: Mapping[str, Stored], source: str) -> tup
     config = BandConfig(_unet(settings.section("diffusion_unet")), _schedule(settings.section("schedule")),
                         _processor(settings.section("processor"), tensors))  # fmt: skip
     inventory = Inventory(tensors, source)
-    weights = {name: inventory.take(name, shape) for name, shape in band_shapes(config).items()}
+    weights = {name: inventory.take(name, shape) for name, shape in _band_shapes(config).items()}
     if config.unet.transformer:  # audiocraft builds and saves a bilstm beside a transformer, and never runs it
         inventory.drop(r"unet\.bilstm\..*")
     inventory.check()
     return config, weights
+
+
+def _band_shapes(config: BandConfig) -> Shapes:
+    parts = {"unet": _unet_shapes(config.unet)}
+    if config.processor:
+        parts["processor"] = shapes_of(lambda: Processor(config.processor))
+    return {f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}
+
+
+@lru_cache(maxsize=4)
+def _unet_shapes(config: UnetConfig) -> Shapes:
+    """One for all bands of a published model, which have U-Nets of one size."""
+    return shapes_of(lambda: Unet(config))
 
 
 def _unet(unet: Settings) -> UnetConfig:

@@ -80,7 +80,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class ProcessorConfig:
-    """How a band's levels are brought from the diffusion's back to the audio's. Source: `MultiBandProcessor`."""
+    """Gains that bring a band's levels from the diffusion's back to the audio's. Source: `MultiBandProcessor`."""
 
     n_bands: int
     n_taps: int  # of its low-pass filters

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_musicgen.musicgen.checkpoints import Checkpoint, fill, open_checkpoint
-from comfyui_musicgen.musicgen.checkpoints.weights.layout import codec_shapes, conditioner_shapes, lm_shapes
+from comfyui_musicgen.musicgen.checkpoints.settings import Settings
+from comfyui_musicgen.musicgen.checkpoints.weights.expected import codec_shapes, conditioner_shapes, lm_shapes
 from comfyui_musicgen.musicgen.errors import CheckpointError
 from safetensors.torch import load_file, save_file
 
@@ -183,6 +184,35 @@ def test_settings_that_transformers_leaves_out_have_its_defaults(toy):
 
     config = open_checkpoint(edit_hf(toy(format="huggingface"), shorten)).config
     assert config.lm.n_codebooks == 4 and config.codec.kernel_size == 7
+
+
+ABSURD = {
+    "bandwidths": ("audio_encoder", "target_bandwidths", [1e308]),
+    "trimming": ("audio_encoder", "trim_right_ratio", 24),
+    "width of the codec": ("audio_encoder", "upsampling_ratios", [2] * 64),
+    "filters": ("audio_encoder", "num_filters", 10**9),
+    "epsilon": ("text_encoder", "layer_norm_epsilon", 0),
+    "layers of the text encoder": ("text_encoder", "num_layers", 10**9),
+    "layers": ("decoder", "num_hidden_layers", 10**9),
+    "a long integer": ("decoder", "hidden_size", 10**4000),
+}
+
+
+@pytest.mark.parametrize("kind", ABSURD)
+def test_absurd_settings_are_refused_before_anything_is_built(toy, kind):
+    section, key, value = ABSURD[kind]
+    folder = edit_hf(toy(format="huggingface"), lambda t, c: c[section].update({key: value}))
+    with pytest.raises(CheckpointError, match=rf"'{section}\.{key}'|65536 are supported"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("text", ["0x" + "9" * 50_000, "0" + "7" * 50_000, "0b" + "1" * 100_000, "1" + ":59" * 20_000])
+def test_long_integers_in_yaml_are_refused_or_shown_shortly(text):
+    with pytest.raises(CheckpointError) as error:
+        Settings.from_audiocraft(f"a: {text}\n{text}: 1", "file.bin")
+    assert len(str(error.value)) < 300
+    with pytest.raises(CheckpointError, match=r"'a' is a number of \d+ bits"):
+        Settings.from_audiocraft(f"a: {text}", "file.bin").integer("a")
 
 
 def test_a_folder_with_both_formats_can_be_opened_as_either(toys, toy):

@@ -188,7 +188,7 @@ import torch
 root, source, target = map(Path, sys.argv[1:4])
 pack = types.ModuleType("pack"); pack.__path__ = [str(root)]; sys.modules["pack"] = pack
 from pack.musicgen.checkpoints import open_checkpoint
-from pack.musicgen.checkpoints.convert import convert
+from pack.musicgen.checkpoints.tools.convert import convert
 def peak():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
 checkpoint = open_checkpoint(source)

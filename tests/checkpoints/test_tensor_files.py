@@ -121,8 +121,8 @@ import torch
 root, path = Path(sys.argv[1]), Path(sys.argv[2])
 pack = types.ModuleType("pack"); pack.__path__ = [str(root)]; sys.modules["pack"] = pack
 from pack.musicgen.checkpoints import fill
-from pack.musicgen.checkpoints.safetensors_file import read_safetensors
-from pack.musicgen.checkpoints.torch_file import TorchFile
+from pack.musicgen.checkpoints.containers.safetensors import read_safetensors
+from pack.musicgen.checkpoints.containers.torch_zip import TorchFile
 def peak():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
 torch.set_num_threads(1)

@@ -7,6 +7,7 @@ import struct
 import time
 import typing
 
+import numpy as np
 import pytest
 import torch
 from comfyui_musicgen.musicgen.checkpoints.containers.inert import MAX_DEPTH, Name, Storage, TensorRecord
@@ -103,6 +104,47 @@ def test_omegaconf_configs_unwrap_to_plain_containers(tmp_path):
     settings = Settings.from_audiocraft(contents["xp.cfg"], "x")
     assert settings.get("ref") == 1
     assert settings.get("home", "absent") == "absent"  # nothing but other settings is ever looked up
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", ["float64", "float32", "float16", "int64", "int8", "uint16", "bool"])
+def test_numpy_scalars_become_numbers(protocol, kind):
+    number = np.dtype(kind).type(1)
+    result = read(pickle.dumps({"loss": number}, protocol))["loss"]
+    assert result == number and type(result) in (float, int, bool)
+
+
+DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_storages_of_every_type_are_read(tmp_path, protocol):
+    tensors = {name: torch.arange(6).reshape(2, 3).to(getattr(torch, name)) for name in DTYPES}
+    torch.save(tensors, tmp_path / "a.bin", pickle_protocol=protocol)
+    file = TorchFile(tmp_path / "a.bin")
+    for name, weight in file.tensors(file.contents, "all").items():
+        assert weight.dtype == tensors[name].dtype and torch.equal(weight.read(), tensors[name].float())
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_training_run_with_its_optimizer_is_read(tmp_path, protocol):
+    model = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    run = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": [{"train": {"loss": 0.5}}]}
+    torch.save(
+        {**run, "parameter": model.weight, "device": torch.device("cpu")}, tmp_path / "a.bin", pickle_protocol=protocol
+    )
+    contents = TorchFile(tmp_path / "a.bin").contents
+    assert contents["history"] == run["history"] and contents["parameter"].shape == (3, 2)
+    assert contents["optimizer"]["state"][0]["exp_avg"].shape == (3, 2)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_texts_in_tuples_are_keys(protocol):
+    value = {("%Y", "x"): "2024", (): 1, 3: None, 0.5: True, b"b": 2, False: 4}
+    assert read(pickle.dumps(value, protocol)) == value
 
 
 # --- what it refuses
@@ -203,6 +245,22 @@ def test_nothing_random_gets_past_the_reader():
             broken[place] = int(torch.randint(256, (1,), generator=generator))
         with contextlib.suppress(CheckpointError):
             read(bytes(broken))
+
+
+def test_a_library_out_of_memory_is_a_checkpoint_error_and_an_interruption_is_not(monkeypatch):
+    def fail(error):
+        def load(_):
+            raise error
+
+        monkeypatch.setattr("pickletools.genops", load)
+
+    for error in (MemoryError(), RecursionError(), OverflowError(), struct.error()):
+        fail(error)
+        with pytest.raises(CheckpointError, match=rf"file\.bin is damaged \({type(error).__name__}\)"):
+            read(b"N.")
+    fail(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        read(b"N.")
 
 
 def test_deep_nesting_is_refused():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from comfyui_musicgen.musicgen.cli.main import main
 from comfyui_musicgen.musicgen.diffusion.checkpoint import open_diffusion
-from comfyui_musicgen.musicgen.errors import CheckpointError, InputError
+from comfyui_musicgen.musicgen.errors import CheckpointError
 from comfyui_musicgen.musicgen.loading import load_diffusion
 from comfyui_musicgen.musicgen.store import ModelStore
 from comfyui_musicgen.musicgen.store.published import DIFFUSION_MODEL
@@ -178,8 +178,3 @@ def test_a_missing_file_is_explained(tmp_path):
 def test_a_model_of_music_is_no_diffusion(toys):
     with pytest.raises(CheckpointError, match="no MultiBand Diffusion model"):
         open_diffusion(toys() / "state_dict.bin")
-
-
-def test_unknown_precisions_are_refused(file):
-    with pytest.raises(InputError, match="'precision' of a diffusion model"):
-        load_diffusion(file, "int8")

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from comfyui_musicgen.musicgen.checkpoints import fill, open_checkpoint
-from comfyui_musicgen.musicgen.checkpoints.weights.layout import codec_shapes, conditioner_shapes
+from comfyui_musicgen.musicgen.checkpoints.weights.expected import codec_shapes, conditioner_shapes
 from comfyui_musicgen.musicgen.codec import Codec
 from comfyui_musicgen.musicgen.config import CodecConfig, LMConfig, MelodyConfig, ModelConfig, TextConfig
 from comfyui_musicgen.musicgen.lm import LM

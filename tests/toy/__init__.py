@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...musicgen.checkpoints.formats.audiocraft_settings import TEXT_DIMS
-from ...musicgen.checkpoints.weights.layout import codec_shapes, conditioner_shapes, lm_shapes
+from ...musicgen.checkpoints.weights.expected import codec_shapes, conditioner_shapes, lm_shapes
 from ...musicgen.config import CodecConfig, LMConfig, MelodyConfig, ModelConfig, TextConfig, delays_for
 from ...musicgen.errors import InputError
 from . import audiocraft, huggingface

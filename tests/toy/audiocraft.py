@@ -10,6 +10,7 @@ from ...musicgen.dependencies import require
 from .parts import (
     Parts,
     Weights,
+    codec_options,
     gain,
     save_safetensors,
     text_config,
@@ -177,6 +178,7 @@ def _conditioner_settings(config: ModelConfig) -> dict:
 
 
 def _codec_settings(codec: CodecConfig) -> dict:
+    options = {key: value for key, value in codec_options(codec, "audiocraft").items() if key.startswith("seanet.")}
     return {
         "device": "cuda",
         "sample_rate": codec.sample_rate_hz,
@@ -191,24 +193,13 @@ def _codec_settings(codec: CodecConfig) -> dict:
             "renormalize": False,
         },
         "seanet": {
-            "dimension": codec.latent_dim,
+            **{key.removeprefix("seanet."): value for key, value in options.items() if key.count(".") == 1},
             "channels": "${channels}",
             "causal": "${encodec.causal}",
-            "n_filters": codec.n_filters,
-            "n_residual_layers": codec.n_residual_layers,
-            "ratios": list(codec.ratios),
             "activation": "ELU",
             "activation_params": {"alpha": 1.0},
             "norm": "weight_norm",
             "norm_params": {},
-            "kernel_size": codec.kernel_size,
-            "residual_kernel_size": codec.residual_kernel_size,
-            "last_kernel_size": codec.last_kernel_size,
-            "dilation_base": codec.dilation_base,
-            "pad_mode": codec.pad_mode,
-            "true_skip": not codec.conv_shortcut,
-            "compress": codec.compress,
-            "lstm": codec.lstm_layers,
             "disable_norm_outer_blocks": 0,
             "decoder": {
                 "trim_right_ratio": codec.trim_right_ratio,

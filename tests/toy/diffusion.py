@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...musicgen.checkpoints.weights.expected import shapes_of
 from ...musicgen.diffusion.bands import low_pass_filters
 from ...musicgen.diffusion.config import N_STEPS, ProcessorConfig, UnetConfig
-from ...musicgen.diffusion.layout import processor_shapes, unet_shapes
+from ...musicgen.diffusion.processor import Processor
+from ...musicgen.diffusion.unet import Unet
 from ...musicgen.errors import InputError
 
 # That of the published models, but narrow; its schedule and processors, too.
@@ -45,7 +47,7 @@ def write_toy_diffusion(
         processor = {"name": "multi_band_processor", "use": power is not None, "n_bands": 8, "num_samples": 10_000,
                      "power_std": power or 1.0}  # fmt: skip
         table = {"channels": 1, "schedule": dict(_SCHEDULE), "diffusion_unet": asdict(unet), "processor": processor}
-        weights = {name: _weight(name, shape, generator) for name, shape in unet_shapes(unet).items()}
+        weights = {name: _weight(name, shape, generator) for name, shape in _unet_shapes(unet)}
         levels = {} if power is None else _levels(8, sample_rate_hz, generator)
         contents[number] = {"cfg": wrap(table), "model_state": weights, "processor_state": levels}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,25 @@ def write_toy_diffusion(
     finally:
         draft.unlink(missing_ok=True)
     return file
+
+
+def _unet_shapes(unet: UnetConfig) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes in the order of their drawing: level by level, the outer convolutions first.
+
+    The order is that of earlier versions, so that one seed gives one file.
+    """
+
+    def rank(item: tuple[str, tuple[int, ...]]) -> tuple:
+        side, number, part = [*item[0].split(".", 2), "", ""][:3]
+        if side in ("encoders", "decoders"):
+            level = int(number) if side == "encoders" else unet.depth - 1 - int(number)
+            inner = not part.startswith("conv")
+            return level, inner, side == "decoders", inner and not part.startswith("norm")
+        if side == "embedding":
+            return (0, 2)
+        return (int(number) + 1, 2) if side == "embeddings" else (unet.depth,)
+
+    return sorted(shapes_of(lambda: Unet(unet)).items(), key=rank)
 
 
 def _weight(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -73,7 +94,9 @@ def _levels(n_bands: int, sample_rate_hz: int, generator: torch.Generator) -> di
     config = ProcessorConfig(n_bands, filters.shape[-1])
     n_clips = 100.0
     state = {}
-    for name, shape in processor_shapes(config).items():
+    shapes = shapes_of(lambda: Processor(config))
+    for name in ("counts", "filters", "sum_x", "sum_x2", "sum_target_x2"):
+        shape = shapes[name]
         noise = torch.rand(shape, generator=generator)
         state[name] = {"counts": torch.full(shape, n_clips), "sum_x": 0.001 * n_clips * (noise - 0.5)}.get(
             name, n_clips * (0.5 + noise)

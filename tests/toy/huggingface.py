@@ -7,6 +7,7 @@ from ...musicgen.config import CodecConfig, ModelConfig
 from .parts import (
     Parts,
     Weights,
+    codec_options,
     gain,
     save_safetensors,
     text_config,
@@ -121,28 +122,13 @@ def _codec_settings(codec: CodecConfig) -> dict:
     bits = math.ceil(math.log2(codec.codebook_size))
     return {
         "model_type": "encodec",
-        "sampling_rate": codec.sample_rate_hz,
+        **codec_options(codec, "huggingface"),
         "audio_channels": 1,
         "normalize": False,
         "chunk_length_s": None,
         "overlap": None,
-        "hidden_size": codec.latent_dim,
-        "num_filters": codec.n_filters,
-        "num_residual_layers": codec.n_residual_layers,
-        "upsampling_ratios": list(codec.ratios),
         "norm_type": "weight_norm",
-        "kernel_size": codec.kernel_size,
-        "last_kernel_size": codec.last_kernel_size,
-        "residual_kernel_size": codec.residual_kernel_size,
-        "dilation_growth_rate": codec.dilation_base,
-        "use_causal_conv": codec.causal,
-        "pad_mode": codec.pad_mode,
-        "compress": codec.compress,
-        "num_lstm_layers": codec.lstm_layers,
-        "trim_right_ratio": codec.trim_right_ratio,
-        "codebook_size": codec.codebook_size,
         "codebook_dim": codec.latent_dim,
-        "use_conv_shortcut": codec.conv_shortcut,
         # kbit/s; transformers reads the number of codebooks from it
         "target_bandwidths": [n_codebooks * bits * math.ceil(codec.frame_rate_hz) / 1000],
     }

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...musicgen.config import TextConfig
+from ...musicgen.checkpoints.formats.codec_options import OPTIONS
+from ...musicgen.config import CodecConfig, TextConfig
 from ...musicgen.dependencies import require
 
 Weights = dict[str, Tensor]
@@ -44,6 +45,15 @@ def with_training_buffers(codec: Weights) -> Weights:
             state[stem + "cluster_size"] = torch.ones(len(embed))
             state[stem + "embed_avg"] = embed.clone()
     return state
+
+
+def codec_options(codec: CodecConfig, format: str) -> dict[str, object]:
+    """Key -> value of each of the codec's options in `format`; audiocraft's keys are dotted."""
+    values = {option.field: getattr(codec, option.field) for option in OPTIONS}
+    if format == "audiocraft":
+        values["conv_shortcut"] = not values["conv_shortcut"]
+    plain = {field: list(value) if isinstance(value, tuple) else value for field, value in values.items()}
+    return {option.key(format): plain[option.field] for option in OPTIONS}
 
 
 # --- text encoder

@@ -1,6 +1,6 @@
-"""What a pickle may hold once it is read: plain values, and inert objects that stand for everything else."""
+"""Values that a pickle may hold: plain ones, and inert objects that stand for everything else."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -8,12 +8,12 @@ import torch
 from ...errors import CheckpointError
 
 MAX_DEPTH = 100
-MAX_ITEMS = 1_000_000  # with everything that is shared counted each time it appears
+MAX_ITEMS = 500_000  # shared items count each time they appear; a large model has 20,000
 
 
 @dataclass(frozen=True)
 class Name:
-    """A class or function that a pickle names: only the name."""
+    """The name of a class or function, and nothing else of it."""
 
     name: str
 
@@ -29,7 +29,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """Where a tensor lies inside its storage; offset and strides in elements."""
+    """Position of a tensor in its storage; offset and strides in elements."""
 
     storage: Storage
     offset: int
@@ -39,60 +39,14 @@ class TensorRecord:
 
 @dataclass(eq=False)
 class Stub:
-    """Stands for an object of one of OmegaConf's classes; `state` is what the pickle gave it."""
+    """Stand-in for an object of a library's class; `state` is what the pickle sets."""
 
     name: str
     state: dict = field(default_factory=dict)
 
 
-STORAGES = {
-    "torch.DoubleStorage": torch.float64,
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
-}
-
-STUBS = {
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    "omegaconf.nodes.AnyNode",
-    "omegaconf.nodes.StringNode",
-    "omegaconf.nodes.IntegerNode",
-    "omegaconf.nodes.FloatNode",
-    "omegaconf.nodes.BooleanNode",
-    "omegaconf.nodes.BytesNode",
-    "omegaconf.nodes.InterpolationResultNode",
-}
-
-CONTAINERS: dict[str, Callable] = {"set": set, "frozenset": frozenset, "list": list, "tuple": tuple, "dict": dict}
-
-# Names that may stand as values, for instance as the declared type of a setting.
-PLAIN = {
-    "typing.Any",
-    "torch.Size",
-    "torch.device",
-    "collections.OrderedDict",
-    "collections.defaultdict",
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_parameter",
-    *(f"builtins.{name}" for name in (*CONTAINERS, "int", "str", "float", "bool", "bytes", "object")),
-    *(f"torch.{name}" for name in ("float64", "float32", "float16", "bfloat16")),
-    *(f"torch.{name}" for name in ("int64", "int32", "int16", "int8", "uint8", "bool")),
-}
-
-ALLOWED = STORAGES.keys() | STUBS | PLAIN
-
-
 def content(value: object) -> object:
-    """What an OmegaConf stand-in holds: dict, list, number, text or None. Other values as they are."""
+    """The dict, list, number, text or None inside an OmegaConf stand-in. Other values as they are."""
     for _ in range(MAX_DEPTH):
         if not isinstance(value, Stub):
             break
@@ -101,7 +55,7 @@ def content(value: object) -> object:
 
 
 def check_size(value: object, source: str) -> None:
-    """CheckpointError if `value` is too deep, or too large once everything that is shared is written out."""
+    """CheckpointError if `value` is too deep, or too large with everything that is shared written out."""
     n_items = 0
     levels = [iter((value,))]
     while levels:
@@ -118,7 +72,7 @@ def check_size(value: object, source: str) -> None:
             raise CheckpointError(f"{source} unfolds to more than {limit} and is refused. Nothing in it was run.")
 
 
-def _children(item: object) -> object:
+def _children(item: object) -> Iterator | None:
     item = content(item)
     if isinstance(item, dict):
         return iter(item.values())

@@ -31,7 +31,7 @@ DTYPES = {
 
 
 def looks_like_safetensors(path: Path) -> bool:
-    """Whether the file begins like one: the length of a header, and the header's brace. Or is only named so."""
+    """True for a file that begins with a header's length and brace, and for one that only bears the suffix."""
     try:
         with open(path, "rb") as file:
             start = file.read(9)
@@ -49,7 +49,7 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
 
 
 def read_with_metadata(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
-    """The same, and the texts that the file's header carries."""
+    """Tensors of the file by name, and its metadata. CheckpointError for anything but a sound file."""
     file = MappedFile(path)
     if len(file) < 8:
         raise _damaged(path, f"is only {len(file)} bytes long")
@@ -130,7 +130,7 @@ def _tensor(file: MappedFile, start: int, name: str, entry: object) -> Stored:
 
 
 def _sizes(value: object) -> bool:
-    """Whether `value` is a list of whole numbers from 0 to 2^48."""
+    """True for a list of whole numbers from 0 to 2^48."""
     return isinstance(value, list) and all(type(item) is int and 0 <= item <= 2**48 for item in value)
 
 

@@ -112,7 +112,7 @@ class TorchFile:
 
 
 def _not_a_zip(file: MappedFile) -> str:
-    """What the file seems to be instead, and what to do."""
+    """Message that names the kind of file it seems to be, and the remedy."""
     remedy = "Download the checkpoint again."
     if file.read(257, 262) == b"ustar":
         kind = "is a tar archive, not a torch file"

@@ -1,330 +1,303 @@
-"""Reads the pickles of torch files without ever running anything that they name.
+"""Restricted unpickler: reads the pickles of torch files and runs nothing that they name.
 
-`pickletools` splits the bytes into operations, and a small interpreter carries out those that tensors and plain
-containers need. A name in the pickle only ever stands for an inert object of `inert`; any name that is not in
-its table ends the reading. No importing, no calling, no attribute of any real class is involved.
+A scan of the opcodes bounds their number and their arguments before anything is built, and admits only those that
+tensors and plain containers need. A name becomes an inert `Name` if the table has it, and ends the reading otherwise.
+Calls are carried out by methods of this file, which spend a budget before they copy.
 """
 
+import io
+import pickle
 import pickletools
+import struct
 from collections.abc import Callable
 
+import torch
+
 from ...errors import CheckpointError
-from .inert import ALLOWED, CONTAINERS, STORAGES, STUBS, Name, Storage, Stub, TensorRecord, check_size
+from .inert import MAX_ITEMS, Name, Storage, Stub, TensorRecord, check_size
 
-MAX_PICKLE_BYTES = 64 * 2**20
-MAX_OPERATIONS = 2_000_000
-
-_MARK = object()
+MAX_PICKLE_BYTES = 16 * 2**20  # a large model's has some hundred thousand
+_MAX_INTEGER_BITS = 2048
+_MAX_DIMENSIONS = 8
+_TUPLE_KEY_COST = 1000  # hashes of tuples can be made to collide: n of them then take n**2 comparisons
 
 
 def unpickle(data: bytes, source: str) -> object:
-    """The object in `data`, of plain containers, TensorRecord, Name and Stub; `source` names it in messages.
+    """Pickle -> plain containers, TensorRecord, Name and Stub; `source` names the file in messages.
 
-    CheckpointError for a name that is not needed to describe tensors and settings, for a damaged pickle, and
-    for one that is too long, too deep, or unfolds to too many items.
+    CheckpointError for a name that tensors and settings do not need, for a damaged pickle, and for one that is too
+    long, too deep, or unfolds to too many items.
     """
     if len(data) > MAX_PICKLE_BYTES:
         raise CheckpointError(f"{source}: {len(data)} bytes of pickle; at most {MAX_PICKLE_BYTES} are read")
-    reader = _Interpreter(source)
     try:
-        result = reader.run(data)
+        n_operations = _scan(data, source)
+        value = _Reader(data, source, MAX_ITEMS - n_operations).load()
+        check_size(value, source)
     except CheckpointError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        # What malformed pickles make of `pickletools` and of the interpreter's own stack.
+    except Exception as error:  # a damaged pickle can raise almost anything in the library, MemoryError included
         raise CheckpointError(f"{source} is damaged ({type(error).__name__}). Nothing in it was run.") from error
-    check_size(result, source)
-    return result
+    return value
 
 
-class _Interpreter:
-    """The pickle machine: a stack, a memo, and one method for each family of operations."""
+def _scan(data: bytes, source: str) -> int:
+    """Number of operations. CheckpointError for too many, for one that is not admitted, and for huge integers."""
+    count = 0
+    for opcode, argument, _ in pickletools.genops(data):
+        count += 1
+        if count > MAX_ITEMS:
+            raise CheckpointError(f"{source} holds more than {MAX_ITEMS} operations and is refused")
+        if opcode.name not in _OPCODES:
+            named = f" '{_printable(argument.replace(' ', '.', 1))}'" if isinstance(argument, str) else ""
+            raise _refused(source, f"uses the operation {opcode.name}{named}")
+        if type(argument) is int and argument.bit_length() > _MAX_INTEGER_BITS:
+            raise CheckpointError(f"{source} holds an integer of {argument.bit_length()} bits and is refused")
+    return count
 
-    def __init__(self, source: str):
+
+_OPCODES = {
+    *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP"),
+    *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
+    *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "ADDITEMS", "FROZENSET"),
+    *("GLOBAL", "STACK_GLOBAL", "BINPERSID", "REDUCE", "NEWOBJ", "BUILD"),
+    *("OBJ", "NEWOBJ_EX"),  # refused where they stand, so that a name in front of them is what the message tells
+}  # fmt: skip
+# Opcodes that hash keys, and where the keys lie among the items of the stack.
+_KEYS = {
+    "SETITEM": slice(-2, -1),
+    **dict.fromkeys(("SETITEMS", "DICT"), slice(None, None, 2)),
+    **dict.fromkeys(("ADDITEMS", "FROZENSET"), slice(None)),
+}
+
+
+class _Reader(pickle._Unpickler):
+    """The library's unpickler in Python: the one in C hashes a key before its size can be looked at.
+
+    `budget` is the number of items that calls may copy.
+    """
+
+    def __init__(self, data: bytes, source: str, budget: int):
+        super().__init__(io.BytesIO(data), encoding="latin-1")
         self.source = source
-        self.stack: list = []
-        self.memo: dict[int, object] = {}
+        self.budget = budget
 
-    def run(self, data: bytes) -> object:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if count >= MAX_OPERATIONS:
-                raise CheckpointError(f"{self.source} holds more than {MAX_OPERATIONS} operations and is refused")
-            if opcode.name == "STOP":
-                return self._pop()
-            if opcode.name in _LITERALS:
-                self.stack.append(argument)
-            elif opcode.name in _CONSTANTS:
-                self.stack.append(_CONSTANTS[opcode.name]())
-            elif opcode.name in _ACTIONS:
-                _ACTIONS[opcode.name](self, argument)
-            elif opcode.name not in _IGNORED:
-                named = f" '{_brief(argument.replace(' ', '.', 1))}'" if isinstance(argument, str) else ""
-                raise self._refused(f"uses the operation {opcode.name}{named}")
-        raise ValueError("no end")
+    def spend(self, n_items: int) -> None:
+        self.budget -= n_items
+        if self.budget < 0:
+            raise CheckpointError(f"{self.source} unfolds to more than {MAX_ITEMS} items and is refused")
 
-    def _refused(self, what: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.source} {what}, which no file of weights needs: it may be an attempt to run code, and is refused. "
-            "Nothing in it was run. Take the file from a source that you trust, or a safetensors version of it."
-        )
+    # --- the library's hooks
 
-    def _pop(self) -> object:
-        item = self.stack.pop()
-        if item is _MARK:
-            raise ValueError("a mark where a value is needed")
-        return item
+    def find_class(self, module: str, name: str) -> Name:
+        full = f"{module}.{name}"
+        if module == "__builtin__":  # Python 2's names, which protocol 2 still writes
+            full = "builtins." + {"long": "int", "unicode": "str"}.get(name, name)
+        if full not in _NAMES:
+            raise _refused(self.source, f"refers to '{_printable(full)}'")
+        return Name(full)
 
-    def _pop_to_mark(self) -> list:
-        start = len(self.stack)
-        while self.stack[start - 1] is not _MARK:
-            start -= 1
-            if start == 0:
-                raise IndexError("no mark")
-        items = self.stack[start:]
-        del self.stack[start - 1 :]
-        return items
+    def persistent_load(self, identity: object) -> Storage:
+        """One of torch's storages: ("storage", type, key, location, number of elements)."""
+        if type(identity) is tuple and len(identity) == 5 and identity[0] == "storage":
+            _, kind, key, _, n_elements = identity
+            known = isinstance(kind, Name) and kind.name in _STORAGES
+            if known and isinstance(key, str) and _is_count(n_elements):
+                return Storage(_STORAGES[kind.name], key, n_elements)
+        raise _refused(self.source, "holds a reference that is no tensor storage")
 
-    # --- stack and memo
+    # --- opcodes that the library must not carry out by itself
 
-    def mark(self, _: object) -> None:
-        self.stack.append(_MARK)
-
-    def pop(self, _: object) -> None:
-        self.stack.pop()
-
-    def pop_mark(self, _: object) -> None:
-        self._pop_to_mark()
-
-    def dup(self, _: object) -> None:
-        item = self._pop()
-        self.stack += (item, item)
-
-    def put(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-        if self.stack[-1] is _MARK:
-            raise ValueError("a mark in the memo")
-
-    def memoize(self, _: object) -> None:
-        self.put(len(self.memo))
-
-    def get(self, index: int) -> None:
-        self.stack.append(self.memo[index])
-
-    # --- containers
-
-    def tuple_of(self, n_items: int) -> None:
-        items = [self._pop() for _ in range(n_items)]
-        self.stack.append(tuple(reversed(items)))
-
-    def tuple_to_mark(self, _: object) -> None:
-        self.stack.append(tuple(self._pop_to_mark()))
-
-    def list_to_mark(self, _: object) -> None:
-        self.stack.append(self._pop_to_mark())
-
-    def frozenset_to_mark(self, _: object) -> None:
-        self.stack.append(frozenset(map(_key, self._pop_to_mark())))
-
-    def dict_to_mark(self, _: object) -> None:
-        self.stack.append(_pairs(self._pop_to_mark()))
-
-    def append(self, _: object) -> None:
-        item = self._pop()
-        self._top(list).append(item)
-
-    def appends(self, _: object) -> None:
-        items = self._pop_to_mark()
-        self._top(list).extend(items)
-
-    def add_items(self, _: object) -> None:
-        items = self._pop_to_mark()
-        self._top(set).update(map(_key, items))
-
-    def set_item(self, _: object) -> None:
-        value, key = self._pop(), self._pop()
-        self._top(dict)[_key(key)] = value
-
-    def set_items(self, _: object) -> None:
-        items = self._pop_to_mark()
-        self._top(dict).update(_pairs(items))
-
-    def _top(self, kind: type) -> object:
-        if type(self.stack[-1]) is not kind:
-            raise self._refused(f"fills a {kind.__name__} that is none")
-        return self.stack[-1]
-
-    # --- names and what is made of them
-
-    def name(self, argument: str) -> None:
-        self._push_name(argument.replace(" ", ".", 1))
-
-    def name_from_stack(self, _: object) -> None:
-        name, module = self._pop(), self._pop()
-        if not isinstance(name, str) or not isinstance(module, str):
-            raise TypeError("a name that is no text")
-        self._push_name(f"{module}.{name}")
-
-    def _push_name(self, name: str) -> None:
-        if name.startswith("__builtin__."):  # Python 2's names, which protocol 2 still writes
-            name = "builtins." + {"long": "int", "unicode": "str"}.get(name[12:], name[12:])
-        if name not in ALLOWED:
-            raise self._refused(f"refers to '{_brief(name)}'")
-        self.stack.append(Name(name))
-
-    def persistent(self, _: object) -> None:
-        """torch's storages: ('storage', type, key, location, number of elements)."""
-        identity = self._pop()
-        if type(identity) is not tuple or len(identity) != 5 or identity[0] != "storage":
-            raise self._refused("holds a reference that is no tensor storage")
-        _, kind, key, _, n_elements = identity
-        known = isinstance(kind, Name) and kind.name in STORAGES
-        if not known or not isinstance(key, str) or not _count(n_elements):
-            raise self._refused("holds a reference that is no tensor storage")
-        self.stack.append(Storage(STORAGES[kind.name], key, n_elements))
-
-    def reduce(self, _: object) -> None:
-        arguments, function = self._pop(), self._pop()
-        self.stack.append(self._make(function, arguments))
-
-    def _make(self, function: object, arguments: object) -> object:
-        """What calling the named function would give: made here, by our own code."""
+    def load_call(self) -> None:
+        """REDUCE and NEWOBJ."""
+        arguments, function = self.stack.pop(), self.stack[-1]
         if not isinstance(function, Name) or type(arguments) is not tuple:
-            raise self._refused("calls something that is no function by name")
-        name = function.name
-        if name == "torch._utils._rebuild_tensor_v2":
-            return self._tensor(arguments)
-        if name == "torch._utils._rebuild_parameter" and len(arguments) == 3 and isinstance(arguments[0], TensorRecord):
-            return arguments[0]
-        if name == "collections.defaultdict" and len(arguments) <= 1:
-            return {}
-        if name == "collections.OrderedDict" and len(arguments) <= 1:
-            return _pairs([part for pair in _sequence(arguments) for part in _pair(pair)])
-        if name == "torch.Size":
-            return tuple(_sequence(arguments))
-        if name == "torch.device" and arguments and isinstance(arguments[0], str):
-            return Name(f"torch.device({arguments[0][:20]})")
-        kind = CONTAINERS.get(name.removeprefix("builtins."))
-        if kind in (set, frozenset):
-            return kind(map(_key, _sequence(arguments)))
-        if kind in (list, tuple):
-            return kind(_sequence(arguments))
-        if kind is dict and not arguments:
-            return {}
-        raise self._refused(f"calls '{_brief(name)}' in an unusual way")
+            raise _refused(self.source, "calls something that is no function by name")
+        if function.name in _STUBS and not arguments:
+            self.stack[-1] = Stub(function.name)
+        elif function.name in _CALLS:
+            self.spend(len(arguments))
+            self.stack[-1] = _CALLS[function.name](self, *arguments)
+        else:
+            raise _refused(self.source, f"calls '{_printable(function.name)}'")
 
-    def _tensor(self, arguments: tuple) -> TensorRecord:
-        if len(arguments) not in (6, 7):
-            raise self._refused("describes a tensor wrongly")
-        storage, offset, shape, strides = arguments[:4]
-        sound = isinstance(storage, Storage) and _count(offset) and _counts(shape) and _counts(strides)
-        if not sound or len(shape) != len(strides) or len(shape) > 8:
-            raise self._refused("describes a tensor wrongly")
-        if 0 not in shape:
-            last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-            if last >= storage.n_elements:
-                raise CheckpointError(f"{self.source} is damaged: a tensor {list(shape)} reaches beyond its storage")
+    def load_state(self) -> None:
+        """BUILD."""
+        state, target = self.stack.pop(), self.stack[-1]
+        kind = target.name if isinstance(target, Stub) else type(target)
+        if kind in _STUBS and type(state) is dict:
+            self.spend(len(state))
+            target.state.update(state)
+        elif kind == "numpy.dtype" and type(state) is tuple and len(state) > 1 and state[1] in ("<", "|"):
+            pass  # the byte order, and fields that scalars leave empty
+        elif kind is not dict or type(state) is not dict:  # the `_metadata` of a state dict is not needed
+            raise _refused(self.source, "sets the state of something that has none")
+
+    def load_refused(self) -> None:
+        """OBJ and NEWOBJ_EX."""
+        raise _refused(self.source, "calls something in a way that torch does not")
+
+    def check_key(self, key: object) -> object:
+        """`key` if it is cheap to hash. TypeError otherwise."""
+        parts = (key,)
+        if type(key) is tuple:
+            parts = key
+            self.spend(_TUPLE_KEY_COST + len(key))
+        for part in parts:
+            # Integers with one remainder modulo 2**61 - 1 have one hash.
+            if not isinstance(part, _KEY_TYPES) or (isinstance(part, int) and abs(part) >= 2**60):
+                raise TypeError("a key that is no text or number of usual size")
+        return key
+
+    # --- functions that a pickle may call: what they give, made of plain values
+
+    def tensor(self, storage: Storage, offset: int, shape: tuple, strides: tuple, *_: object) -> TensorRecord:
+        sound = isinstance(storage, Storage) and _is_count(offset) and _are_counts(shape) and _are_counts(strides)
+        if not sound or len(shape) != len(strides):
+            raise _refused(self.source, "describes a tensor wrongly")
+        last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        if 0 not in shape and last >= storage.n_elements:
+            raise CheckpointError(f"{self.source} is damaged: a tensor {list(shape)} reaches beyond its storage")
         return TensorRecord(storage, offset, shape, strides)
 
-    def new_object(self, _: object) -> None:
-        arguments, kind = self._pop(), self._pop()
-        if isinstance(kind, Name) and kind.name in STUBS and arguments == ():
-            self.stack.append(Stub(kind.name))
-        else:
-            self.stack.append(self._make(kind, arguments))
+    def parameter(self, tensor: TensorRecord, *_: object) -> TensorRecord:
+        if not isinstance(tensor, TensorRecord):
+            raise _refused(self.source, "describes a parameter wrongly")
+        return tensor
 
-    def build(self, _: object) -> None:
-        state = self._pop()
-        target = self.stack[-1]
-        if isinstance(target, Stub) and type(state) is dict and all(isinstance(key, str) for key in state):
-            target.state.update(state)
-        elif type(target) is not dict or type(state) is not dict:  # a state dict's `_metadata` is not needed
-            raise self._refused("sets the state of something that has none")
+    def items(self, items: list | tuple = ()) -> list | tuple:
+        if type(items) not in (list, tuple):
+            raise TypeError("no list of items")
+        self.spend(len(items))
+        return items
 
+    def pairs(self, pairs: list | tuple = ()) -> dict:
+        return {self.check_key(key): value for key, value in map(self.items, self.items(pairs))}
 
-def _pairs(items: list) -> dict:
-    if len(items) % 2:
-        raise ValueError("a key without a value")
-    return {_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
+    def keys(self, items: list | tuple = ()) -> list:
+        return [self.check_key(item) for item in self.items(items)]
 
+    def encoded(self, text: str, encoding: str) -> bytes:
+        """Bytes, which protocol 2 writes as a text in Latin-1."""
+        if not isinstance(text, str) or encoding != "latin1":
+            raise TypeError("no bytes in Latin-1")
+        self.spend(len(text))
+        return text.encode(encoding)
 
-def _key(key: object) -> object:
-    """A key that is cheap to hash, which deeply nested tuples are not."""
-    plain = (str, int, float, bool, bytes, type(None), Name)
-    parts = key if type(key) is tuple and len(key) <= 32 else (key,)
-    if not all(isinstance(part, plain) for part in parts):
-        raise TypeError("an unusual key")
-    return key
+    def device(self, kind: str, *_: object) -> Name:
+        if not isinstance(kind, str):
+            raise TypeError("no device")
+        return Name(f"torch.device({_printable(kind)[:20]})")
 
+    def dtype(self, code: str, *_: object) -> Stub:
+        if not isinstance(code, str):
+            raise TypeError("no type of a scalar")
+        return Stub("numpy.dtype", {"code": code})
 
-def _sequence(arguments: tuple) -> list | tuple:
-    """The items of a container that is made from one list."""
-    items = arguments[0] if arguments else ()
-    if len(arguments) > 1 or type(items) not in (list, tuple):
-        raise TypeError("no list of items")
-    return items
-
-
-def _pair(item: object) -> list | tuple:
-    if type(item) not in (list, tuple) or len(item) != 2:
-        raise TypeError("no pair")
-    return item
+    def scalar(self, dtype: Stub, data: bytes) -> int | float | bool:
+        if not isinstance(dtype, Stub) or dtype.name != "numpy.dtype":
+            raise TypeError("no type of a scalar")
+        return struct.unpack("<" + _SCALARS[dtype.state["code"]], data)[0]
 
 
-def _count(value: object) -> bool:
+def _loaders() -> dict[int, Callable[[_Reader], None]]:
+    """The library's table of opcodes, only of those that are admitted, with keys looked at before they are hashed."""
+
+    def checked(load: Callable[[_Reader], None], keys: slice) -> Callable[[_Reader], None]:
+        def load_checked(reader: _Reader) -> None:
+            for key in reader.stack[keys]:
+                reader.check_key(key)
+            load(reader)
+
+        return load_checked
+
+    loaders = {op.name: pickle._Unpickler.dispatch[ord(op.code)] for op in pickletools.opcodes if op.name in _OPCODES}
+    loaders |= {"REDUCE": _Reader.load_call, "NEWOBJ": _Reader.load_call, "BUILD": _Reader.load_state}
+    loaders |= dict.fromkeys(("OBJ", "NEWOBJ_EX"), _Reader.load_refused)
+    loaders |= {name: checked(loaders[name], keys) for name, keys in _KEYS.items()}
+    return {ord(op.code): loaders[op.name] for op in pickletools.opcodes if op.name in loaders}
+
+
+_Reader.dispatch = _loaders()
+
+
+def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**48
 
 
-def _counts(value: object) -> bool:
-    return type(value) is tuple and all(map(_count, value))
+def _are_counts(value: object) -> bool:
+    return type(value) is tuple and len(value) <= _MAX_DIMENSIONS and all(map(_is_count, value))
 
 
-def _brief(name: str) -> str:
+def _printable(name: str) -> str:
     """A name from a hostile file, fit to be shown."""
     return ascii(name[:100])[1:-1]
 
 
-_IGNORED = {"PROTO", "FRAME"}
+def _refused(source: str, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{source} {what}, which no file of weights needs: it may be an attempt to run code, and is refused. "
+        "Nothing in it was run. Take the file from a source that you trust, or a safetensors version of it."
+    )
 
-_LITERALS = {
-    *("INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT"),
-    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+
+_KEY_TYPES = (str, int, float, bool, bytes, type(None), Name)
+
+_STORAGES = {
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+    "torch.storage.UntypedStorage": torch.uint8,
 }
 
-_CONSTANTS: dict[str, Callable[[], object]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": set,
+_STUBS = {
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+    *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata"),
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes")),
+    "omegaconf.nodes.InterpolationResultNode",
 }
 
-_ACTIONS: dict[str, Callable[[_Interpreter, object], None]] = {
-    "MARK": _Interpreter.mark,
-    "POP": _Interpreter.pop,
-    "POP_MARK": _Interpreter.pop_mark,
-    "DUP": _Interpreter.dup,
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Interpreter.put),
-    "MEMOIZE": _Interpreter.memoize,
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Interpreter.get),
-    "TUPLE": _Interpreter.tuple_to_mark,
-    "TUPLE1": lambda machine, _: machine.tuple_of(1),
-    "TUPLE2": lambda machine, _: machine.tuple_of(2),
-    "TUPLE3": lambda machine, _: machine.tuple_of(3),
-    "LIST": _Interpreter.list_to_mark,
-    "FROZENSET": _Interpreter.frozenset_to_mark,
-    "DICT": _Interpreter.dict_to_mark,
-    "APPEND": _Interpreter.append,
-    "APPENDS": _Interpreter.appends,
-    "ADDITEMS": _Interpreter.add_items,
-    "SETITEM": _Interpreter.set_item,
-    "SETITEMS": _Interpreter.set_items,
-    "GLOBAL": _Interpreter.name,
-    "STACK_GLOBAL": _Interpreter.name_from_stack,
-    "BINPERSID": _Interpreter.persistent,
-    "REDUCE": _Interpreter.reduce,
-    "NEWOBJ": _Interpreter.new_object,
-    "BUILD": _Interpreter.build,
+# What numpy calls its scalar types, and what `struct` does.
+_SCALARS = {"f8": "d", "f4": "f", "f2": "e", "b1": "?", "i8": "q", "i4": "i", "i2": "h", "i1": "b"}
+_SCALARS |= {"u8": "Q", "u4": "I", "u2": "H", "u1": "B"}
+
+_CALLS: dict[str, Callable] = {
+    "torch._utils._rebuild_tensor": _Reader.tensor,
+    "torch._utils._rebuild_tensor_v2": _Reader.tensor,
+    "torch._utils._rebuild_parameter": _Reader.parameter,
+    "torch._utils._rebuild_parameter_with_state": _Reader.parameter,
+    "torch.Size": lambda reader, *items: tuple(reader.items(*items)),
+    "torch.device": _Reader.device,
+    "collections.OrderedDict": _Reader.pairs,
+    "collections.defaultdict": lambda reader, factory=None: {},
+    "builtins.dict": lambda reader: {},
+    "builtins.list": lambda reader, *items: list(reader.items(*items)),
+    "builtins.tuple": lambda reader, *items: tuple(reader.items(*items)),
+    "builtins.set": lambda reader, *items: set(reader.keys(*items)),
+    "builtins.frozenset": lambda reader, *items: frozenset(reader.keys(*items)),
+    "numpy.dtype": _Reader.dtype,
+    "numpy.core.multiarray.scalar": _Reader.scalar,
+    "numpy._core.multiarray.scalar": _Reader.scalar,
+    "_codecs.encode": _Reader.encoded,
 }
+
+# Names that stand only as values, for instance as the declared type of a setting.
+_VALUES = {
+    "typing.Any",
+    *(f"builtins.{name}" for name in ("int", "str", "float", "bool", "bytes", "object")),
+    *(f"torch.{name}" for name in ("float64", "float32", "float16", "bfloat16")),
+    *(f"torch.{name}" for name in ("int64", "int32", "int16", "int8", "uint8", "bool")),
+}
+
+_NAMES = _STORAGES.keys() | _STUBS | _CALLS.keys() | _VALUES

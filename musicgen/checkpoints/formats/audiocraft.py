@@ -12,8 +12,8 @@ from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.torch_zip import TorchFile
 from ..settings import Settings
+from ..weights.expected import conditioner_shapes, lm_shapes
 from ..weights.inventory import Inventory
-from ..weights.layout import conditioner_shapes, lm_shapes
 from ..weights.lazy import Weight, join, stack
 from .audiocraft_settings import is_stereo, lm_config, melody_config, text_config
 from .codecs import CODEC_FILE, CodecLayout, FindCodec, FoundCodec, open_codec, open_named, stand_in, trained_with
@@ -33,7 +33,7 @@ def open_audiocraft(folder: Path, codec_required: bool, find_codec: FindCodec | 
 
 
 def open_torch_file(path: Path, codec_required: bool, find_codec: FindCodec | None) -> Checkpoint:
-    """The checkpoint in one file of torch, whatever its name ends in. CheckpointError as above."""
+    """The checkpoint in one torch file, whatever its suffix. CheckpointError as for `open_audiocraft`."""
     return _open(TorchFile(path), path.stem, path, None, codec_required, find_codec)
 
 

@@ -3,6 +3,7 @@
 from ...config import CodecConfig, LMConfig, MelodyConfig, TextConfig
 from ...errors import CheckpointError
 from ..settings import Settings
+from .codec_options import read_codec
 
 # Width of each text encoder's hidden states. Source: audiocraft `T5Conditioner.MODELS_DIMS`, with the hub's names.
 TEXT_DIMS = {
@@ -90,7 +91,7 @@ def _delays(settings: Settings, n_codebooks: int) -> tuple[int, ...]:
 
 
 def _fuser(settings: Settings) -> bool:
-    """Whether text is attended to (True) or put in front together with the melody (False)."""
+    """True: text is attended to. False: it is put in front of the codes, together with the melody."""
     fuser = settings.section("fuser")
     for key in ("sum", "input_interpolate"):
         fuser.expect(key, [], default=[])
@@ -158,27 +159,7 @@ def codec_config(settings: Settings, channels: int, n_active: int | None) -> Cod
     net.expect("disable_norm_outer_blocks", 0, default=0)
     net.expect("encoder", {}, default={})
     net.expect("decoder.final_activation", None, default=None)
-    causal = bool(net.expect("causal", True, False, default=False))
     n_codebooks = settings.integer("rvq.n_q", most=64)
     if n_active is not None and not 1 <= n_active <= n_codebooks:
         raise settings.wrong("rvq.n_q", n_codebooks, f"a codec of at least {n_active} codebooks")
-    return CodecConfig(
-        sample_rate_hz=settings.integer("encodec.sample_rate"),
-        ratios=net.integers("ratios", least=1),
-        n_codebooks=(n_active or n_codebooks) * channels,
-        codebook_size=settings.integer("rvq.bins"),
-        n_filters=net.integer("n_filters", most=2**12),
-        latent_dim=net.integer("dimension", most=2**16),
-        n_residual_layers=net.integer("n_residual_layers", most=16, least=0),
-        kernel_size=net.integer("kernel_size", most=1000),
-        last_kernel_size=net.integer("last_kernel_size", most=1000),
-        residual_kernel_size=net.integer("residual_kernel_size", most=1000),
-        dilation_base=net.integer("dilation_base", most=1000),
-        compress=net.integer("compress", most=1000),
-        lstm_layers=net.integer("lstm", most=16),
-        causal=causal,
-        conv_shortcut=not net.expect("true_skip", True, False, default=True),
-        pad_mode=net.expect("pad_mode", "constant", "reflect", "replicate", default="reflect"),
-        trim_right_ratio=net.number("decoder.trim_right_ratio", 1.0) if causal else 1.0,
-        channels=channels,
-    )
+    return read_codec(settings, "audiocraft", (n_active or n_codebooks) * channels, channels)

@@ -15,16 +15,16 @@ from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.safetensors import read_with_metadata
 from ..settings import Settings
+from ..weights.expected import codec_shapes, conditioner_shapes, lm_shapes
 from ..weights.inventory import Inventory
-from ..weights.layout import codec_shapes, conditioner_shapes, lm_shapes
 from ..weights.lazy import Weight
+from .codec_options import read_codec
 from .t5 import t5_config, take_t5
 
 KEY = "musicgen"  # of the metadata
 TOKENIZER_KEY = "tokenizer"
 DIGEST_KEY = "sha256"
 VERSION = 1
-PARTS = ("lm", "conditioner", "codec", "text_encoder")
 
 
 def open_converted(path: Path) -> Checkpoint:
@@ -101,23 +101,5 @@ def _melody(melody: Settings) -> MelodyConfig:
 
 
 def _codec(codec: Settings) -> CodecConfig:
-    return CodecConfig(
-        sample_rate_hz=codec.integer("sample_rate_hz"),
-        ratios=codec.integers("ratios", least=1),
-        n_codebooks=codec.integer("n_codebooks", most=128),
-        codebook_size=codec.integer("codebook_size"),
-        n_filters=codec.integer("n_filters", most=2**12),
-        latent_dim=codec.integer("latent_dim", most=2**16),
-        n_residual_layers=codec.integer("n_residual_layers", most=16, least=0),
-        kernel_size=codec.integer("kernel_size", most=1000),
-        last_kernel_size=codec.integer("last_kernel_size", most=1000),
-        residual_kernel_size=codec.integer("residual_kernel_size", most=1000),
-        dilation_base=codec.integer("dilation_base", most=1000),
-        compress=codec.integer("compress", most=1000),
-        lstm_layers=codec.integer("lstm_layers", most=16),
-        causal=bool(codec.expect("causal", True, False)),
-        conv_shortcut=bool(codec.expect("conv_shortcut", True, False)),
-        pad_mode=codec.expect("pad_mode", "constant", "reflect", "replicate"),
-        trim_right_ratio=codec.number("trim_right_ratio", most=1.0),
-        channels=codec.integer("channels", most=2),
-    )
+    n_codebooks, channels = codec.integer("n_codebooks", most=128), codec.integer("channels", most=2)
+    return read_codec(codec, "converted", n_codebooks, channels)

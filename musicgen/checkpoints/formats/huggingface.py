@@ -11,9 +11,10 @@ from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.safetensors import WEIGHTS_FILE, read_folder
 from ..settings import Settings
+from ..weights.expected import conditioner_shapes, lm_shapes
 from ..weights.inventory import Inventory
-from ..weights.layout import conditioner_shapes, lm_shapes
 from ..weights.lazy import Stored, Weight, identity, join, stack, zeros
+from .codec_options import read_codec
 from .t5 import t5_config, take_t5
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 CONFIG_FILE = "config.json"
 MODEL_TYPES = ("musicgen", "musicgen_melody")
 SEGMENT_S = 30.0  # of every published MusicGen; the format does not say
+MAX_BANDWIDTH = 10_000  # kbit/s
 
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
 _TEXT_NAMES = {512: "t5-small", 768: "t5-base", 1024: "t5-large"}
@@ -42,17 +44,17 @@ _LAYER_NAMES = {
 
 
 def is_huggingface(folder: Path) -> bool:
-    """Whether `folder` has a MusicGen in this format."""
+    """True for a folder with a MusicGen in this format."""
     return _model_type(folder) in MODEL_TYPES
 
 
 def is_encodec(folder: Path) -> bool:
-    """Whether `folder` has an EnCodec by itself."""
+    """True for a folder with an EnCodec by itself."""
     return _model_type(folder) == "encodec"
 
 
 def _model_type(folder: Path) -> str | None:
-    """What config.json says, None if there is none to be read."""
+    """The `model_type` of config.json; None without a readable one."""
     path = folder / CONFIG_FILE
     try:
         return str(Settings.from_json(path).get("model_type", None)) if path.is_file() else None
@@ -145,30 +147,8 @@ def codec_config(codec: Settings, channels: int, n_active: int | None) -> CodecC
     codec.expect("normalize", False, default=False)
     codec.expect("norm_type", "weight_norm", default="weight_norm")
     codec.expect("chunk_length_s", None, default=None)
-    latent_dim = codec.integer("hidden_size", 128, most=2**16)
-    codec.expect("codebook_dim", latent_dim, None, default=None)
-    causal = bool(codec.expect("use_causal_conv", True, False, default=True))
-    ratios = codec.integers("upsampling_ratios", [8, 5, 4, 2], least=1)
-    config = CodecConfig(
-        sample_rate_hz=codec.integer("sampling_rate", 24000),
-        ratios=ratios,
-        n_codebooks=channels * (n_active or 1),
-        codebook_size=codec.integer("codebook_size", 1024),
-        n_filters=codec.integer("num_filters", 32, most=2**12),
-        latent_dim=latent_dim,
-        n_residual_layers=codec.integer("num_residual_layers", 1, most=16, least=0),
-        kernel_size=codec.integer("kernel_size", 7, most=1000),
-        last_kernel_size=codec.integer("last_kernel_size", 7, most=1000),
-        residual_kernel_size=codec.integer("residual_kernel_size", 3, most=1000),
-        dilation_base=codec.integer("dilation_growth_rate", 2, most=1000),
-        compress=codec.integer("compress", 2, most=1000),
-        lstm_layers=codec.integer("num_lstm_layers", 2, most=16),
-        causal=causal,
-        conv_shortcut=bool(codec.expect("use_conv_shortcut", True, False, default=True)),
-        pad_mode=codec.expect("pad_mode", "constant", "reflect", "replicate", default="reflect"),
-        trim_right_ratio=codec.number("trim_right_ratio", 1.0) if causal else 1.0,
-        channels=channels,
-    )
+    config = read_codec(codec, "huggingface", channels * (n_active or 1), channels)
+    codec.expect("codebook_dim", config.latent_dim, None, default=None)
     n_available = _n_codebooks(codec, config)
     if n_active is None:
         return replace(config, n_codebooks=channels * n_available)
@@ -178,11 +158,11 @@ def codec_config(codec: Settings, channels: int, n_active: int | None) -> CodecC
 
 
 def _n_codebooks(codec: Settings, config: CodecConfig) -> int:
-    """How many codebooks the widest band of the codec has. Source: transformers `EncodecConfig.num_quantizers`."""
+    """Number of codebooks of the codec's widest band. Source: transformers `EncodecConfig.num_quantizers`."""
     bandwidths = codec.get("target_bandwidths", [1.5, 3.0, 6.0, 12.0, 24.0])
     sound = isinstance(bandwidths, list) and bandwidths and all(type(item) in (int, float) for item in bandwidths)
-    if not sound or not math.isfinite(bandwidths[-1]) or config.codebook_size < 2:
-        raise codec.wrong("target_bandwidths", bandwidths, "a list of numbers")
+    if not sound or not all(0 < item <= MAX_BANDWIDTH for item in bandwidths) or config.codebook_size < 2:
+        raise codec.wrong("target_bandwidths", bandwidths, f"a list of numbers above 0, up to {MAX_BANDWIDTH} kbit/s")
     bits = math.ceil(math.log2(config.codebook_size))
     return int(1000 * bandwidths[-1] // (math.ceil(config.sample_rate_hz / config.hop) * bits))
 

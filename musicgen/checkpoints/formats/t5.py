@@ -8,8 +8,8 @@ from ...errors import CheckpointError
 from ..checkpoint import TextEncoderSource
 from ..containers.safetensors import read_folder
 from ..settings import Settings
+from ..weights.expected import Shapes
 from ..weights.inventory import Inventory
-from ..weights.layout import Shapes
 from ..weights.lazy import Stored, Weight
 
 _SHARED = "shared.weight"
@@ -17,7 +17,7 @@ _TIED = (_SHARED, "encoder.embed_tokens.weight")  # one tensor, of which each ve
 
 
 def t5_config(settings: Settings) -> dict:
-    """What transformers' T5Config needs, and nothing else that a file of unknown origin may say."""
+    """Arguments of transformers' T5Config, and nothing else that a file of unknown origin may say."""
     return {
         "vocab_size": settings.integer("vocab_size", 32128),
         "d_model": settings.integer("d_model", 512, most=2**16),
@@ -27,7 +27,7 @@ def t5_config(settings: Settings) -> dict:
         "num_heads": settings.integer("num_heads", 8, most=2**12),
         "relative_attention_num_buckets": settings.integer("relative_attention_num_buckets", 32, most=2**16),
         "relative_attention_max_distance": settings.integer("relative_attention_max_distance", 128, most=2**16),
-        "layer_norm_epsilon": settings.number("layer_norm_epsilon", 1e-6, most=1.0),
+        "layer_norm_epsilon": settings.number("layer_norm_epsilon", 1e-6, most=1.0, least=1e-12),
         "feed_forward_proj": settings.expect("feed_forward_proj", "relu", "gated-gelu", default="relu"),
     }
 

@@ -1,1 +1,1 @@
-"""What users do with checkpoint files: convert and inspect them."""
+"""Tools for checkpoint files: convert and inspect."""

@@ -21,7 +21,7 @@ from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.safetensors import DTYPES
 from ..formats.converted import DIGEST_KEY, KEY, TOKENIZER_KEY, config_json
 from ..formats.t5 import read_t5, read_tokenizer
-from ..weights.lazy import Weight, slabs
+from ..weights.lazy import Weight
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -102,7 +102,7 @@ def convert(
 def convert_diffusion(
     checkpoint: DiffusionCheckpoint, target: Path, precision: str | None = None, on_step: OnStep | None = None
 ) -> Path:
-    """The same for a MultiBand Diffusion model. `precision` is of the convolutions' weights."""
+    """Write a MultiBand Diffusion model as the file `target`. `precision` is that of the convolutions' weights."""
     _check(target, precision)
     entries = []
     for name, weight in checkpoint.weights.items():
@@ -155,7 +155,7 @@ def _no_space(target: Path, needed: int, free: int) -> InputError:
 
 
 def _entries(checkpoint: Checkpoint, precision: str | None, text_encoder: TextEncoderSource | None) -> Iterator[_Entry]:
-    """What to write, largest numbers first, so that every tensor is aligned."""
+    """Tensors to write, widest types first, so that every tensor is aligned."""
     parts = {"lm": checkpoint.lm, "conditioner": checkpoint.conditioner, "codec": checkpoint.codec}
     parts["text_encoder"] = dict(text_encoder.weights) if text_encoder else {}
     parts["text_encoder"].pop("encoder.embed_tokens.weight", None)  # the same tensor as shared.weight
@@ -188,8 +188,7 @@ def _write(file: BinaryIO, header: bytes, entries: Sequence[_Entry], on_bytes: C
     file.write(header)
     done, digest = len(header), hashlib.sha256()
     for entry in entries:
-        for start, stop in slabs(entry.weight.shape) if entry.weight.divisible else [(0, entry.weight.shape[0])]:
-            rows = entry.weight.rows(start, stop) if entry.weight.divisible else entry.weight
+        for _, rows in entry.weight.slabs():
             data = rows.read(entry.dtype).reshape(-1).view(torch.uint8).numpy()
             file.write(data)
             digest.update(data)

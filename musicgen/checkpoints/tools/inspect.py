@@ -1,4 +1,4 @@
-"""What a file or folder of weights is, in words."""
+"""Description of a file or folder of weights, in words."""
 
 import hashlib
 import zipfile
@@ -20,7 +20,7 @@ from ..formats.codecs import MissingCodecError
 from ..formats.converted import DIGEST_KEY
 from ..formats.huggingface import is_encodec, open_encodec
 from ..open import open_checkpoint
-from ..weights.lazy import MappedFile, Weight, slabs
+from ..weights.lazy import MappedFile, Weight
 
 _FORMATS = {
     "audiocraft": "audiocraft",
@@ -112,9 +112,8 @@ def verify(checkpoint: Checkpoint) -> str:
 
 def _verify(weights: Iterable[tuple[str, Weight]]) -> None:
     for name, weight in weights:
-        for start, stop in slabs(weight.shape) if weight.divisible else [(0, weight.shape[0])]:
-            part = weight.rows(start, stop) if weight.divisible else weight
-            if not torch.isfinite(part.read()).all():
+        for _, rows in weight.slabs():
+            if not torch.isfinite(rows.read()).all():
                 raise CheckpointError(f"{weight.label} ({name}) holds values that are no numbers: the file is damaged")
 
 

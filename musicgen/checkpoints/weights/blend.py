@@ -8,7 +8,7 @@ from ...config import ModelConfig
 from ...errors import CheckpointError, InputError
 from ..checkpoint import Checkpoint
 from ..formats.audiocraft_settings import TEXT_DIMS
-from .lazy import Weight, slabs
+from .lazy import Weight
 
 MAX_STRENGTH = 2.0
 
@@ -29,14 +29,14 @@ class Blended(Weight):
     def divisible(self) -> bool:
         return self.base.divisible and self.tuned.divisible
 
-    def rows(self, start: int, stop: int) -> Weight:
+    def rows(self, start: int, stop: int) -> "Blended":
         base, tuned = self.base.rows(start, stop), self.tuned.rows(start, stop)
         return Blended(base.shape, self.names, base, tuned, self.strength)
 
     def _copy(self, out: Tensor) -> None:
-        for start, stop in slabs(self.shape) if self.divisible else [(0, self.shape[0])]:
-            base, tuned = self.base.rows(start, stop).read(), self.tuned.rows(start, stop).read()
-            out[start:stop].copy_(tuned.sub_(base).mul_(self.strength).add_(base))
+        for start, rows in self.slabs():
+            base, tuned = rows.base.read(), rows.tuned.read()
+            out[start : start + len(base)].copy_(tuned.sub_(base).mul_(self.strength).add_(base))
 
 
 def blend(base: Checkpoint, tuned: Checkpoint, strength: float) -> Checkpoint:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from ...config import CodecConfig
 from ...errors import CheckpointError
-from .layout import codec_shapes
+from .expected import codec_shapes
 from .lazy import Stored, Weight, weight_norm
 
 _SHOWN = 4  # tensors of one kind named in a message

@@ -104,8 +104,17 @@ class Weight:
 
     @property
     def divisible(self) -> bool:
-        """Whether some rows can be read without making the whole."""
+        """True if some rows can be read without computing all."""
         return False
+
+    def slabs(self) -> Iterator[tuple[int, "Weight"]]:
+        """(first row, those rows as a weight) of SLAB_BYTES each in float32, one row at least; else the whole."""
+        if not self.divisible:
+            yield 0, self
+            return
+        step = max(1, SLAB_BYTES // max(4 * math.prod(self.shape[1:]), 1))
+        for start in range(0, self.shape[0], step):
+            yield start, self.rows(start, min(start + step, self.shape[0]))
 
     @property
     def parts(self) -> tuple["Weight", ...]:
@@ -268,13 +277,6 @@ class Made(Weight):
 
     def _copy(self, out: Tensor) -> None:
         out.copy_(self.make(*self.shape))
-
-
-def slabs(shape: tuple[int, ...], n_bytes: int = SLAB_BYTES) -> Iterator[tuple[int, int]]:
-    """Row ranges (start, stop) of a float32 tensor of `shape`, each of about `n_bytes`, one row at least."""
-    step = max(1, n_bytes // max(4 * math.prod(shape[1:]), 1))
-    for start in range(0, shape[0], step):
-        yield start, min(start + step, shape[0])
 
 
 def join(parts: Sequence[Weight]) -> Weight:
