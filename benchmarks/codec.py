@@ -104,11 +104,11 @@ def worker(arguments):
             if arguments.long and name == "encode":
                 continue
             begun = time.perf_counter()
-            made = run(value)  # the results are on the CPU, so this waits for the GPU
+            result = run(value)  # the results are on the CPU, so this waits for the GPU
             result[name] = time.perf_counter() - begun
             result[f"{name}_peak"] = peak_bytes(arguments.device) - before
-            if made.shape != expected:
-                sys.exit(f"{name} made {list(made.shape)} instead of {list(expected)}")
+            if result.shape != expected:
+                sys.exit(f"{name} made {list(result.shape)} instead of {list(expected)}")
     print(json.dumps(result))
 
 
@@ -161,9 +161,9 @@ def report_long(arguments):
     print("| audio, s | peak memory, MB | of it the result, MB | audio s/s |")
     print("|---|---|---|---|")
     for seconds in (60, 600, 3600):
-        made = measure("native", arguments, seconds)
-        print(f"| {seconds} | {made['decode_peak'] / 1e6:.0f} | {4 * seconds * RATE_HZ / 1e6:.0f} | "
-              f"{seconds / made['decode']:.1f} |", flush=True)  # fmt: skip
+        figures = measure("native", arguments, seconds)
+        print(f"| {seconds} | {figures['decode_peak'] / 1e6:.0f} | {4 * seconds * RATE_HZ / 1e6:.0f} | "
+              f"{seconds / figures['decode']:.1f} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

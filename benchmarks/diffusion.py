@@ -49,9 +49,9 @@ def native(device, precision):
 
         def prepared(unet):
             begun = time.perf_counter()
-            made = fast_unet(unet)
+            accelerated = fast_unet(unet)
             spent["prepare"] = time.perf_counter() - begun
-            return made
+            return accelerated
 
         ended = []
 
@@ -91,11 +91,11 @@ def audiocraft(device, precision):
         codec = types.SimpleNamespace(sample_rate=RATE_HZ, parameters=lambda: iter([wave]))
         model = MultiBandDiffusion([process], codec)
         begun = time.perf_counter()
-        made = model.generate(latents, wave.shape, step_list=[*range(999, 0, -50)[:steps], 0])
+        samples = model.generate(latents, wave.shape, step_list=[*range(999, 0, -50)[:steps], 0])
         wait(device)
         middle = time.perf_counter()
         with torch.no_grad():
-            model.re_eq(made, wave).cpu()
+            model.re_eq(samples, wave).cpu()
         return middle - begun, 0.0, time.perf_counter() - middle
 
     return run
@@ -175,9 +175,12 @@ def report_long(arguments):
     print("|---|---|---|---|")
     base = None
     for seconds in (30, 300):
-        made = measure("native", "float32", arguments, seconds, 1)
-        base = base or made["peak"]
-        print(f"| {seconds} | {made['peak'] / 1e6:.0f} | {made['peak'] / base:.2f} | {made['step']:.0f} |", flush=True)
+        figures = measure("native", "float32", arguments, seconds, 1)
+        base = base or figures["peak"]
+        print(
+            f"| {seconds} | {figures['peak'] / 1e6:.0f} | {figures['peak'] / base:.2f} | {figures['step']:.0f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -83,11 +83,11 @@ def transformers(path, device):
         watch = Watch()
         watch.on_step = on_step
         with torch.inference_mode():
-            made = model.generate(
+            codes = model.generate(
                 **tokenizer([text], return_tensors="pt").to(device), do_sample=True, guidance_scale=3.0, top_k=250,
                 max_new_tokens=int(seconds * rate_hz) + model.config.decoder.num_codebooks - 1, logits_processor=[watch],
             )  # fmt: skip
-        made.cpu()
+        codes.cpu()
 
     return clip
 
@@ -124,9 +124,9 @@ def report(results, arguments):
         contender: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         for contender, runs in results.items()
     }
-    base = next(made for (engine, *_), made in medians.items() if engine == "audiocraft")
-    for contender, made in medians.items():
-        cells = [f"{made[f'{kind}_first']:.2f} | {made[f'{kind}_clip']:.2f} | {base[f'{kind}_clip'] / made[f'{kind}_clip']:.1f}"
+    base = next(figures for (engine, *_), figures in medians.items() if engine == "audiocraft")
+    for contender, figures in medians.items():
+        cells = [f"{figures[f'{kind}_first']:.2f} | {figures[f'{kind}_clip']:.2f} | {base[f'{kind}_clip'] / figures[f'{kind}_clip']:.1f}"
                  for kind in ("cold", "warm")]  # fmt: skip
         print(f"| {' | '.join(contender)} | {' | '.join(cells)} |")
 

@@ -69,11 +69,11 @@ def entropies(lm, text, n_frames):
     row, null = Stream(text[:0], text), Stream(text[:0], text[:0])
     codes = generate_codes(lm, [row], [null], n_frames, Sampling(250), RowNoise(0, 1, K, CARD), CFG)
     fifths = codes.chunk(5, dim=-1)
-    made = []
+    entropies = []
     for part in (fifths[0], fifths[-1]):
         share = part.flatten().bincount(minlength=CARD).float() / part.numel()
-        made.append(f"{-(share * share.clamp(min=1e-12).log2()).sum():.3f}")
-    return made
+        entropies.append(f"{-(share * share.clamp(min=1e-12).log2()).sum():.3f}")
+    return entropies
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Codes: what the language model writes and a codec reads."""
+"""Codes: output of the language model, input of a codec."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class Codes:
 
     codes: Tensor  # [B, K, T] int64 on the CPU, 0 <= code < codebook size
     frame_rate_hz: float
-    codec: str  # CodecConfig.identity of the codec that gives them meaning
+    codec: str  # CodecConfig.identity of the codec that decodes them
 
     def __post_init__(self) -> None:
         if self.codes.ndim != 3:

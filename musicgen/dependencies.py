@@ -46,7 +46,7 @@ def require(module: str, purpose: str, install: str | None = None) -> ModuleType
 
 
 def _broken(names: tuple[str, ...]) -> list[str]:
-    """Those that are installed but cannot be imported."""
+    """The installed libraries among `names` whose import fails."""
     found = []
     for name in names:
         try:
@@ -61,7 +61,7 @@ def _broken(names: tuple[str, ...]) -> list[str]:
 
 @contextlib.contextmanager
 def _hidden(package: str, names: list[str]) -> Iterator[None]:
-    """Let `package` believe that the libraries `names` are not installed, and remember it."""
+    """Make the libraries `names` look uninstalled to `package`, which caches the answer."""
     utilities = sys.modules.get(f"{package}.utils.import_utils")
     for name in names:
         known = getattr(utilities, f"is_{name}_available", None)

@@ -1,4 +1,4 @@
-"""The errors that a user is meant to read. Each says what was given, what is allowed and what to do."""
+"""Errors for the user. Each names the value, the allowed range and the remedy."""
 
 
 class MusicGenError(Exception):
@@ -6,7 +6,7 @@ class MusicGenError(Exception):
 
 
 class InputError(MusicGenError, ValueError):
-    """A value given by the user cannot be used: text, audio, a number, a file name."""
+    """An input of the user is invalid: text, audio, a number, a file name."""
 
 
 class CheckpointError(MusicGenError):

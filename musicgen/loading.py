@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Loaded:
-    """What comes out of one checkpoint."""
+    """Model, conditioner, codec and configuration of one checkpoint."""
 
     model: LanguageModel
     conditioner: Conditioner
@@ -143,7 +143,7 @@ def _build(
 
 
 def _build_lm(checkpoint: Checkpoint, precision: str, device: torch.device) -> LM:
-    """Made on the meta device, then given memory and filled one layer at a time."""
+    """Build on the meta device, then allocate and fill one layer at a time."""
     with torch.device("meta"):
         lm = LM(checkpoint.config.lm)
     dtype = storage_dtype(precision)
@@ -185,13 +185,13 @@ def _materialise(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _fill_without(module: nn.Module, child: str, weights: Mapping[str, Weight], source: str) -> None:
-    """Fill all of a module but one child, which was filled by itself."""
-    kept = getattr(module, child)
+    """Fill a module except for one child, which is filled already."""
+    filled = getattr(module, child)
     setattr(module, child, nn.Module())
     try:
         fill(module, weights, source)
     finally:
-        setattr(module, child, kept)
+        setattr(module, child, filled)
 
 
 def _text_encoder(config: ModelConfig, source: TextEncoderSource, dirs: Sequence[Path]) -> TextEncoder:

@@ -1,4 +1,4 @@
-"""The process's own memory."""
+"""Memory of the process."""
 
 import ctypes
 import functools
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def release_freed_memory() -> None:
-    """Hand freed memory back to the system. glibc keeps blocks of up to 32 MB, which matrices are, for later."""
+    """Return freed memory to the system: glibc caches freed blocks of up to 32 MB, the size of weight matrices."""
     _malloc_trim()(0)
 
 

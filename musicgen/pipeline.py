@@ -51,8 +51,8 @@ class LanguageModel(nn.Module):
         """Codes [B, K, T] of `params.duration_s`, the prompt included.
 
         B is `params.batch_size` takes of a conditioning of one row, else the rows of the conditioning.
-        prompt: codes to continue, one row or B. negative: takes the place of the null rows of guidance.
-        on_step(done, total) is called after each step of the whole piece; what it raises ends the run.
+        prompt: codes to continue, one row or B. negative: replaces the null rows of guidance.
+        on_step(done, total) is called after each step of the piece; an exception that it raises ends the run.
         """
         self._check(conditioning, "positive")
         n_rows = max(params.batch_size, conditioning.n_rows)
@@ -79,14 +79,14 @@ class LanguageModel(nn.Module):
         return Codes(result, rate_hz, self.config.codec.identity)
 
     def memory_bytes(self, params: GenerationParams, conditioning: Conditioning) -> int:
-        """What a generation takes besides the weights: caches, logits and activations of one window."""
+        """Memory of a generation besides the weights: caches, logits and activations of one window."""
         self._check(conditioning, "positive")
         n_rows = 2 * max(params.batch_size, conditioning.n_rows)
         n_text = max(len(row) for row in conditioning.text)
         n_melody = 0 if conditioning.null_melody is None else len(conditioning.null_melody)
         seconds = min(params.duration_s, self.config.segment_s)
         n_columns = int(seconds * self.config.codec.frame_rate_hz) + self.config.lm.max_delay + 1 + n_text + n_melody
-        n_columns += ROOM_OF  # what buffers of captured steps may be longer
+        n_columns += ROOM_OF  # padding of the buffers of captured steps
         lm = self.config.lm
         prefill = 4 * n_rows * n_columns * (4 * lm.dim + lm.ffn_dim)
         logits = 4 * 4 * n_rows * lm.n_codebooks * lm.cardinality
@@ -159,7 +159,7 @@ class Diffusion(nn.Module):
         return self.refine(plain, codec.decode_latent(codes), seed, on_step)
 
     def refine(self, plain: Audio, latents: Tensor, seed: int = 0, on_step: OnStep | None = None) -> Audio:
-        """The same from the codec's `decode` and `decode_latent`, for a codec that need not stay on the device.
+        """Audio [B, C, L] from the codec's `decode` and `decode_latent`; the codec need not stay on the device.
 
         The noise of clip i is that of `row_seed(seed, i)`, the same for all of its channels: where left and right
         have the same codes, they sound the same. on_step(done, total) is also called between layers with numbers
@@ -182,21 +182,21 @@ class Diffusion(nn.Module):
             )
 
     def memory_bytes(self, codes: Codes, codec: Codec) -> int:
-        """What a decode takes on the device besides the weights: the U-Net's levels for one window, and signals."""
+        """Memory of a decode on the device besides the weights: U-Net levels of one window, and signals."""
         length = codes.n_frames * codec.config.hop
         rows = codes.codes.shape[0] * codec.config.channels
         return 4 * (100 * min(rows * length, int(WINDOW_S * self.config.sample_rate_hz)) + 6 * length)
 
 
 def _same(left: Sequence[Stream], right: Sequence[Stream]) -> bool:
-    """True where guidance has nothing to tell apart."""
+    """True where both sides of the guidance are equal."""
     return all(
         torch.equal(a.prefix, b.prefix) and torch.equal(a.cross, b.cross) for a, b in zip(left, right, strict=True)
     )
 
 
 def _within(on_step: OnStep | None, window: Window, windows: Sequence[Window]) -> OnStep | None:
-    """Progress of one window -> progress over the whole piece, in frames."""
+    """Convert progress of one window to progress over the piece, in frames."""
     if on_step is None:
         return None
     total = windows[-1].start + windows[-1].n_frames - windows[0].n_known

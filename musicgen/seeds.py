@@ -1,4 +1,4 @@
-"""One seed for a batch, another for each of its rows."""
+"""Seeds of the rows of a batch."""
 
 _MASK64 = 2**64 - 1
 

@@ -1,4 +1,4 @@
-"""The arithmetic of durations: frames to make, and the windows that a long piece is made in."""
+"""Durations in frames, and the windows of a long piece."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ class Window:
     """One run of the language model within a piece, in frames."""
 
     start: int  # of the window within the piece
-    n_known: int  # frames at its start that are continued
-    n_frames: int  # of the whole window, the known ones included
+    n_known: int  # frames at its start that are continued, not generated
+    n_frames: int  # of the window, the known ones included
 
 
 def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -> list[Window]:
@@ -24,8 +24,8 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
     One window if the piece fits into the model's; else windows that start `extend_stride_s` apart (its default is
     meant for windows of 30 s, and stands for the model's own stride where the window is no longer than that), each
     continuing what the ones before left in its range. Source: audiocraft `BaseGenModel._generate_tokens`
-    (which can lose one frame to rounding where a duration over 30 s is no whole number of seconds; here the
-    piece is always whole).
+    (which can lose one frame to rounding where a duration over 30 s is no integer number of seconds; here no
+    frame is lost).
 
     InputError: a prompt as long as the piece or the window, or a stride not shorter than the window.
     """

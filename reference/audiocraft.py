@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from ..musicgen.audio import Audio, convert
 from ..musicgen.checkpoints import open_checkpoint
 from ..musicgen.checkpoints.formats.audiocraft import CODEC_FILE, LM_FILE
-from ..musicgen.codec import fingerprint_of
+from ..musicgen.codec import fingerprint_of, stereo
 from ..musicgen.codes import Codes
 from ..musicgen.conditioning import TextEncoder, find_encoder
 from ..musicgen.conditioning.stems import melodic_part
 from ..musicgen.config import GenerationParams, ModelConfig, with_fingerprint
 from ..musicgen.errors import CheckpointError, DependencyError, InputError
-from ..musicgen.lm import row_seed
+from ..musicgen.seeds import row_seed
 from ..musicgen.windows import plan_windows
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def load(
 
 @dataclass(frozen=True)
 class TextConditioning:
-    """What audiocraft is to be conditioned on. It encodes texts itself, inside its language model."""
+    """Conditioning of the audiocraft engine: plain texts, which its language model encodes."""
 
     texts: tuple[str | None, ...]
     melody: Tensor | None = None  # [L] mono at the model's rate, drums and bass already taken away where asked
@@ -100,7 +100,7 @@ class TextConditioning:
 
 
 class Conditioner(nn.Module):
-    """Keeps texts as they are."""
+    """Conditioner that passes texts on unchanged."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -271,15 +271,14 @@ class Codec(nn.Module):
     def decode_latent(self, codes: Codes) -> Tensor:
         """Codes [B, K, T] -> sums of codebook vectors [B * C, D, T], for MultiBand Diffusion."""
         codes.check_codec(self.config.identity)
-        channels = self.config.channels
-        rows = torch.stack([codes.codes[:, channel::channels] for channel in range(channels)], dim=1).flatten(0, 1)
-        inner = self.compression_model.model if channels > 1 else self.compression_model
+        rows = stereo.separate(codes.codes, self.config.channels)
+        inner = self.compression_model.model if self.config.channels > 1 else self.compression_model
         return inner.decode_latent(rows.to(self._device)).cpu()
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What comes out of one checkpoint."""
+    """Model, conditioner, codec and configuration of one checkpoint."""
 
     model: LanguageModel
     conditioner: Conditioner

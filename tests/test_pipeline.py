@@ -14,13 +14,13 @@ SHORT = GenerationParams(duration_s=1, seed=3)
 
 @pytest.fixture(scope="session")
 def load(toys):
-    made = {}
+    loaded = {}
 
     def factory(precision="float32", **options):
         key = (precision, tuple(sorted(options.items())))
-        if key not in made:
-            made[key] = loading.load(toys(**options), precision)
-        return made[key]
+        if key not in loaded:
+            loaded[key] = loading.load(toys(**options), precision)
+        return loaded[key]
 
     return factory
 

@@ -1,4 +1,4 @@
-"""Audio for the rest of the engine: the type, files, conversion and levels, under one name."""
+"""Audio: the type, files, conversion and levels."""
 
 from .files import FORMATS, read, write
 from .levels import STRATEGIES, measure_lufs, normalize

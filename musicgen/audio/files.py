@@ -1,4 +1,4 @@
-"""Audio files, through PyAV: read any format, write four, whole or not at all."""
+"""Audio files through PyAV: reading of any format, atomic writing of four."""
 
 import contextlib
 import errno
@@ -30,17 +30,15 @@ _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))  # d
 
 @dataclass(frozen=True)
 class _Encoding:
-    """One way to put samples into a file, in FFmpeg's names."""
+    """Encoding of an audio file, in FFmpeg's names."""
 
     container: str
     codec: str
-    frame_format: str  # what the encoder is given
-    bits: int = 0  # of whole numbers, 0 = floating point
+    frame_format: str  # sample format of the encoder's input
+    bits: int = 0  # of integer samples, 0 = floating point
     max_channels: int = 8
     rates_hz: tuple[int, ...] = ()  # () = any
     bitrate: int = 0  # bits per second, 0 = lossless
-    min_bitrate: int = 0
-    max_bitrate: int = 0
 
 
 _ENCODINGS = {
@@ -49,8 +47,8 @@ _ENCODINGS = {
     ("wav", "f32"): _Encoding("wav", "pcm_f32le", "flt"),
     ("flac", "s16"): _Encoding("flac", "flac", "s16", bits=16),
     ("flac", "s24"): _Encoding("flac", "flac", "s32", bits=24),
-    ("mp3", "s16"): _Encoding("mp3", "libmp3lame", "fltp", 0, 2, _MPEG_RATES_HZ, 320_000, 8_000, 320_000),
-    ("opus", "s16"): _Encoding("opus", "libopus", "flt", 0, 8, _OPUS_RATES_HZ, 160_000, 6_000, 510_000),
+    ("mp3", "s16"): _Encoding("mp3", "libmp3lame", "fltp", 0, 2, _MPEG_RATES_HZ, 320_000),
+    ("opus", "s16"): _Encoding("opus", "libopus", "flt", 0, 8, _OPUS_RATES_HZ, 160_000),
 }
 FORMATS = tuple(dict.fromkeys(format for format, _ in _ENCODINGS))
 
@@ -58,7 +56,7 @@ FORMATS = tuple(dict.fromkeys(format for format, _ in _ENCODINGS))
 def read(path: str | os.PathLike, start_s: float = 0.0, end_s: float | None = None) -> Audio:
     """Read [1, C, L] from the first audio track of any audio or video file, or a stretch of it in seconds.
 
-    Whole numbers are scaled to -1..1, floating point samples are kept. `end_s` of None or below 0 is the
+    Integers are scaled to -1..1, floating point samples are unchanged. `end_s` of None or below 0 is the
     end; decoding stops there. InputError, naming the file, for anything that cannot be read.
     """
     path = Path(path)
@@ -91,20 +89,18 @@ def write(
     *,
     sample_format: str = "s16",
     metadata: Mapping[str, str] | None = None,
-    bitrate: int | None = None,
 ) -> Path:
     """Write one clip [1, C, L] as wav, flac, mp3 or opus; `format` of None is taken from the suffix.
 
-    sample_format: s16, s24 (wav, flac) or f32 (wav). bitrate: bits per second of mp3 (320000) and opus
-    (160000). MP3 and Opus are resampled to the next rate that they know. `metadata` goes into the file;
-    WAV cannot hold it, so it is written beside it as `<file>.json`. The file appears whole or not at
-    all: InputError for everything that prevents it, a full disk included, leaves nothing behind.
+    sample_format: s16, s24 (wav, flac) or f32 (wav). MP3 (320 kbit/s) and Opus (160 kbit/s) are resampled to the
+    next rate that they support. `metadata` goes into the file; WAV cannot hold it, so it goes to `<file>.json`.
+    Writing is atomic: an InputError, for a full disk too, leaves no file behind.
     """
     path = Path(path)
     if audio.samples.shape[0] != 1:
         raise InputError(f"{path} can hold one clip, got a batch of {audio.samples.shape[0]}. Write them one by one.")
     format = _format_of(path, format)
-    encoding, bitrate = _encoding_of(format, sample_format, bitrate)
+    encoding = _encoding_of(format, sample_format)
     if audio.n_channels > encoding.max_channels:
         raise InputError(
             f"{format} holds at most {encoding.max_channels} channels, but the audio has {audio.n_channels}. "
@@ -125,16 +121,16 @@ def write(
     try:
         with contextlib.ExitStack() as files:
             if beside:
-                sidecar = files.enter_context(_appearing(path.with_name(path.name + ".json")))
+                sidecar = files.enter_context(_atomic_file(path.with_name(path.name + ".json")))
                 sidecar.write((json.dumps(_parsed(beside), indent=2) + "\n").encode())
-            _encode(av, audio, files.enter_context(_appearing(path)), encoding, bitrate, inside or {})
+            _encode(av, audio, files.enter_context(_atomic_file(path)), encoding, inside or {})
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(_cannot_write(path, error)) from error
     return path
 
 
 def _decode(container, path: Path, start_s: float, end_s: float | None) -> tuple[np.ndarray, int, int]:
-    """Samples [C, n] float32 of the stretch, as far as the file goes; their rate; how many samples lie before them."""
+    """Decode the interval within the file: samples [C, n] float32, their rate, the number of samples before them."""
     stream = container.streams.audio[0]
     parts: list[np.ndarray] = []
     rate_hz, channels, position = 0, 0, 0
@@ -170,7 +166,7 @@ def _decode(container, path: Path, start_s: float, end_s: float | None) -> tuple
 
 
 def _as_float(frame, channels: int) -> np.ndarray:
-    """[C, n] float32 of one decoded frame: full scale of whole numbers becomes 1."""
+    """Samples [C, n] float32 of one decoded frame; the full scale of integers becomes 1."""
     array = frame.to_ndarray()
     if not frame.format.is_planar:
         array = array.reshape(-1, channels).T
@@ -193,72 +189,63 @@ def _check_complete(container, stream, path: Path, length_s: float) -> None:
 def _format_of(path: Path, format: str | None) -> str:
     name = path.suffix[1:].lower() if format is None else format
     if name not in FORMATS:
-        given = f"{path.name!r} has the suffix {path.suffix!r}" if format is None else f"got {format!r}"
-        raise InputError(f"unknown audio format: {given}, but the formats are {', '.join(FORMATS)}.")
+        cause = f"{path.name!r} has the suffix {path.suffix!r}" if format is None else f"got {format!r}"
+        raise InputError(f"unknown audio format: {cause}, but the formats are {', '.join(FORMATS)}.")
     return name
 
 
-def _encoding_of(format: str, sample_format: str, bitrate: int | None) -> tuple[_Encoding, int]:
+def _encoding_of(format: str, sample_format: str) -> _Encoding:
     encoding = _ENCODINGS.get((format, sample_format))
     if encoding is None:
         known = ", ".join(sample for name, sample in _ENCODINGS if name == format)
         raise InputError(f"'sample_format' of {format} must be one of {known}, got {sample_format!r}")
-    if bitrate is None:
-        return encoding, encoding.bitrate
-    if not encoding.bitrate:
-        raise InputError(f"'bitrate' has no meaning for {format}, which loses nothing, got {bitrate!r}. Leave it out.")
-    low, high = encoding.min_bitrate, encoding.max_bitrate
-    if isinstance(bitrate, bool) or not isinstance(bitrate, int) or not low <= bitrate <= high:
-        raise InputError(f"'bitrate' of {format} must be a whole number from {low} to {high} bit/s, got {bitrate!r}")
-    return encoding, bitrate
+    return encoding
 
 
-def _encode(
-    av: ModuleType, audio: Audio, sink: BinaryIO, encoding: _Encoding, bitrate: int, metadata: Mapping[str, str]
-) -> None:
-    """Encode and mux a second at a time into an open binary file."""
-    guarded = _Guarded(sink)
+def _encode(av: ModuleType, audio: Audio, sink: BinaryIO, encoding: _Encoding, metadata: Mapping[str, str]) -> None:
+    """Encode and mux audio into an open binary file, one second at a time."""
+    output = _DeferredErrorFile(sink)
     layout = _LAYOUTS[audio.n_channels - 1]
-    container = av.open(guarded, mode="w", format=encoding.container)
+    container = av.open(output, mode="w", format=encoding.container)
     try:
         container.metadata.update(metadata)
         stream = container.add_stream(encoding.codec, rate=audio.rate_hz)
         stream.codec_context.layout = layout
         stream.codec_context.format = encoding.frame_format
-        if bitrate:
-            stream.bit_rate = bitrate
+        if encoding.bitrate:
+            stream.bit_rate = encoding.bitrate
         for start in range(0, audio.n_samples, audio.rate_hz):
             array = _for_encoder(audio.samples[0, :, start : start + audio.rate_hz], encoding)
             frame = av.AudioFrame.from_ndarray(array, format=encoding.frame_format, layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = audio.rate_hz, start, Fraction(1, audio.rate_hz)
             container.mux(stream.encode(frame))
-            guarded.check()
+            output.check()
         container.mux(stream.encode(None))
     finally:
         container.close()  # writes the trailer, and goes back to the header
-    guarded.check()
+    output.check()
     sink.flush()
 
 
 def _for_encoder(samples: Tensor, encoding: _Encoding) -> np.ndarray:
-    """[C, n] -> what the encoder takes: planar [C, n] or interleaved [1, n * C]; whole numbers rounded and clipped."""
+    """Encoder input of samples [C, n]: planar [C, n] or interleaved [1, n * C]; integers are rounded and clipped."""
     samples = samples.detach().cpu()
     if encoding.bits:
         full = 2 ** (encoding.bits - 1)  # FFmpeg's own scale: 32768 for 16 bits, so that reading gives the same back
-        whole = (samples.double() * full).round_().clamp_(-full, full - 1).to(torch.int32)
+        integers = (samples.double() * full).round_().clamp_(-full, full - 1).to(torch.int32)
         container_bits = int(encoding.frame_format[1:])
-        array = (whole * 2 ** (container_bits - encoding.bits)).numpy().astype(f"int{container_bits}")
+        array = (integers * 2 ** (container_bits - encoding.bits)).numpy().astype(f"int{container_bits}")
     else:
         array = (samples.clamp(-1, 1) if encoding.bitrate else samples).numpy()
     planar = encoding.frame_format.endswith("p")
     return np.ascontiguousarray(array if planar else array.T.reshape(1, -1))
 
 
-class _Guarded:
-    """A file for FFmpeg to write to, which keeps the first error of the system for `check` to raise.
+class _DeferredErrorFile:
+    """File that FFmpeg writes to; `check` raises the first OSError of a write.
 
-    FFmpeg forgets that its last buffer could not be written, and an exception raised into it may come out
-    of the next file's call instead. So it is told that all went well.
+    FFmpeg ignores a failed write of its last buffer, and an exception in its callback may surface in the call of
+    another file. So the callbacks report success.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -289,9 +276,9 @@ class _Guarded:
 
 
 @contextlib.contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears under `path` when the block ends, or, if it raises, not at all."""
-    temporary = path.with_name(f".musicgen-{secrets.token_hex(8)}.part")  # same folder: replacing it is one step
+def _atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Binary file that is renamed to `path` when the block ends, and removed if the block raises."""
+    temporary = path.with_name(f".musicgen-{secrets.token_hex(8)}.part")  # same folder: os.replace is atomic
     try:
         with open(temporary, "xb") as file:  # not tempfile, whose files only their owner may read
             yield file
@@ -302,7 +289,7 @@ def _appearing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _parsed(metadata: Mapping[str, str]) -> dict:
-    """The values as the objects that their JSON means; other text as it is."""
+    """Metadata with JSON values parsed; other text is unchanged."""
     parsed = {}
     for key, value in metadata.items():
         try:

@@ -1,4 +1,4 @@
-"""A picture of a sound: frequency upwards on the mel scale, time to the right, level as brightness."""
+"""Spectrogram pictures: mel frequency upwards, time to the right, level as brightness."""
 
 import math
 
@@ -18,7 +18,7 @@ _COLOURS = ((0.0, 0.0, 0.02), (0.23, 0.06, 0.44), (0.55, 0.16, 0.51), (0.87, 0.2
 
 
 def spectrogram_picture(audio: Audio) -> Tensor:
-    """[B, 256, 1024, 3] float32 in 0..1 on the CPU: a picture a clip, its channels taken together.
+    """Pictures [B, 256, 1024, 3] float32 in 0..1 on the CPU, one a clip, of the mean power of its channels.
 
     Levels are absolute, so that two pictures can be compared.
     """
@@ -27,16 +27,16 @@ def spectrogram_picture(audio: Audio) -> Tensor:
     centres = torch.linspace(0, audio.n_samples - 1, WIDTH).round().long()
     padded = F.pad(audio.samples.cpu(), (_FFT_SIZE // 2, _FFT_SIZE // 2))
     columns = []
-    for some in centres.split(_COLUMNS_AT_ONCE):
-        frames = padded[:, :, some[:, None] + torch.arange(_FFT_SIZE)]  # [B, C, columns, samples]
+    for block in centres.split(_COLUMNS_AT_ONCE):
+        frames = padded[:, :, block[:, None] + torch.arange(_FFT_SIZE)]  # [B, C, columns, samples]
         power = torch.fft.rfft(frames * (window / window.sum() * 2)).abs().square().mean(dim=1)
         columns.append(power @ mels)
     level_db = 10 * torch.cat(columns, dim=1).clamp(min=1e-12).log10()
     shade = (1 - level_db / FLOOR_DB).clamp(0, 1).transpose(1, 2).flip(1)  # [B, height, width]
     colours = torch.tensor(_COLOURS)
-    place = shade * (len(colours) - 1)
-    below = place.floor().long().clamp(max=len(colours) - 2)
-    return torch.lerp(colours[below], colours[below + 1], (place - below)[..., None])
+    position = shade * (len(colours) - 1)
+    below = position.floor().long().clamp(max=len(colours) - 2)
+    return torch.lerp(colours[below], colours[below + 1], (position - below)[..., None])
 
 
 def _mel_filters(rate_hz: int) -> Tensor:

@@ -13,9 +13,9 @@ from ..errors import InputError
 
 MAX_CHANNELS = 8
 MIN_RATE_HZ, MAX_RATE_HZ = 1000, 768_000
-# julius keeps one whole filter for each output phase; beyond this many taps (64 MB) only the taps that count are made.
+# julius stores a full filter for each output phase. Above this many taps (64 MB) only nonzero taps are computed.
 _MAX_FILTER_TAPS = 2**24
-_DIRECT_BLOCK = 2**22  # products at a time where the filters are made on the fly
+_DIRECT_BLOCK = 2**22  # products of a block where the filters are computed on the fly
 _ZEROS, _ROLLOFF = 24, 0.945  # julius' defaults, which audiocraft uses
 _END_TOLERANCE_S = 0.01  # players show hundredths of a second, and round up
 
@@ -71,9 +71,9 @@ class Audio:
 
 
 def convert(audio: Audio, rate_hz: int, channels: int) -> Audio:
-    """To another sample rate, then to another number of channels. Equal to audiocraft's `convert_audio`.
+    """Convert the sample rate, then the number of channels. Equal to audiocraft's `convert_audio`.
 
-    One channel is the mean of all, one channel becomes many by copying, and of too many the first are kept.
+    Many channels become one by their mean, one becomes many by copying, and surplus channels are dropped.
     InputError where several channels would have to become more.
     """
     have = audio.n_channels
@@ -93,23 +93,23 @@ def convert(audio: Audio, rate_hz: int, channels: int) -> Audio:
 
 
 def span(start_s: float, end_s: float | None, rate_hz: int, n_samples: int, what: str) -> tuple[int, int]:
-    """First sample and the one after the last of a stretch in seconds; `end_s` of None or below 0 is the end.
+    """Samples (first, last + 1) of an interval in seconds; `end_s` of None or below 0 is the end.
 
-    InputError, naming both values and the length, unless the stretch lies within `what` and is not empty.
+    InputError, naming both values and the length, unless the interval lies within `what` and is not empty.
     """
     start_s, end_s = check_span(start_s, end_s)
     length_s = n_samples / rate_hz
     first = round(start_s * rate_hz)
     last = n_samples if end_s is None else round(end_s * rate_hz)
-    given = f"from {start_s:g} s to {'the end' if end_s is None else f'{end_s:g} s'}"
+    interval = f"from {start_s:g} s to {'the end' if end_s is None else f'{end_s:g} s'}"
     if first >= n_samples:
-        raise InputError(f"cannot take {what} {given}: it is only {length_s:.3f} s long. Start earlier.")
+        raise InputError(f"cannot take {what} {interval}: it is only {length_s:.3f} s long. Start earlier.")
     if last > n_samples + _END_TOLERANCE_S * rate_hz:
         raise InputError(
-            f"cannot take {what} {given}: it is only {length_s:.3f} s long. End earlier, or at -1, its end."
+            f"cannot take {what} {interval}: it is only {length_s:.3f} s long. End earlier, or at -1, its end."
         )
     if last <= first:
-        raise InputError(f"cannot take {what} {given}: nothing lies between (it is {length_s:.3f} s long).")
+        raise InputError(f"cannot take {what} {interval}: nothing lies between (it is {length_s:.3f} s long).")
     return first, min(last, n_samples)
 
 
@@ -125,13 +125,13 @@ def check_span(start_s: float, end_s: float | None) -> tuple[float, float | None
 
 
 def trim(audio: Audio, start_s: float, end_s: float | None = None) -> Audio:
-    """The stretch between two times in seconds; `end_s` of None or below 0 is the end. Keeps no hold on the rest."""
+    """Copy of the interval between two times in seconds; `end_s` of None or below 0 is the end."""
     first, last = span(start_s, end_s, audio.rate_hz, audio.n_samples, "the audio")
     return Audio(audio.samples[..., first:last].clone(), audio.rate_hz)
 
 
 def _resample(samples: Tensor, from_hz: int, to_hz: int) -> Tensor:
-    """[B, C, L] -> [B, C, floor(L * to / from)]. Source: julius `resample_frac`, as audiocraft calls it."""
+    """Resample [B, C, L] to [B, C, floor(L * to / from)]. Source: julius `resample_frac`, as audiocraft calls it."""
     if from_hz == to_hz:
         return samples
     if samples.shape[-1] * to_hz < from_hz:
@@ -148,10 +148,9 @@ def _resample(samples: Tensor, from_hz: int, to_hz: int) -> Tensor:
 
 
 def _resample_direct(samples: Tensor, old: int, new: int, width: int) -> Tensor:
-    """julius' sum for rates without a common divisor worth the name, whose filters would fill gigabytes.
+    """julius' resampling for rates with a small common divisor, whose stored filters would take gigabytes.
 
-    Each output reads the 2 * width + 1 inputs around its own time with the weights that julius gives
-    them; the others are zero there.
+    Each output is a weighted sum of the 2 * width + 1 inputs around its time; all other taps are zero.
     """
     length = samples.shape[-1] * new // old
     padded = F.pad(samples, (width, width + 1), mode="replicate")

@@ -1,5 +1,6 @@
-"""EnCodec, the library's network behind our interface. Source: audiocraft `EncodecModel`, transformers' port of it."""
+"""EnCodec: transformers' networks behind our interface. Source: audiocraft `EncodecModel`."""
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -19,17 +20,17 @@ from .streaming import Section, split_at_lstm, stream
 OnStep = Callable[[int, int], None]
 
 _PAD_MODES = ("reflect", "constant", "replicate")
-# Rows and frames between two looks at Cancel: a second of audio, a fifth of a second's work for two slow cores, and for
-# anything faster as many rows as keep it busy in a few hundred megabytes. Fewer rows go on for longer, as shorter chunks
-# lose more to their overlap. Two rows are the channels of a stereo clip.
+# Rows and frames of a chunk; Cancel is checked between chunks. 50 frames are one second of audio, about 0.2 s of work
+# on two slow cores. More rows keep a GPU busy within a few hundred MB. Fewer rows get longer chunks, as short chunks
+# lose more to their overlap.
 _AT_ONCE_ON_CPU, _AT_ONCE = (2, 50), (8, 50)
 
 
 class Codec(nn.Module):
-    """Waveforms to codes and back: a network for one channel, that runs over the channels of `config`.
+    """Codec of waveforms: a network for one channel, applied to each channel of `config`.
 
-    Made with its weights allocated but not filled; with the meta device as default, not even allocated. Its state_dict holds transformers' names with the weight
-    normalization multiplied out, and of the quantizer `quantizer.layers.{q}.codebook.embed` only.
+    The constructor allocates the weights without filling them; on the meta device it allocates none. The state_dict has
+    transformers' names without weight normalization; the quantizer has `quantizer.layers.{q}.codebook.embed` alone.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -50,64 +51,66 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def encode(self, audio: Audio, on_step: OnStep | None = None) -> Codes:
-        """Codes [B, K, ceil(L / hop)] of audio of any rate and number of channels that can be converted."""
+        """Encode audio [B, C, L] to codes [B, K, ceil(L / hop)] of the audio converted to the codec's rate and channels."""
         config = self.config
         samples = convert(audio, config.sample_rate_hz, config.channels).samples
         rows = samples.reshape(-1, 1, samples.shape[-1])
         n_frames = math.ceil(rows.shape[-1] / config.hop)
         codes = torch.empty(rows.shape[0], len(self.quantizer.layers), n_frames, dtype=torch.int64)
-        before, lstm, after = split_at_lstm(self.encoder.layers)
-        front, back = Section(before, config.hop, 1), Section(after, 1, 1)
 
-        def chunks(group: slice, size: int) -> Iterator[None]:
-            def read(first: int, last: int) -> Tensor:
-                return rows[group, :, first * config.hop : last * config.hop].to(self.device)
+        def read(group: slice, first: int, last: int) -> Tensor:
+            return rows[group, :, first * config.hop : last * config.hop].to(self.device)
 
-            for first, last, latents in stream(front, lstm, back, read, n_frames, size):
-                codes[group, :, first:last] = self.quantizer.encode(latents).cpu()
-                yield
-
-        self._in_steps(chunks, rows.shape[0], n_frames, on_step)
+        chunks = self._chunks(self.encoder.layers, config.hop, 1, read, rows.shape[0], n_frames, on_step)
+        for group, first, last, latents in chunks:
+            codes[group, :, first:last] = self.quantizer.encode(latents).cpu()
         return Codes(stereo.interleave(codes, config.channels), config.frame_rate_hz, config.identity)
 
     @torch.no_grad()
     def decode(self, codes: Codes, on_step: OnStep | None = None) -> Audio:
-        """Audio [B, channels, T * hop] of codes of this very codec."""
+        """Decode codes [B, K, T] to audio [B, C, T * hop]. InputError for codes of another codec."""
         config = self.config
         self._check(codes)
         rows = stereo.separate(codes.codes, config.channels).long()
         samples = torch.empty(rows.shape[0], 1, codes.n_frames * config.hop)
-        before, lstm, after = split_at_lstm(self.decoder.layers)
-        front, back = Section(before, 1, 1), Section(after, 1, config.hop)
 
-        def chunks(group: slice, size: int) -> Iterator[None]:
-            def read(first: int, last: int) -> Tensor:
-                return self.quantizer.decode(rows[group, :, first:last].to(self.device))
+        def read(group: slice, first: int, last: int) -> Tensor:
+            return self.quantizer.decode(rows[group, :, first:last].to(self.device))
 
-            for first, last, wave in stream(front, lstm, back, read, codes.n_frames, size):
-                samples[group, :, first * config.hop : last * config.hop] = wave.cpu()
-                yield
-
-        self._in_steps(chunks, rows.shape[0], codes.n_frames, on_step)
+        chunks = self._chunks(self.decoder.layers, 1, config.hop, read, rows.shape[0], codes.n_frames, on_step)
+        for group, first, last, wave in chunks:
+            samples[group, :, first * config.hop : last * config.hop] = wave.cpu()
         return Audio(samples.view(-1, config.channels, samples.shape[-1]), config.sample_rate_hz)
 
     @torch.no_grad()
     def decode_latent(self, codes: Codes) -> Tensor:
-        """The sums of codebook vectors [B * channels, D, T] on the CPU, a row for each channel of each clip."""
+        """Latents [B * C, D, T] on the CPU: sums of codebook vectors, a row for each channel of each clip."""
         self._check(codes)
         rows = stereo.separate(codes.codes, self.config.channels).long()
         return self.quantizer.decode(rows.to(self.device)).cpu()
 
-    def _in_steps(
-        self, chunks: Callable[[slice, int], Iterator[None]], n_rows: int, n_frames: int, on_step: OnStep | None
-    ) -> None:
-        """Work through groups of rows, chunk by chunk, and report each chunk."""
+    def _chunks(
+        self,
+        layers: nn.ModuleList,
+        n_in: int,
+        n_out: int,
+        read: Callable[[slice, int, int], Tensor],
+        n_rows: int,
+        n_frames: int,
+        on_step: OnStep | None,
+    ) -> Iterator[tuple[slice, int, int, Tensor]]:
+        """Run a network of `n_in` input and `n_out` output samples a frame; yield (rows, first, last, result) a chunk."""
+        before, lstm, after = split_at_lstm(layers)
+        front, back = Section(before, n_in, 1), Section(after, 1, n_out)
         rows_at_once, frames_at_once = _AT_ONCE_ON_CPU if self.device.type == "cpu" else _AT_ONCE
         frames_at_once *= max(1, rows_at_once // n_rows)
         groups = range(0, n_rows, rows_at_once)
         done, total = 0, len(groups) * math.ceil(n_frames / frames_at_once)
         for start in groups:
-            for _ in chunks(slice(start, start + rows_at_once), frames_at_once):
+            group = slice(start, start + rows_at_once)
+            read_group = functools.partial(read, group)
+            for first, last, result in stream(front, lstm, back, read_group, n_frames, frames_at_once):
+                yield group, first, last, result
                 done += 1
                 if on_step:
                     on_step(done, total)
@@ -124,22 +127,22 @@ class Codec(nn.Module):
         low, high = (edge.item() for edge in values.aminmax())
         if low >= 0 and high < size:
             return
-        place = ((values < 0) | (values >= size)).nonzero()[0].tolist()
-        value = values[tuple(place)].item()
+        position = ((values < 0) | (values >= size)).nonzero()[0].tolist()
+        value = values[tuple(position)].item()
         hint = ", the special token of the language model, which means no sound" if value == size else ""
         raise InputError(
-            f"codes must lie between 0 and {size - 1}, got {value}{hint} at [batch, codebook, frame] {place}. "
+            f"codes must lie between 0 and {size - 1}, got {value}{hint} at [batch, codebook, frame] {position}. "
             "Decode codes as a sampler or an encoder gives them."
         )
 
 
 def fingerprint(codec: Codec) -> str:
-    """Short digest of the codebooks: codes fit another codec only if this is the same."""
+    """Short digest of the codec's codebooks: codes are valid for codecs of the same digest only."""
     return fingerprint_of(layer.codebook.embed for layer in codec.quantizer.layers)
 
 
 def fingerprint_of(codebooks: Iterable[Tensor]) -> str:
-    """`fingerprint` of the vectors [bins, D] of each codebook, from wherever they come."""
+    """Short digest of codebooks [bins, D], in their order."""
     digest = hashlib.sha256()
     for vectors in codebooks:
         digest.update(vectors.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
@@ -191,10 +194,10 @@ def _networks(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
 
 
 def _restore_sizes(layer: nn.Module, conv: nn.Conv1d) -> None:
-    """Give a padded convolution of transformers its sizes again, which have no values on the meta device.
+    """Restore the sizes of a padded convolution of transformers, which have no values on the meta device.
 
-    They become plain attributes on the CPU. As the buffers that they were, they would follow the weights to
-    a GPU, where each use of them waits for all work before it.
+    They become plain attributes on the CPU. As buffers they would move to a GPU with the weights, where each use
+    of them synchronizes.
     """
     stride = torch.tensor(conv.stride[0], device="cpu")
     kernel_size = torch.tensor((conv.kernel_size[0] - 1) * conv.dilation[0] + 1, device="cpu")

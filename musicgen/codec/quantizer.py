@@ -1,7 +1,7 @@
-"""Residual vector quantization: each codebook describes what the ones before it left over.
+"""Residual vector quantization: each codebook quantizes the residual of the ones before it.
 
-Source: audiocraft `ResidualVectorQuantization`. Not transformers' own, whose number of codebooks is
-worked out from bandwidths, by arithmetic that differs between its versions.
+Source: audiocraft `ResidualVectorQuantization`. transformers' own derives the number of codebooks from bandwidths, by
+arithmetic that differs between its versions.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Codebook(nn.Module):
-    """`size` vectors; a code is the index of one."""
+    """Codebook of `size` vectors; a code is the index of a vector."""
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class Codebook(nn.Module):
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Index of the nearest entry: [N, D] -> [N]."""
-        # The terms and their order are audiocraft's: without |v|^2 it is equal on paper, but near ties fall otherwise.
+        # Terms and order are audiocraft's. |v|^2 does not change the argmin on paper, but its rounding decides near ties.
         entries = self.embed.t()
         length = vectors.pow(2).sum(1, keepdim=True)
         distance = length - 2 * vectors @ entries + entries.pow(2).sum(0, keepdim=True)
@@ -25,7 +25,7 @@ class Codebook(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Only gives the codebook the name that it has in checkpoints: layers.{q}.codebook."""
+    """Holder of the codebook under its name in checkpoints, layers.{q}.codebook."""
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
@@ -33,14 +33,14 @@ class _Layer(nn.Module):
 
 
 class ResidualQuantizer(nn.Module):
-    """`n_codebooks` codebooks, each for the residual of the last."""
+    """Residual quantizer of `n_codebooks` codebooks."""
 
     def __init__(self, n_codebooks: int, size: int, dim: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_Layer(size, dim) for _ in range(n_codebooks))
 
     def encode(self, latents: Tensor) -> Tensor:
-        """[B, D, T] -> codes [B, K, T]."""
+        """Quantize latents [B, D, T] to codes [B, K, T]."""
         residual = latents.transpose(1, 2)
         codes = []
         for layer in self.layers:
@@ -50,7 +50,7 @@ class ResidualQuantizer(nn.Module):
         return torch.stack(codes, dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes [B, K, T] -> latents [B, D, T]."""
+        """Latents [B, D, T] of codes [B, K, T]."""
         total = torch.zeros((), device=codes.device)
         for k, layer in enumerate(self.layers):
             total = total + nn.functional.embedding(codes[:, k], layer.codebook.embed)

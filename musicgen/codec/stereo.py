@@ -1,4 +1,4 @@
-"""Stereo codes: each channel through the same mono codec, codebooks interleaved.
+"""Stereo codes: one mono codec for both channels, codebooks interleaved.
 
 Source: audiocraft `InterleaveStereoCompressionModel` with per_timestep=False:
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def interleave(codes: Tensor, channels: int) -> Tensor:
-    """One row a channel to one row a clip: [B * C, k, T] -> [B, k * C, T]."""
+    """Interleave codes of one row a channel to one row a clip: [B * C, k, T] -> [B, k * C, T]."""
     rows, n_codebooks, n_frames = codes.shape
     paired = codes.reshape(rows // channels, channels, n_codebooks, n_frames).transpose(1, 2)
     return paired.reshape(rows // channels, n_codebooks * channels, n_frames)
 
 
 def separate(codes: Tensor, channels: int) -> Tensor:
-    """One row a clip to one row a channel: [B, k * C, T] -> [B * C, k, T], the inverse of `interleave`."""
+    """Separate codes of one row a clip to one row a channel: [B, k * C, T] -> [B * C, k, T], the inverse of `interleave`."""
     batch, n_codebooks, n_frames = codes.shape
     paired = codes.reshape(batch, n_codebooks // channels, channels, n_frames).transpose(1, 2)
     return paired.reshape(batch * channels, n_codebooks // channels, n_frames)

@@ -1,9 +1,8 @@
-"""Run the codec's networks a stretch at a time, with the result of running them whole.
+"""Streaming of the codec's networks in chunks, with the result of one run over the full signal.
 
-Both networks are convolutions, then an LSTM, then convolutions. The LSTM carries its state from one
-stretch to the next. The convolutions get their stretch widened by all that its result depends on, and
-what the padding at an inner edge has spoilt is cut off again; at the true ends the padding is the
-network's own:
+Both networks are convolutions, an LSTM and convolutions. The LSTM carries its state to the next chunk.
+The convolutions get a chunk widened by their receptive field. The outputs that depend on the padding of
+an inner edge are cut off; the ends of the signal keep the network's own padding:
 
     frames      0 . . . . . . . . . . . . . . . . n
     hidden      |--------[ widened ------ ]          LSTM has run up to here
@@ -19,19 +18,19 @@ from torch import Tensor, nn
 
 
 def split_at_lstm(layers: nn.ModuleList) -> tuple[list[nn.Module], nn.LSTM, list[nn.Module]]:
-    """The layers before the LSTM, the LSTM, those after it."""
+    """Split into the layers before the LSTM, the LSTM, and the layers after it."""
     (index,) = (i for i, layer in enumerate(layers) if hasattr(layer, "lstm"))
     return list(layers[:index]), layers[index].lstm, list(layers[index + 1 :])
 
 
 @dataclass(frozen=True)
 class Section:
-    """Convolutions in a row, that take `n_in` samples for each `n_out` that they give: one of the two is 1."""
+    """Sequence of convolutions with `n_in` input and `n_out` output samples a frame; one of the two is 1."""
 
     layers: list[nn.Module]
     n_in: int
     n_out: int
-    left: int = field(init=False)  # frames before and after a frame that its result depends on
+    left: int = field(init=False)  # frames of the receptive field before and after a frame
     right: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,11 +39,11 @@ class Section:
         object.__setattr__(self, "right", high // self.n_in)
 
     def widened(self, first: int, last: int, n_frames: int) -> tuple[int, int]:
-        """The frames needed for the frames first..last-1, as far as there are any."""
+        """Input frames (begin, end) for the output frames first..last-1, within the signal."""
         return max(0, first - self.left), min(n_frames, last + self.right)
 
     def run(self, x: Tensor, begin: int, first: int, last: int) -> Tensor:
-        """Result of the frames first..last-1, from the widened input x, which starts at the frame `begin`."""
+        """Output of the frames first..last-1 from the widened input x, which starts at frame `begin`."""
         for layer in self.layers:
             x = layer(x)
         return x[..., (first - begin) * self.n_out : (last - begin) * self.n_out]
@@ -53,11 +52,11 @@ class Section:
 def stream(
     front: Section, lstm: nn.LSTM, back: Section, read: Callable[[int, int], Tensor], n_frames: int, chunk: int
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield (first, last, result of these frames) for `chunk` frames at a time.
+    """Yield (first, last, result of the frames first..last-1) for chunks of `chunk` frames.
 
-    `read(first, last)` gives the input of these frames; the last frame of all may be incomplete.
+    `read(first, last)` returns the input of the frames first..last-1; the last frame of the signal may be incomplete.
     """
-    state, hidden, begin, end = None, None, 0, 0  # hidden: what the LSTM gave for the frames begin..end-1
+    state, hidden, begin, end = None, None, 0, 0  # hidden: LSTM output of the frames begin..end-1
     for first in range(0, n_frames, chunk):
         last = min(first + chunk, n_frames)
         low, high = back.widened(first, last, n_frames)
@@ -72,7 +71,7 @@ def stream(
 
 
 def _inputs_of(layers: list[nn.Module], low: int, high: int) -> tuple[int, int]:
-    """First and last input that the outputs low..high depend on, ends of the audio included."""
+    """First and last input sample in the receptive field of the outputs low..high, ends of the audio included."""
     for layer in reversed(layers):
         if isinstance(layer, nn.ELU):
             continue
@@ -85,8 +84,8 @@ def _inputs_of(layers: list[nn.Module], low: int, high: int) -> tuple[int, int]:
         if isinstance(conv, nn.ConvTranspose1d):
             low, high = -((kernel - 1 - low - left) // stride), (high + left) // stride
         else:
-            # At the end of the audio up to stride - 1 samples complete the last frame. Reflected, they are
-            # taken from before it, further away than the kernel reaches; likewise at the start.
+            # Reflection padding of the last frame, up to stride - 1 samples more, reads samples further away
+            # than the kernel reaches; likewise at the start.
             reach = max(left, (kernel - stride) // 2 + stride - 1)
             low, high = low * stride - reach, high * stride + reach
     return low, high

@@ -1,4 +1,4 @@
-"""Chroma: the strongest pitch class of each frame, which is all that a melody model hears of a melody."""
+"""Chroma: the strongest pitch class of each frame, the only input that a melody model has of a melody."""
 
 import functools
 import math
@@ -44,7 +44,7 @@ def tiled(frames: Tensor, n_frames: int) -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def _filterbank(rate_hz: int, n_fft: int, n_chroma: int) -> Tensor:
-    """How much each of the n_fft / 2 + 1 bins belongs to each pitch class: [n_chroma, bins] float32.
+    """Weights [n_chroma, n_fft / 2 + 1] float32 of the FFT bins in each pitch class.
 
     Source: librosa `filters.chroma` with its defaults (tuning 0, L2 norm, octave weighting), in float64.
     """

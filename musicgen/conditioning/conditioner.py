@@ -1,4 +1,4 @@
-"""The conditioner: encoders with their projections into the language model's width."""
+"""Conditioner: text and melody encoders with their projections to the language model's width."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,15 +18,14 @@ from .text import TextEncoder
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What B rows are conditioned on, in the width D of `model`. On the CPU; shared, never altered in place.
+    """Conditioning of B rows, in the width D of `model`. On the CPU; shared, never altered in place.
 
-    The null rows of classifier-free guidance follow from it: zeros in place of the text, and `null_melody`
-    in place of the melody.
+    Its null rows for classifier-free guidance have zeros for the text and `null_melody` for the melody.
     """
 
     text: tuple[Tensor, ...]  # a row each, [n, D] float32; the empty text is one zero vector
     melody: Melody | None  # the same for every row
-    null_melody: Tensor | None  # [F, D], what stands for no melody; None for models without melody conditioning
+    null_melody: Tensor | None  # [F, D], stands for no melody; None for models without melody conditioning
     model: str  # name of the checkpoint, for messages
 
     @property

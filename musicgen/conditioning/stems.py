@@ -1,4 +1,4 @@
-"""Demucs, optional: what is left of a recording without drums and bass, so that the melody stands out."""
+"""Optional stem separation by Demucs, which removes drums and bass from a reference melody."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ WEIGHTS = "955717e8-8726e21a.th"
 HUB_REPOSITORY, HUB_WEIGHTS = "adefossez/HTDemucs", "955717e8.safetensors"  # where demucs 4.1 and later has them
 ADDRESS = f"https://dl.fbaipublicfiles.com/demucs/hybrid_transformer/{WEIGHTS}"
 CHOICES = ("auto", "demucs", "off")
-_KEPT = ("vocals", "other")
+_MELODIC_STEMS = ("vocals", "other")
 
 OnStep = Callable[[], None]
 
@@ -134,6 +134,6 @@ def separate(mix: Audio, separator: nn.Module, on_step: OnStep | None = None) ->
         random.setstate(state)
         for hook in hooks:
             hook.remove()
-    kept = stems[:, [separator.sources.index(name) for name in _KEPT]].sum(dim=1)
-    mono = kept.mean(dim=1, keepdim=True).cpu()
+    melodic = stems[:, [separator.sources.index(name) for name in _MELODIC_STEMS]].sum(dim=1)
+    mono = melodic.mean(dim=1, keepdim=True).cpu()
     return convert(Audio(mono, separator.samplerate), mix.rate_hz, 1).samples[0, 0]

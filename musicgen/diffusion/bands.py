@@ -1,7 +1,7 @@
-"""Frequency bands as julius splits them, without ever holding all bands of a whole signal.
+"""Frequency bands as julius splits them, filtered in blocks: the bands of a full signal are never in memory together.
 
 Band 0 is the signal through the first low-pass filter, band i the difference between the filters i and i - 1, the
-last one what the filters leave. A sum of bands, each at a gain of its own, is thus one single filter.
+last one the residual. A weighted sum of bands is thus one filter.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..dependencies import require
 
-_FFT_SIZE = 2**15  # at least; what is filtered at a time
+_FFT_SIZE = 2**15  # samples of an FFT block, at least
 
 
 def low_pass_filters(n_bands: int, rate_hz: int) -> Tensor:
@@ -40,7 +40,7 @@ def apply_filter(x: Tensor, taps: Tensor, tick: Callable[[], None] = lambda: Non
 
 
 def band_deviations(x: Tensor, filters: Tensor, tick: Callable[[], None] = lambda: None) -> Tensor:
-    """Standard deviation of each band of x [B, L] over its whole length: [B, n_bands] float64, unbiased."""
+    """Standard deviation of each band of x [B, L] over its full length: [B, n_bands] float64, unbiased."""
     total, squares = (torch.zeros(len(x), len(filters) + 1, dtype=torch.float64, device=x.device) for _ in range(2))
     for first, last, lows in _filtered(x, filters):
         edges = F.pad(lows, (0, 0, 1, 0))

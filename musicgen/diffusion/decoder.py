@@ -1,8 +1,8 @@
 """MultiBand Diffusion: latents of a codec to audio. Source: audiocraft `MultiBandDiffusion.tokens_to_wav`.
 
-Each band's diffusion makes a signal, their sum is the audio, and an equalizer gives it the spectrum of what the
-codec itself makes of the codes. Long signals are diffused in windows that take each step together: whatever the
-length, there is one signal, one noise and one equalizer, and only the U-Net looks at a part of it at a time.
+The audio is the sum of one diffused signal a band, equalized to the spectrum of the codec's own decode. All windows
+of a long signal take each step together: the signal, the noise and the equalizer span the full length, and only the
+U-Net runs on one window at a time.
 """
 
 import functools
@@ -19,18 +19,18 @@ from .fast import fast_unet
 from .moments import EXCERPT_S, Excerpts, replay
 from .processor import Processor
 from .schedule import advance, plan_steps
-from .unet import Unet, Watch
-from .windows import place, plan_windows
+from .unet import RunHooks, Unet
+from .windows import plan_windows, write_crossfaded
 
 OnStep = Callable[[int, int], None]
 
 EQ_BANDS = 32
-WINDOW_S = 60.0  # what the U-Net sees at a time, at most; of a batch of shorter clips, as many as fit into it
+WINDOW_S = 60.0  # longest window of the U-Net; shorter clips share it as a batch
 FADE_S = 1.0
 
 
 class Band(nn.Module):
-    """One of the diffusion models."""
+    """Diffusion model of one frequency band."""
 
     def __init__(self, config: BandConfig):
         super().__init__()
@@ -41,11 +41,11 @@ class Band(nn.Module):
 
 @dataclass
 class _Rows:
-    """A group of signals that are diffused side by side, on the device."""
+    """Signals diffused as one batch, on the device."""
 
     latents: Tensor  # [R, D, T]
-    length: int  # in samples
-    excerpt: int  # of each excerpt that statistics are taken from
+    length: int  # samples of a signal
+    excerpt: int  # samples of an excerpt that statistics are estimated from
     seeds: Sequence[int]
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class _Rows:
         self._noise = torch.empty(len(self.seeds), self.length)
 
     def noise(self) -> Tensor:
-        """The next noise [R, L]. Rows of one seed have one noise."""
+        """Next noise [R, L]; rows of equal seeds get equal noise."""
         drawn: dict[int, int] = {}
         for row, seed in enumerate(self.seeds):
             if seed in drawn:
@@ -65,7 +65,7 @@ class _Rows:
 
 
 class MultiBandDecoder(nn.Module):
-    """All bands of one checkpoint. Rows are channels: each is diffused and equalized by itself."""
+    """MultiBand Diffusion of one checkpoint. Rows are channels, diffused and equalized independently."""
 
     def __init__(self, config: DiffusionConfig):
         super().__init__()
@@ -87,22 +87,22 @@ class MultiBandDecoder(nn.Module):
         window_s: float = WINDOW_S,
         fade_s: float = FADE_S,
     ) -> Tensor:
-        """latents [R, D, T] and the codec's own audio of the same codes [R, L] -> [R, L] on the CPU.
+        """Decode latents [R, D, T] to audio [R, L] on the CPU; reference [R, L] is the codec's own decode.
 
-        seeds: one a row. on_step(done, total) comes after each step of each band and window, and with the same
-        numbers between layers; what it raises ends the run.
+        seeds: one a row. on_step(done, total) is called after each step of each band and window, and again with
+        unchanged numbers between layers. An exception that it raises ends the run.
         """
         (n_rows, length), rate_hz = reference.shape, self.config.sample_rate_hz
         at_once = max(1, int(window_s * rate_hz) // length)
         groups = [slice(start, start + at_once) for start in range(0, n_rows, at_once)]
-        jobs = [_windows(band, length, rate_hz, window_s, fade_s) for band in self.config.bands]
-        a_group = sum(_n_evaluations(band, windows) for band, windows in zip(self.config.bands, jobs)) + 1
-        progress = _Progress(on_step, len(groups) * a_group)
+        band_windows = [_windows(band, length, rate_hz, window_s, fade_s) for band in self.config.bands]
+        n_evaluations = sum(_n_evaluations(band, windows) for band, windows in zip(self.config.bands, band_windows)) + 1
+        progress = _Progress(on_step, len(groups) * n_evaluations)
         result = torch.empty(n_rows, length)
         for group in groups:
             rows = _Rows(latents[group].to(self.device), length, int(EXCERPT_S * rate_hz), seeds[group])
             total = torch.zeros(len(rows.seeds), length, device=self.device)
-            for band, windows in zip(self.bands, jobs):
+            for band, windows in zip(self.bands, band_windows):
                 fade = int(fade_s * rate_hz) if len(windows) > 1 else 0
                 total += _diffuse(band, rows, windows, fade, progress)
             wanted = reference[group].to(self.device)
@@ -112,7 +112,7 @@ class MultiBandDecoder(nn.Module):
 
 
 class _Progress:
-    """Counts steps, and repeats the count between layers so that the run can be ended there."""
+    """Step counter that reports unchanged numbers between layers, so that Cancel works there."""
 
     def __init__(self, on_step: OnStep | None, total: int):
         self._on_step, self.done, self.total = on_step, 0, total
@@ -127,7 +127,7 @@ class _Progress:
 
 
 def _windows(band: BandConfig, length: int, rate_hz: int, window_s: float, fade_s: float) -> list[tuple[int, int]]:
-    """The windows of a signal, in frames of the U-Net's deepest level."""
+    """Windows (first, last + 1) of a signal of `length` samples, in frames of the U-Net's deepest level."""
     hop = band.unet.hop
     overlap = -(-(2 * band.unet.reach + int(fade_s * rate_hz)) // hop) + 1
     return plan_windows(-(-length // hop), max(int(window_s * rate_hz) // hop, 2 * overlap), overlap)
@@ -138,7 +138,7 @@ def _n_evaluations(band: BandConfig, windows: Sequence[tuple[int, int]]) -> int:
 
 
 def _diffuse(band: Band, rows: _Rows, windows: Sequence[tuple[int, int]], fade: int, progress: _Progress) -> Tensor:
-    """One band's part of the audio, [R, L]."""
+    """Diffused signal of one band, [R, L]."""
     schedule, config = band.config.schedule, band.config.unet
     n_frames = -(-rows.length // config.hop)
     condition, unet = _Condition(band.unet, rows.latents, n_frames, len(windows) == 1), fast_unet(band.unet)
@@ -146,58 +146,59 @@ def _diffuse(band: Band, rows: _Rows, windows: Sequence[tuple[int, int]], fade: 
     x = rows.noise() * schedule.noise_scale
     estimate = torch.empty_like(x)
 
-    def run(spans: Sequence[tuple[int, int]], step: int, watch: Watch) -> Tensor:
-        """The U-Net on parts of all rows, side by side: [parts * R, samples]."""
-        given = torch.cat([x[:, None, first * config.hop : last * config.hop] for first, last in spans])
-        made = unet(given.to(condition.dtype), step, condition(spans), watch)[:, 0]
+    def run(spans: Sequence[tuple[int, int]], step: int, hooks: RunHooks) -> Tensor:
+        """Noise [spans * R, samples] that the U-Net estimates for some spans of all rows, as one batch."""
+        parts = torch.cat([x[:, None, first * config.hop : last * config.hop] for first, last in spans])
+        noise = unet(parts.to(condition.dtype), step, condition(spans), hooks)[:, 0]
         progress.advance()
-        return made.to(x.dtype)
+        return noise.to(x.dtype)
 
     for step in plan_steps(schedule):
-        seen = None
+        statistics = None
         if len(windows) > 1:
-            seen = excerpts.measure(functools.partial(run, excerpts.spans, step.step), progress.tick)
+            statistics = excerpts.measure(functools.partial(run, excerpts.spans, step.step), progress.tick)
         written = 0
         for window in windows:
-            watch = replay(seen, progress.tick) if seen else Watch(progress.tick)
-            place(estimate, run([window], step.step, watch), window[0] * config.hop, written, fade)
+            hooks = replay(statistics, progress.tick) if statistics else RunHooks(progress.tick)
+            estimated = run([window], step.step, hooks)
+            write_crossfaded(estimate, estimated, window[0] * config.hop, written, fade)
             written = min(window[1] * config.hop, rows.length)
         advance(x, estimate, step, rows.noise() if step.deviation else None, schedule.clip)
     return band.processor(x, progress.tick) if band.processor else x
 
 
 class _Condition:
-    """The codec's latents as the bottleneck of a window wants them."""
+    """Codec latents, resampled to the bottleneck frames of a window."""
 
-    def __init__(self, unet: Unet, latents: Tensor, n_frames: int, keep: bool):
+    def __init__(self, unet: Unet, latents: Tensor, n_frames: int, reuse: bool):
         self.dtype = unet.conv_codec.weight.dtype
-        self._unet, self._latents, self._keep = unet, latents.to(self.dtype), keep
-        self._kept: Tensor | None = None
+        self._unet, self._latents, self._reuse = unet, latents.to(self.dtype), reuse
+        self._cached: Tensor | None = None
         self._attended = unet.config.transformer and unet.config.cross_attention
-        # Which of the T latents each frame takes: torch's own rounding, as in audiocraft's `interpolate`.
+        # The index of the latent of each frame is torch's own rounding, as in audiocraft's `interpolate`.
         numbers = torch.arange(latents.shape[-1], dtype=torch.float32)[None, None]
         self._index = F.interpolate(numbers, n_frames)[0, 0].long()
 
     def __call__(self, spans: Sequence[tuple[int, int]]) -> Tensor:
-        """[parts * R, C, frames], or for cross-attention the latents of these frames, each once."""
-        if self._kept is None or not self._keep:
-            self._kept = torch.cat([self._part(first, last) for first, last in spans])
-        return self._kept
+        """Condition [spans * R, C, frames]; with cross-attention [spans * R, C, latents], not repeated to frames."""
+        if self._cached is None or not self._reuse:
+            self._cached = torch.cat([self._part(first, last) for first, last in spans])
+        return self._cached
 
     def _part(self, first: int, last: int) -> Tensor:
         index, n_latents = self._index[first:last], self._latents.shape[-1]
         begin, end = int(index[0]), int(index[-1]) + 1
         if self._attended:
             end = min(begin + -(-(last - first) * n_latents // len(self._index)), n_latents)
-        made = self._unet.condition(self._latents[..., begin:end])
-        return made if self._attended else made[..., (index - begin).to(made.device)]
+        condition = self._unet.condition(self._latents[..., begin:end])
+        return condition if self._attended else condition[..., (index - begin).to(condition.device)]
 
 
 def equalize(x: Tensor, reference: Tensor, rate_hz: int, tick: Callable[[], None] = lambda: None) -> Tensor:
-    """x [R, L] with the level of each of 32 bands that it has in `reference` [R, L]: each row by itself.
+    """Equalize x [R, L] so that each of 32 bands has its level in `reference` [R, L], row by row.
 
-    Source: audiocraft `MultiBandDiffusion.re_eq`, whose levels are those of a whole batch, and which makes silence
-    NaN. Here a band that is silent in `x` stays so.
+    Source: audiocraft `MultiBandDiffusion.re_eq`, which pools levels over the batch and turns silence into NaN.
+    Here a band that is silent in `x` stays silent.
     """
     filters = low_pass_filters(EQ_BANDS, rate_hz)
     have, want = band_deviations(x, filters, tick), band_deviations(reference, filters, tick)

@@ -1,7 +1,7 @@
-"""The U-Net on a CPU: the same numbers up to rounding, in about half the time and a third of the memory.
+"""The U-Net on a CPU: equal up to rounding, in about half the time and a third of the memory.
 
-Convolutions are matrix products over [B, T, C] with Winograd's savings, taken in blocks that pass norm, ReLU, product
-and bias while they are in the cache. Residual sums happen in place; the decoders write into the skip connections.
+Convolutions are Winograd matrix products over [B, T, C]. Each block takes norm, ReLU, product and bias while it is in
+the cache. Residual sums are in place; the decoders accumulate into the skip connections.
 """
 
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .unet import UNWATCHED, Decoder, Encoder, Norm, ResBlock, Unet, Watch
+from .unet import NO_HOOKS, Decoder, Encoder, Norm, ResBlock, RunHooks, Unet
 from .winograd import Taps2, Taps3, blocks
 
-_NUMBERS = 2**19  # of a signal that are measured at a time
+_NUMBERS = 2**19  # values of a signal whose statistics are summed at a time
 
 
 def fast_unet(unet: Unet) -> Callable[..., Tensor]:
-    """`unet`, or its double for the CPU. The double has transformed weights of its own: let it go after use."""
+    """The CPU form of a float32 `unet` on the CPU, else `unet` itself. The CPU form holds transformed copies of the weights."""
     config = unet.config
     fits = config.kernel == 2 * config.stride and config.stride % 2 == 0
     weight = unet.conv_codec.weight
@@ -24,33 +24,33 @@ def fast_unet(unet: Unet) -> Callable[..., Tensor]:
 
 
 class CpuUnet:
-    """Called as the Unet that it is made from."""
+    """CPU form of a Unet, with the same call signature."""
 
     def __init__(self, unet: Unet):
         self._unet = unet
         self._encoders = [_Encoder(encoder) for encoder in unet.encoders]
         self._decoders = [_Decoder(decoder) for decoder in unet.decoders]
 
-    def __call__(self, x: Tensor, step: int, condition: Tensor, watch: Watch = UNWATCHED) -> Tensor:
+    def __call__(self, x: Tensor, step: int, condition: Tensor, hooks: RunHooks = NO_HOOKS) -> Tensor:
         length, skips = x.shape[-1], []
         z = x.transpose(1, 2).contiguous()
         for level, encoder in enumerate(self._encoders):
-            z = encoder(z, self._unet.step_shift(level, step), watch)
+            z = encoder(z, self._unet.step_shift(level, step), hooks)
             skips.append(z)
-        inner = self._unet.bottleneck(z.transpose(1, 2), condition, watch)
+        inner = self._unet.bottleneck(z.transpose(1, 2), condition, hooks)
         z = skips.pop()
         if inner is not None:
             z += inner.transpose(1, 2)
         for decoder in self._decoders:
             skip = skips.pop() if skips else x.new_zeros(x.shape[0], length, 1)
-            decoder(z, skip, watch)
+            decoder(z, skip, hooks)
             z = skip
         return z.transpose(1, 2)
 
 
-def _measured(norm: Norm, x: Tensor, watch: Watch) -> tuple[Tensor, Tensor]:
-    """The norm of x [B, T, C] as factor and offset [B, 1, C]."""
-    x = watch.counted(x, 1)
+def _measured(norm: Norm, x: Tensor, hooks: RunHooks) -> tuple[Tensor, Tensor]:
+    """Factor and offset [B, 1, C] of the norm of x [B, T, C]."""
+    x = hooks.counted(x, 1)
     n_rows, n_frames, n_channels = x.shape
     total = x.new_zeros(n_rows, n_channels, dtype=torch.float64)
     squares = torch.zeros_like(total)
@@ -62,11 +62,18 @@ def _measured(norm: Norm, x: Tensor, watch: Watch) -> tuple[Tensor, Tensor]:
     count = n_frames * n_channels // norm.num_groups
     mean, power = (sums.unflatten(1, (norm.num_groups, -1)).sum(-1) / count for sums in (total, squares))
     variance = power - mean.square()
-    if watch.moments is not None:
-        mean, variance = watch.moments(mean, variance)
-    watch.tick()
+    if hooks.moments is not None:
+        mean, variance = hooks.moments(mean, variance)
+    hooks.tick()
     factor, offset = norm.affine_of(mean, variance)
     return factor.float()[:, None], offset.float()[:, None]
+
+
+def _padded(x: Tensor, begin: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Zeros [B, end - begin, C] for the frames begin..end-1; their part inside x [B, T, C]; that part of x."""
+    low, high = max(begin, 0), min(end, x.shape[1])
+    buffer = x.new_zeros(x.shape[0], end - begin, x.shape[2])
+    return buffer, buffer[:, low - begin : high - begin], x[:, low:high]
 
 
 def _activate(x: Tensor, factor: Tensor, offset: Tensor, out: Tensor) -> None:
@@ -81,32 +88,31 @@ class _Block:
         self._norm, self._bias = norm, conv.bias
         self._taps = Taps3(conv.weight, conv.dilation[0])
 
-    def __call__(self, x: Tensor, out: Tensor, add: bool, watch: Watch) -> None:
-        """x [B, T, C] -> out [B, T, C], which the result is added to if `add`."""
+    def __call__(self, x: Tensor, out: Tensor, add: bool, hooks: RunHooks) -> None:
+        """Write the result for x [B, T, C] to out [B, T, C], or add it there if `add`."""
         taps, n_frames = self._taps, x.shape[1]
-        factor, offset = _measured(self._norm, x, watch)
+        factor, offset = _measured(self._norm, x, hooks)
         for first, last in blocks(n_frames, taps, x.shape[0]):
             n = -(-(last - first) // taps.tile) * taps.tile
-            begin, end = first - taps.halo // 2, first + n + taps.halo // 2
-            inside, given = slice(max(begin, 0), min(end, n_frames)), x.new_zeros(x.shape[0], end - begin, x.shape[2])
-            _activate(x[:, inside], factor, offset, given[:, inside.start - begin : inside.stop - begin])
-            made = taps(given)[:, : last - first]
+            buffer, target, source = _padded(x, first - taps.halo // 2, first + n + taps.halo // 2)
+            _activate(source, factor, offset, target)
+            result = taps(buffer)[:, : last - first]
             if add:
-                out[:, first:last] += made.add_(self._bias)
+                out[:, first:last] += result.add_(self._bias)
             else:
-                torch.add(made, self._bias, out=out[:, first:last])
-            watch.tick()
+                torch.add(result, self._bias, out=out[:, first:last])
+            hooks.tick()
 
 
 class _ResBlock:
     def __init__(self, block: ResBlock):
         self._first, self._second = _Block(block.norm1, block.conv1), _Block(block.norm2, block.conv2)
 
-    def __call__(self, x: Tensor, watch: Watch) -> None:
-        """In place: x [B, T, C]."""
+    def __call__(self, x: Tensor, hooks: RunHooks) -> None:
+        """Update x [B, T, C] in place."""
         hidden = torch.empty_like(x)
-        self._first(x, hidden, False, watch)
-        self._second(hidden, x, True, watch)
+        self._first(x, hidden, False, hooks)
+        self._second(hidden, x, True, hooks)
 
 
 class _Encoder:
@@ -118,7 +124,7 @@ class _Encoder:
         self._norm = encoder.norm
         self._res_blocks = [_ResBlock(block) for block in encoder.res_blocks]
 
-    def __call__(self, x: Tensor, shift: Tensor | None, watch: Watch) -> Tensor:
+    def __call__(self, x: Tensor, shift: Tensor | None, hooks: RunHooks) -> Tensor:
         """x [B, T, C] -> [B, ceil(T / stride), C']."""
         taps, stride, n_frames = self._taps, self._stride, x.shape[1]
         n_out = -(-n_frames // stride)
@@ -126,15 +132,14 @@ class _Encoder:
         for first, last in blocks(n_out, taps, x.shape[0]):
             n = -(-(last - first) // taps.tile) * taps.tile
             begin = first * stride - self._margin
-            given = x.new_zeros(x.shape[0], n + 1, stride * x.shape[2])
-            inside = slice(max(begin, 0), min(begin + (n + 1) * stride, n_frames))
-            given.view(x.shape[0], -1, x.shape[2])[:, inside.start - begin : inside.stop - begin] = x[:, inside]
-            out[:, first:last] = taps(given)[:, : last - first]
-            watch.tick()
-        _activate(out, *_measured(self._norm, out, watch), out=out)
-        watch.tick()
+            buffer, target, source = _padded(x, begin, begin + (n + 1) * stride)
+            target.copy_(source)
+            out[:, first:last] = taps(buffer.view(x.shape[0], n + 1, -1))[:, : last - first]
+            hooks.tick()
+        _activate(out, *_measured(self._norm, out, hooks), out=out)
+        hooks.tick()
         for block in self._res_blocks:
-            block(out, watch)
+            block(out, hooks)
         if shift is not None:
             out += shift
         return out
@@ -149,20 +154,19 @@ class _Decoder:
         self._norm = decoder.norm
         self._res_blocks = [_ResBlock(block) for block in decoder.res_blocks]
 
-    def __call__(self, x: Tensor, out: Tensor, watch: Watch) -> None:
-        """x [B, T, C], which is altered, is added to out [B, T', C'] with T' at most T * stride."""
+    def __call__(self, x: Tensor, out: Tensor, hooks: RunHooks) -> None:
+        """Add the result for x [B, T, C] to out [B, T', C'], T' <= T * stride. Overwrites x."""
         for block in self._res_blocks:
-            block(x, watch)
+            block(x, hooks)
         taps, stride, n_frames = self._taps, self._stride, x.shape[1]
-        factor, offset = _measured(self._norm, x, watch)
+        factor, offset = _measured(self._norm, x, hooks)
         for first, last in blocks(n_frames + 1, taps, x.shape[0]):
             n = -(-(last - first) // taps.tile) * taps.tile
-            given = x.new_zeros(x.shape[0], n + 1, x.shape[2])
-            inside = slice(max(first - 1, 0), min(first + n, n_frames))
-            _activate(x[:, inside], factor, offset, given[:, inside.start - first + 1 : inside.stop - first + 1])
-            made = taps(given).view(x.shape[0], n * stride, -1)
+            buffer, target, source = _padded(x, first - 1, first + n)
+            _activate(source, factor, offset, target)
+            result = taps(buffer).view(x.shape[0], n * stride, -1)
             begin = first * stride - self._margin
             low, high = max(begin, 0), min(begin + n * stride, out.shape[1], n_frames * stride)
             if low < high:
-                out[:, low:high] += made[:, low - begin : high - begin]
-            watch.tick()
+                out[:, low:high] += result[:, low - begin : high - begin]
+            hooks.tick()

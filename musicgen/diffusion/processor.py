@@ -1,4 +1,4 @@
-"""From the levels that a band's diffusion works at to those of the audio."""
+"""Rescaling of a diffused band to the levels of the audio."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from .config import ProcessorConfig
 
 
 class Processor(nn.Module):
-    """Gives each of its frequency bands the level that it had in training. Source: audiocraft `MultiBandProcessor`."""
+    """Filter that gives each frequency band its level in training. Source: audiocraft `MultiBandProcessor`."""
 
     def __init__(self, config: ProcessorConfig):
         super().__init__()
@@ -22,7 +22,7 @@ class Processor(nn.Module):
         self.register_buffer("filters", torch.empty(config.n_bands - 1, 1, config.n_taps))
 
     def gains(self) -> Tensor:
-        """[n_bands]."""
+        """Gains [n_bands] of the frequency bands."""
         mean = self.sum_x / self.counts
         deviation = (self.sum_x2 / self.counts - mean**2).clamp(min=0).sqrt()
         # audiocraft calls it target_std and takes no root: the models were trained with the variance.
@@ -34,6 +34,6 @@ class Processor(nn.Module):
             raise CheckpointError(f"{source}: the levels of its processor (counts, sum_x, ...) are empty or damaged")
 
     def forward(self, x: Tensor, tick: Callable[[], None]) -> Tensor:
-        """x [B, L] -> [B, L]."""
+        """Rescale x [B, L]; tick is called between blocks."""
         taps = weighted(self.filters[:, 0], self.gains())
         return apply_filter(x, taps, tick).add_((self.sum_x / self.counts).sum())

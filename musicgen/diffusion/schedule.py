@@ -13,16 +13,16 @@ _STRIDE = 50
 
 @dataclass(frozen=True)
 class Step:
-    """One of the steps: x <- (x - noise_factor * estimate) / divisor + deviation * fresh noise."""
+    """One denoising step: x <- (x - noise_factor * estimate) / divisor + deviation * fresh noise."""
 
-    step: int  # what the U-Net is told
+    step: int  # step number, input of the U-Net
     noise_factor: float
     divisor: float
     deviation: float  # 0 at the last step
 
 
 def plan_steps(config: ScheduleConfig) -> list[Step]:
-    """The steps that are visited, noisiest first."""
+    """The steps of a run, noisiest first."""
     low, high = (beta ** (1 / config.beta_exp) for beta in (config.beta_t0, config.beta_t1))
     keep = 1 - torch.linspace(low, high, N_STEPS, dtype=torch.float32) ** config.beta_exp
     cumulative = keep.cumprod(dim=0)
@@ -42,7 +42,7 @@ def plan_steps(config: ScheduleConfig) -> list[Step]:
 
 
 def advance(x: Tensor, estimate: Tensor, step: Step, noise: Tensor | None, clip: float) -> None:
-    """Take one step, in place: x, estimate and noise [B, L]. Noise is needed only where the step has a deviation."""
+    """Advance x [B, L] by one step in place, with estimate and noise [B, L]; a step of deviation 0 needs no noise."""
     x.sub_(estimate, alpha=step.noise_factor).div_(step.divisor)
     if noise is not None and step.deviation:
         x.add_(noise, alpha=step.deviation)

@@ -14,42 +14,42 @@ Moments = tuple[Tensor, Tensor]  # mean and variance [B, groups]
 
 
 @dataclass(frozen=True)
-class Watch:
-    """What happens while a U-Net runs."""
+class RunHooks:
+    """Callbacks of one U-Net run."""
 
-    tick: Callable[[], None] = lambda: None  # called between layers; what it raises ends the run
-    # What each norm is to take for mean and variance, given those of what it sees; None: these themselves.
+    tick: Callable[[], None] = lambda: None  # called between layers; an exception ends the run
+    # Mean and variance of a norm's input -> those that the norm uses; None = unchanged.
     moments: Callable[[Tensor, Tensor], Moments] | None = None
-    margin: float = 0.0  # share of the time axis at either end that is not counted in what a norm sees
+    margin: float = 0.0  # share of the time axis left out of a norm's statistics at either end
 
     def counted(self, x: Tensor, dim: int) -> Tensor:
-        """x without its margins in time, the dimension `dim`."""
+        """x without the margins of its time axis `dim`."""
         cut = math.ceil(x.shape[dim] * self.margin)
         return x.narrow(dim, cut, x.shape[dim] - 2 * cut) if 0 < 2 * cut < x.shape[dim] else x
 
 
-UNWATCHED = Watch()
+NO_HOOKS = RunHooks()
 
 
 class Norm(nn.GroupNorm):
-    """Group norm, over all of the time axis, and ReLU."""
+    """Group norm over the full time axis, then ReLU."""
 
-    def forward(self, x: Tensor, watch: Watch) -> Tensor:
-        if watch.moments is None:
+    def forward(self, x: Tensor, hooks: RunHooks) -> Tensor:
+        if hooks.moments is None:
             return F.relu(super().forward(x), inplace=True)
-        groups = watch.counted(x, 2).unflatten(1, (self.num_groups, -1)).float()
+        groups = hooks.counted(x, 2).unflatten(1, (self.num_groups, -1)).float()
         variance, mean = torch.var_mean(groups, dim=(2, 3), correction=0)
-        factor, offset = self.affine_of(*watch.moments(mean, variance))
+        factor, offset = self.affine_of(*hooks.moments(mean, variance))
         return F.relu(x * factor[..., None].to(x) + offset[..., None].to(x), inplace=True)
 
     def affine_of(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance [B, groups] -> factor and offset [B, C] of the norm."""
+        """Factor and offset [B, C] of the norm with this mean and variance [B, groups]."""
         spread = (variance.clamp(min=0) + self.eps).rsqrt()
         factor = spread[..., None] * self.weight.unflatten(0, (self.num_groups, -1))
         return factor.flatten(1), self.bias - (mean[..., None] * factor).flatten(1)
 
 
-_N_LAYERS, _N_HEADS, _FFN_DIM, _MAX_PERIOD = 6, 8, 2048, 10_000  # of the transformer: audiocraft sets no others
+_N_LAYERS, _N_HEADS, _FFN_DIM, _MAX_PERIOD = 6, 8, 2048, 10_000  # of the transformer, fixed in audiocraft
 
 
 class ResBlock(nn.Module):
@@ -62,16 +62,16 @@ class ResBlock(nn.Module):
         self.norm2 = Norm(n_groups, channels)
         self.conv2 = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
 
-    def forward(self, x: Tensor, watch: Watch) -> Tensor:
-        h = self.conv1(self.norm1(x, watch))
-        watch.tick()
-        h = self.conv2(self.norm2(h, watch))
-        watch.tick()
+    def forward(self, x: Tensor, hooks: RunHooks) -> Tensor:
+        h = self.conv1(self.norm1(x, hooks))
+        hooks.tick()
+        h = self.conv2(self.norm2(h, hooks))
+        hooks.tick()
         return h.add_(x)
 
 
 class Encoder(nn.Module):
-    """One level down: [B, C, T] -> [B, C', ceil(T / stride)]."""
+    """Downsampling level: [B, C, T] -> [B, C', ceil(T / stride)]."""
 
     def __init__(self, n_in: int, n_out: int, config: UnetConfig):
         super().__init__()
@@ -80,12 +80,12 @@ class Encoder(nn.Module):
         self.norm = Norm(config.norm_groups, n_out)
         self.res_blocks = _res_blocks(n_out, config)
 
-    def forward(self, x: Tensor, watch: Watch) -> Tensor:
+    def forward(self, x: Tensor, hooks: RunHooks) -> Tensor:
         stride = self.conv.stride[0]
-        x = self.norm(self.conv(F.pad(x, (0, -x.shape[-1] % stride))), watch)
-        watch.tick()
+        x = self.norm(self.conv(F.pad(x, (0, -x.shape[-1] % stride))), hooks)
+        hooks.tick()
         for block in self.res_blocks:
-            x = block(x, watch)
+            x = block(x, hooks)
         return x
 
 
@@ -99,11 +99,11 @@ class Decoder(nn.Module):
         self.norm = Norm(config.norm_groups, n_in)
         self.convtr = nn.ConvTranspose1d(n_in, n_out, config.kernel, config.stride, padding, bias=False)
 
-    def forward(self, x: Tensor, watch: Watch) -> Tensor:
+    def forward(self, x: Tensor, hooks: RunHooks) -> Tensor:
         for block in self.res_blocks:
-            x = block(x, watch)
-        x = self.convtr(self.norm(x, watch))
-        watch.tick()
+            x = block(x, hooks)
+        x = self.convtr(self.norm(x, hooks))
+        hooks.tick()
         return x
 
 
@@ -112,7 +112,7 @@ def _res_blocks(channels: int, config: UnetConfig) -> nn.ModuleList:
 
 
 class BiLSTM(nn.Module):
-    """Two layers, both directions: [B, C, T] -> [B, C, T]."""
+    """Two-layer bidirectional LSTM: [B, C, T] -> [B, C, T]."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -133,7 +133,7 @@ class _Projections(nn.Module):
 
 
 class Attention(nn.Module):
-    """[B, T, C] attends to [B, T', C], without mask."""
+    """Multi-head attention of x [B, T, C] to source [B, T', C], without a mask."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -142,15 +142,15 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         weights = self.mha.in_proj_weight.chunk(3)
         q, k, v = (
-            F.linear(given, weight).unflatten(-1, (_N_HEADS, -1)).transpose(1, 2)
-            for given, weight in zip((x, source, source), weights)
+            F.linear(rows, weight).unflatten(-1, (_N_HEADS, -1)).transpose(1, 2)
+            for rows, weight in zip((x, source, source), weights)
         )
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.mha.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class TransformerLayer(nn.Module):
-    """Post-norm. The query of the cross-attention is the layer's input, not what the self-attention made of it."""
+    """Post-norm layer. The query of the cross-attention is the layer's input, not the self-attention's output."""
 
     def __init__(self, channels: int, cross_attention: bool):
         super().__init__()
@@ -171,19 +171,19 @@ class TransformerLayer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """[B, T, C] -> [B, T, C], each position seeing all."""
+    """Transformer [B, T, C] -> [B, T, C], without a mask."""
 
     def __init__(self, channels: int, cross_attention: bool):
         super().__init__()
         self.layers = nn.ModuleList(TransformerLayer(channels, cross_attention) for _ in range(_N_LAYERS))
 
-    def forward(self, x: Tensor, source: Tensor | None, watch: Watch) -> Tensor:
+    def forward(self, x: Tensor, source: Tensor | None, hooks: RunHooks) -> Tensor:
         x = x + positions(x)
         if source is not None:
             source = source + positions(source)
         for layer in self.layers:
             x = layer(x, source)
-            watch.tick()
+            hooks.tick()
         return x
 
 
@@ -197,7 +197,7 @@ def positions(x: Tensor) -> Tensor:
 
 
 class Unet(nn.Module):
-    """Estimates the noise in a signal, given the codec's latents."""
+    """U-Net that estimates the noise in a signal, conditioned on the codec's latents."""
 
     def __init__(self, config: UnetConfig):
         super().__init__()
@@ -220,44 +220,44 @@ class Unet(nn.Module):
         return self.embedding.weight.device
 
     def condition(self, latents: Tensor) -> Tensor:
-        """What all steps share: the codec's latents [B, D, T] in the bottleneck's width, [B, C, T]."""
+        """Project the codec's latents [B, D, T] to the bottleneck's width [B, C, T]; the same for all steps."""
         return self.conv_codec(latents)
 
-    def forward(self, x: Tensor, step: int, condition: Tensor, watch: Watch = UNWATCHED) -> Tensor:
-        """x [B, 1, L], condition [B, C, N] -> the noise [B, 1, L].
+    def forward(self, x: Tensor, step: int, condition: Tensor, hooks: RunHooks = NO_HOOKS) -> Tensor:
+        """Noise [B, 1, L] in x [B, 1, L], with condition [B, C, N].
 
-        N is the bottleneck's length ceil(L / hop), or with cross-attention any.
+        N is the bottleneck's length ceil(L / hop); with cross-attention it is free.
         """
         length, skips = x.shape[-1], []
         for level, encoder in enumerate(self.encoders):
-            x = encoder(x, watch)
+            x = encoder(x, hooks)
             shift = self.step_shift(level, step)
             if shift is not None:
                 x += shift[:, None]
             skips.append(x)
-        x = self.bottleneck(x, condition, watch)
+        x = self.bottleneck(x, condition, hooks)
         for decoder in self.decoders:
             skip = skips.pop()
-            # audiocraft zeroes what reaches the first decoder beside its skip unless something is in the bottleneck.
+            # audiocraft feeds the first decoder its skip alone where the bottleneck has no network.
             x = skip if x is None else x[..., : skip.shape[-1]] + skip
-            x = decoder(x, watch)
+            x = decoder(x, hooks)
         return x[..., :length]
 
     def step_shift(self, level: int, step: int) -> Tensor | None:
-        """What tells a level which step it is: [C], or None."""
+        """Step embedding [C] of a level; None for a level without one."""
         if level == 0:
             return self.embedding.weight[step]
         return self.embeddings[level - 1].weight[step] if self.config.emb_all_layers else None
 
-    def bottleneck(self, x: Tensor, condition: Tensor, watch: Watch) -> Tensor | None:
-        """The deepest level's [B, C, N] -> what is added to it; None is nothing.
+    def bottleneck(self, x: Tensor, condition: Tensor, hooks: RunHooks) -> Tensor | None:
+        """Output of the bottleneck network for the deepest level x [B, C, N]; None without a network.
 
-        Unless it is attended to, the condition is added in place: audiocraft has it in the skip connection, too.
+        Without cross-attention, the condition is added to x in place: audiocraft has it in the skip connection, too.
         """
         cross = self.config.transformer and self.config.cross_attention
         if not cross:
             x += condition
         if self.config.transformer:
             source = condition.transpose(1, 2) if cross else None
-            return self.transformer(x.transpose(1, 2), source, watch).transpose(1, 2)
+            return self.transformer(x.transpose(1, 2), source, hooks).transpose(1, 2)
         return self.bilstm(x) if self.config.bilstm else None

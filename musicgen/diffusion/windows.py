@@ -1,4 +1,4 @@
-"""Long signals in overlapping windows, whose results are joined by crossfades."""
+"""Overlapping windows of a long signal, and the crossfades that join their results."""
 
 import torch
 from torch import Tensor
@@ -14,10 +14,10 @@ def plan_windows(n_frames: int, longest: int, overlap: int) -> list[tuple[int, i
     return [(start, start + length) for start in starts]
 
 
-def place(out: Tensor, piece: Tensor, start: int, written: int, fade: int) -> None:
-    """Write piece [B, n] into out [B, L] from sample `start` on; the samples before `written` hold the last window's.
+def write_crossfaded(out: Tensor, piece: Tensor, start: int, written: int, fade: int) -> None:
+    """Write piece [B, n] into out [B, L] at sample `start`; samples before `written` hold the previous window.
 
-    The two are crossfaded over the `fade` samples in the middle of what they share, away from the edges of both.
+    The crossfade covers `fade` samples in the middle of the overlap, away from the edges of both windows.
     """
     end = start + piece.shape[-1]
     if written <= start:

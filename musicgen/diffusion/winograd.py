@@ -1,9 +1,8 @@
-"""Convolutions along time as matrix products, with fewer of them than by definition. For the CPU, in float32.
+"""Winograd convolutions along time, as matrix products. For the CPU, in float32.
 
-Signals are [B, T, C] here: the channels of a moment lie side by side, as matrix products want them. A short filter
-over a few outputs at a time needs fewer products of inputs with weights than outputs x taps (S. Winograd, 1980):
-6 instead of 12 for 3 taps and 4 outputs, 4 instead of 6 for 2 taps and 3 outputs. The weights are transformed once,
-inputs and outputs with some additions, which pays where channels are many.
+Signals are [B, T, C]: channels are contiguous, the layout of a matrix product. A tile of outputs of a short filter
+needs fewer products than outputs x taps (S. Winograd, 1980): F(4, 3) takes 6 instead of 12, F(3, 2) 4 instead of 6.
+Weights are transformed once. Inputs and outputs are transformed by additions, which pays off for many channels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +11,14 @@ import torch
 from torch import Tensor
 
 MIN_CHANNELS = 256  # below, the additions cost more than the products they save
-_OUTPUTS = 1024  # moments at a time at least: fewer make slow matrix products, unless the matrices are large
-_NUMBERS = 2**18  # of one block of signal, to stay in the cache
-_PRODUCTS = 1.6e10  # multiplications of one block: a look at Cancel every half second on two slow cores
-_ROWS = 64  # of a matrix of weights that are transformed at a time, to stay in the cache
+_OUTPUTS = 1024  # output frames of a block, at least: shorter matrix products are slow, unless the weights are large
+_NUMBERS = 2**18  # values of one block of signal, to stay in the L2 cache
+_PRODUCTS = 1.6e10  # multiplications of one block: Cancel is checked every half second on two slow cores
+_ROWS = 64  # rows of a weight matrix transformed at a time, to stay in the cache
 
 
 def blocks(n_outputs: int, taps: "Taps2 | Taps3", n_rows: int) -> Iterator[tuple[int, int]]:
-    """(first, last) of whole tiles of outputs, as many at a time as make a good block."""
+    """(first, last) of blocks of outputs; each block but the last is a multiple of the tile."""
     size = min(max(_OUTPUTS, _NUMBERS // taps.n_out), _PRODUCTS * taps.tile / taps.products)
     size = max(int(size) // (n_rows * taps.tile) * taps.tile, taps.tile)
     for first in range(0, n_outputs, size):
@@ -27,7 +26,7 @@ def blocks(n_outputs: int, taps: "Taps2 | Taps3", n_rows: int) -> Iterator[tuple
 
 
 def _transformed(taps: Sequence[Tensor], transform: Callable[..., Sequence[Tensor]], n: int) -> Tensor:
-    """transform(*taps) of matrices [M, N], a few rows at a time: [n, M, N]."""
+    """transform(*taps) of matrices [M, N], in blocks of rows: [n, M, N]."""
     out = torch.empty(n, *taps[0].shape)
     for first in range(0, len(taps[0]), _ROWS):
         rows = [tap[first : first + _ROWS].contiguous() for tap in taps]
@@ -56,12 +55,12 @@ class Taps3:
         self.fast = dilation == 1 and min(self.n_in, self.n_out) >= MIN_CHANNELS
         self.tile = 4 if self.fast else 1
         taps = weight.unbind(2)
-        made = _transformed(taps, _for_3_taps, 6) if self.fast else torch.stack(taps)
-        self._weights = made.transpose(1, 2)  # [6 or 3, C, C']: turned round by the matrix product, not in memory
+        matrices = _transformed(taps, _for_3_taps, 6) if self.fast else torch.stack(taps)
+        self._weights = matrices.transpose(1, 2)  # [6 or 3, C, C'], a view: bmm takes transposed operands
 
     @property
     def products(self) -> float:
-        """Multiplications a tile."""
+        """Multiplications of one tile."""
         return len(self._weights) * self.n_in * self.n_out
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -101,14 +100,14 @@ class Taps2:
         self.n_in, self.n_out = first.shape
         self.fast = min(first.shape) >= MIN_CHANNELS
         self.tile = 3 if self.fast else 1
-        turned = first.stride(0) < first.stride(1)
-        taps = (first.t(), second.t()) if turned else (first, second)
-        made = _transformed(taps, _for_2_taps, 4) if self.fast else torch.stack(taps)
-        self._weights = made.transpose(1, 2) if turned else made
+        transposed = first.stride(0) < first.stride(1)
+        taps = (first.t(), second.t()) if transposed else (first, second)
+        matrices = _transformed(taps, _for_2_taps, 4) if self.fast else torch.stack(taps)
+        self._weights = matrices.transpose(1, 2) if transposed else matrices
 
     @property
     def products(self) -> float:
-        """Multiplications a tile."""
+        """Multiplications of one tile."""
         return len(self._weights) * self.n_in * self.n_out
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -131,7 +130,7 @@ class Taps2:
 
 
 def _direct(x: Tensor, weights: Tensor, dilation: int, n: int) -> Tensor:
-    """By definition, one product a tap: x [B, n + halo, C], weights [taps, C, C']."""
+    """Direct convolution, one matrix product a tap: x [B, n + halo, C], weights [taps, C, C']."""
     rows = []
     for row in x:
         out = row[:n] @ weights[0]

@@ -161,8 +161,8 @@ def test_lossless_files_give_back_what_was_written(tmp_path, format, sample_form
 
 
 def test_whole_numbers_are_rounded_and_clipped_as_ffmpeg_does(tmp_path):
-    given = torch.tensor([[[0.0, 1.0, -1.0, 3.0, -3.0, 1.4 / 32768, 1.6 / 32768, -1.6 / 32768]]])
-    back = read(write(Audio(given, RATE_HZ), tmp_path / "a.wav"))
+    samples = torch.tensor([[[0.0, 1.0, -1.0, 3.0, -3.0, 1.4 / 32768, 1.6 / 32768, -1.6 / 32768]]])
+    back = read(write(Audio(samples, RATE_HZ), tmp_path / "a.wav"))
     assert (back.samples[0, 0] * 32768).tolist() == [0, 32767, -32768, 32767, -32768, 1, 2, -2]
 
 
@@ -189,11 +189,10 @@ def test_opus_holds_the_audio_at_48_khz(tmp_path, channels):
     assert (back.samples[..., 6000:40000] - expected).pow(2).mean().sqrt() < 0.1  # lossy, but no other signal
 
 
-def test_bitrate_decides_the_size(tmp_path):
+@pytest.mark.parametrize(("format", "bitrate"), [("mp3", 320_000), ("opus", 160_000)])
+def test_lossy_files_have_their_bitrate(tmp_path, format, bitrate):
     audio = Audio(torch.randn(1, 2, 5 * RATE_HZ) * 0.1, RATE_HZ)
-    for format, low, high in (("mp3", 64_000, 320_000), ("opus", 32_000, 256_000)):
-        sizes = [write(audio, tmp_path / f"a.{format}", bitrate=rate).stat().st_size for rate in (low, high)]
-        assert sizes[1] > 3 * sizes[0]
+    assert write(audio, tmp_path / f"a.{format}").stat().st_size == pytest.approx(5 * bitrate / 8, rel=0.3)
 
 
 @pytest.mark.parametrize("format", ["flac", "mp3", "opus"])
@@ -231,8 +230,6 @@ def test_files_have_the_usual_permissions(tmp_path):
         (3, "a.mp3", {}, "at most 2 channels.*3"),
         (1, "a.mp3", {"sample_format": "s24"}, "'sample_format' of mp3.*s16"),
         (1, "a.flac", {"sample_format": "f32"}, "s16, s24"),
-        (1, "a.wav", {"bitrate": 320_000}, "'bitrate'"),
-        (1, "a.mp3", {"bitrate": 320}, "8000 to 320000"),
         (1, "a.flac", {"metadata": {"prompt": {}}}, "metadata"),
         (1, "nowhere/a.wav", {}, "nowhere does not exist"),
     ],

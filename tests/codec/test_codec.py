@@ -151,11 +151,11 @@ def test_decoding_in_chunks_equals_decoding_whole(monkeypatch, pad_mode, n_frame
     codec = toy_codec(pad_mode=pad_mode)
     codes = toy_codes(codec, n_frames)
     at_once(monkeypatch, 1, 1000)
-    whole = codec.decode(codes).samples
-    assert whole.abs().max() > 1e-2
+    unchunked = codec.decode(codes).samples
+    assert unchunked.abs().max() > 1e-2
     for frames in (1, 2, 3, 7, 16, 60):
         at_once(monkeypatch, 1, frames)
-        torch.testing.assert_close(codec.decode(codes).samples, whole, atol=1e-6, rtol=0)
+        torch.testing.assert_close(codec.decode(codes).samples, unchunked, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
@@ -173,9 +173,9 @@ def test_encoding_in_chunks_equals_encoding_whole(monkeypatch, pad_mode, n_sampl
         codec.encode(noise(n_samples))
         return torch.cat(latents, dim=-1)
 
-    whole = encoded(1000)
+    unchunked = encoded(1000)
     for frames in (1, 2, 3, 7, 16, 39):
-        torch.testing.assert_close(encoded(frames), whole, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(encoded(frames), unchunked, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("pad_mode", ["reflect", "constant"])

@@ -58,9 +58,9 @@ def test_silence_falls_on_the_first_bin(audiocraft):
 
 def test_stopping_early_changes_no_frame():
     samples = tune(20).samples[0, 0]
-    whole = chroma(samples, 32000, CONFIG)
-    for n_frames in (1, 5, 40, len(whole), 10**6):
-        assert torch.equal(chroma(samples, 32000, CONFIG, n_frames), whole[:n_frames])
+    frames = chroma(samples, 32000, CONFIG)
+    for n_frames in (1, 5, 40, len(frames), 10**6):
+        assert torch.equal(chroma(samples, 32000, CONFIG, n_frames), frames[:n_frames])
 
 
 def test_a_scale_is_heard_as_its_pitch_classes():
@@ -83,14 +83,14 @@ def engines(audiocraft, toys):
     """Factory: our melody toy, and audiocraft's MusicGen with the same weights and no stem separation."""
     from comfyui_musicgen.reference import audiocraft as reference
 
-    made = {}
+    loaded = {}
 
     def load(stereo):
-        if stereo not in made:
+        if stereo not in loaded:
             folder = toys(melody=True, stereo=stereo)
             theirs = reference.load(folder)
-            made[stereo] = loading.load(folder, "float32"), theirs
-        return made[stereo]
+            loaded[stereo] = loading.load(folder, "float32"), theirs
+        return loaded[stereo]
 
     return load
 
@@ -173,11 +173,11 @@ def test_a_batch_is_no_melody(toys):
 
 def test_the_audiocraft_engine_takes_melodies_too(engines):
     params = GenerationParams(duration_s=2, seed=6, batch_size=2)
-    made = []
+    codes = []
     for engine in engines(True):
         positive = engine.conditioner.encode_melody(engine.conditioner.encode_text([TEXT]), tune(3, 44100, 2), "off")
-        made.append(engine.model.generate(positive, params).codes)
-    assert torch.equal(*made)
+        codes.append(engine.model.generate(positive, params).codes)
+    assert torch.equal(*codes)
 
 
 # Stems

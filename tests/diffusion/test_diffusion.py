@@ -32,27 +32,27 @@ BRANCHES = {
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """Factory of toy files, each written once: written(res_blocks=2) -> path."""
-    made = {}
+    cache = {}
 
     def toy(n_bands=2, **changes):
         key = (n_bands, *sorted(changes.items()))
-        if key not in made:
+        if key not in cache:
             file = tmp_path_factory.mktemp("mbd") / "mbd.th"
-            made[key] = write_toy_diffusion(file, replace(SMALL, **changes), n_bands=n_bands)
-        return made[key]
+            cache[key] = write_toy_diffusion(file, replace(SMALL, **changes), n_bands=n_bands)
+        return cache[key]
 
     return toy
 
 
 @pytest.fixture(scope="module")
 def load(written):
-    made = {}
+    cache = {}
 
     def toy(**changes):
         key = tuple(sorted(changes.items()))
-        if key not in made:
-            made[key] = load_diffusion(written(**changes)).decoder
-        return made[key]
+        if key not in cache:
+            cache[key] = load_diffusion(written(**changes)).decoder
+        return cache[key]
 
     return toy
 
@@ -166,8 +166,8 @@ def test_the_seed_alone_decides(load):
 
 def test_silence_stays_silence(load):
     latents, wave = sounds(1, 8)
-    made = load(n_bands=1).decode(latents, torch.zeros_like(wave), [0])
-    assert made.isfinite().all() and made.abs().max() < 1e-6
+    decoded = load(n_bands=1).decode(latents, torch.zeros_like(wave), [0])
+    assert decoded.isfinite().all() and decoded.abs().max() < 1e-6
 
 
 # --- equalizer
@@ -188,9 +188,9 @@ def test_bands_are_split_as_julius_does():
 
 def test_one_number_for_each_band_of_each_row():
     x, wanted = torch.randn(2, 40_000), torch.randn(2, 40_000) * torch.tensor([[0.1], [3.0]])
-    made = decoder.equalize(x, wanted, RATE_HZ)
+    decoded = decoder.equalize(x, wanted, RATE_HZ)
     filters = bands.low_pass_filters(32, RATE_HZ)
-    have, want = (bands.band_deviations(signal, filters).sum(1) for signal in (made, wanted))
+    have, want = (bands.band_deviations(signal, filters).sum(1) for signal in (decoded, wanted))
     torch.testing.assert_close(have / want, torch.ones_like(have), atol=0.05, rtol=0)
 
 
@@ -260,7 +260,7 @@ def test_excerpts_stand_for_the_signal(load):
         )
 
     with torch.no_grad():
-        model(x, 499, condition, unet.Watch(moments=note))
+        model(x, 499, condition, unet.RunHooks(moments=note))
         estimated = excerpts.measure(run, lambda: None)
     for (mean, variance), (true_mean, true_variance) in zip(estimated, seen, strict=True):
         assert ((mean - true_mean).abs() < 0.1 * true_variance.sqrt()).all()

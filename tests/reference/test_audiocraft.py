@@ -26,14 +26,14 @@ def engines(audiocraft, toys):
     """Factory: a toy loaded by this engine and by audiocraft."""
     from comfyui_musicgen.reference import audiocraft as reference
 
-    made = {}
+    engines = {}
 
     def load(**options):
         key = tuple(sorted(options.items()))
-        if key not in made:
+        if key not in engines:
             folder = toys(**options)
-            made[key] = loading.load(folder, "float32"), reference.load(folder)
-        return made[key]
+            engines[key] = loading.load(folder, "float32"), reference.load(folder)
+        return engines[key]
 
     return load
 
@@ -51,11 +51,11 @@ def test_500_frames_of_codes_are_equal(engines, layout, case):
     options = dict(CASES[case])
     text, continued = options.pop("text", TEXT), options.pop("continued", False)
     params = GenerationParams(duration_s=10, seed=1234, **options)
-    made = []
+    generated = []
     for loaded in engines(stereo=layout == "stereo"):
         prompt = loaded.codec.encode(clip()) if continued else None
-        made.append(loaded.model.generate(loaded.conditioner.encode_text([text]), params, prompt))
-    ours, theirs = made
+        generated.append(loaded.model.generate(loaded.conditioner.encode_text([text]), params, prompt))
+    ours, theirs = generated
     assert ours.codes.shape == (1, 8 if layout == "stereo" else 4, 500)
     assert torch.equal(ours.codes, theirs.codes)
     assert ours.codec == theirs.codec
