@@ -12,6 +12,7 @@ __all__ = ["NumbaStepper", "fits", "load_kernels", "serves"]
 
 MIN_WIDTH = 512  # narrower models take less time than the threads' barriers
 _SIZE_OF = 16  # a matrix's sizes are multiples
+_EPS = 1e-5  # of LayerNorm, compiled into the kernels
 
 
 def serves(lm: LM, min_width: int = MIN_WIDTH) -> bool:
@@ -25,6 +26,8 @@ def fits(config: LMConfig, module: nn.Module, min_width: int = MIN_WIDTH) -> boo
     """Whether the kernels can take the linear layers below `module`, a part of a model of this shape."""
     sizes = (config.dim, config.ffn_dim, config.n_codebooks * config.cardinality)
     if config.dim < min_width or config.head_dim % 4 or any(size % _SIZE_OF for size in sizes):
+        return False
+    if any(norm.eps != _EPS for norm in module.modules() if isinstance(norm, nn.LayerNorm)):
         return False
     linears = [module for module in module.modules() if isinstance(module, Linear | Int8Linear)]
     dtypes = {linear.weight.dtype for linear in linears}

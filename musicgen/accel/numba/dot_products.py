@@ -1,6 +1,6 @@
-"""What `cpu_kernels` needs and Numba has no words for: vectors of bytes, of halves, and what is asked for ahead.
+"""GEMV inner loops that Numba's vectorizer does not find: int8 and 16-bit dot products, weighted row sums, prefetch.
 
-Written as LLVM's intermediate code, for whatever processor there is. Addresses and sizes are int64.
+Written as LLVM IR for the host's instruction set. Addresses and sizes are int64.
 """
 
 from llvmlite import ir
@@ -11,15 +11,15 @@ from numba.extending import intrinsic
 from .intrinsics import F32, I8, I16, I32, add_product, constant, load, loop, prefetch, splat
 
 _FEATURES = config.CPU_FEATURES or codegen.get_host_cpu_features()  # of this processor that Numba may use
-SPLIT = "+avx512vnni" in _FEATURES  # whether rows are split into bytes, four of whose products one instruction adds up
+SPLIT = "+avx512vnni" in _FEATURES  # rows are split into bytes for vpdpbusd, which adds four byte products at once
 
-_LANES, _BYTES, _TABLE_FLOATS = 16, 64, 16  # inputs of one vector operation: int16, int8 and a table's
-_FLOATS = 16 if "+avx512f" in _FEATURES else 8  # and float32, which take all the registers there are
-_LINE, _AHEAD = 64, 1024  # bytes of a weight that come from memory at once, and how far ahead they are asked for
+_LANES, _BYTES, _TABLE_FLOATS = 16, 64, 16  # vector lengths: of int16, of int8, of a table's values
+_FLOATS = 16 if "+avx512f" in _FEATURES else 8  # and of float32
+_LINE, _AHEAD = 64, 1024  # bytes of a cache line, and the prefetch distance
 
 
 def _wide(b, address, kind):
-    """_LANES integers, as int32."""
+    """Load _LANES integers as int32."""
     vector = ir.VectorType(kind, _LANES)
     return b.sext(load(b, address, vector, kind.width // 8), ir.VectorType(I32, _LANES))
 
@@ -32,7 +32,10 @@ def _evens_and_odds(b, vector):
 
 
 def _lane_sums(b, vectors):
-    """The sum of each vector, in one vector. As many as a vector has lanes, or fewer by a power of two."""
+    """Horizontal sums of n vectors, in one vector of n lanes; n is the number of lanes over a power of two.
+
+    The order of each sum does not depend on n.
+    """
     add = b.fadd if vectors[0].type.element == F32 else b.add
     flags = {"flags": ("reassoc",)} if vectors[0].type.element == F32 else {}
     n_lanes, n_left = vectors[0].type.count, len(vectors)
@@ -52,21 +55,19 @@ def _lane_sums(b, vectors):
 
 
 def _store_sums(b, vectors, out):
-    """Added to what is there."""
-    made = _lane_sums(b, vectors)
-    at = b.inttoptr(out, made.type.as_pointer())
+    """Add the horizontal sums to the vector at an address."""
+    result = _lane_sums(b, vectors)
+    at = b.inttoptr(out, result.type.as_pointer())
     before = b.load(at, align=4)
-    b.store(b.fadd(before, made) if made.type.element == F32 else b.add(before, made), at, align=4)
+    b.store(b.fadd(before, result) if result.type.element == F32 else b.add(before, result), at, align=4)
 
 
 def _dots_of(n_outputs, n_rows):
     @intrinsic
     def dots(typing, weight, weight_stride, x, x_stride, n, out):
-        """n int8 of each of n_outputs parts of a weight, times those of n_rows rows of int16, added to int32 in `out`,
-        [n_outputs, n_rows].
+        """Dot products of n_outputs rows of an int8 weight with n_rows rows of int16, added to int32 at `out`, [n_outputs, n_rows].
 
-        Strides, in bytes, are from one output to the next in `weight`, and from one row to the next in `x`. n: a multiple
-        of _LANES. Sums lie side by side, for lines that are a power of two apart push each other out of the first cache.
+        Strides are in bytes. n: inputs, a multiple of _LANES. The sums are contiguous: a power-of-two stride conflicts in L1.
         """
 
         def code(context, b, signature, arguments):
@@ -75,11 +76,11 @@ def _dots_of(n_outputs, n_rows):
             rows = [b.add(x, b.mul(x_stride, constant(row))) for row in range(n_rows)]
 
             def add(i, sums):
-                given = [_wide(b, b.add(row, b.shl(i, constant(1))), I16) for row in rows]
+                operands = [_wide(b, b.add(row, b.shl(i, constant(1))), I16) for row in rows]
                 values = [_wide(b, b.add(each, i), I8) for each in weights]
                 # Products of 16 bits, added in pairs: what processors have one instruction for (vpmaddwd).
-                made = [b.add(*_evens_and_odds(b, b.mul(one, other))) for one in values for other in given]
-                return [b.add(total, each) for total, each in zip(sums, made, strict=True)]
+                result = [b.add(*_evens_and_odds(b, b.mul(one, other))) for one in values for other in operands]
+                return [b.add(total, each) for total, each in zip(sums, result, strict=True)]
 
             def add_line(i, sums):
                 for each in weights:
@@ -103,7 +104,7 @@ def _dots_of(n_outputs, n_rows):
 def _byte_dots_of(n_outputs, n_rows):
     @intrinsic
     def dots(typing, weight, weight_stride, x, x_stride, n, out):
-        """As `_dots_of`, of rows of int8; and to each weight 128 is added, for the processor takes it without a sign."""
+        """As `_dots_of`, of rows of int8. 128 is added to each weight: vpdpbusd takes one factor unsigned."""
 
         def code(context, b, signature, arguments):
             weight, weight_stride, x, x_stride, n, out = arguments
@@ -115,18 +116,18 @@ def _byte_dots_of(n_outputs, n_rows):
             signs = ir.Constant(ir.VectorType(I8, _BYTES), [-128] * _BYTES)
 
             def padded(address, n_lanes):
-                """n_lanes bytes, and zeros."""
-                made = load(b, address, ir.VectorType(I8, n_lanes), 1)
+                """n_lanes bytes, zero-padded."""
+                result = load(b, address, ir.VectorType(I8, n_lanes), 1)
                 if n_lanes < _BYTES:
                     places = [*range(n_lanes), *[n_lanes] * (_BYTES - n_lanes)]
                     places = ir.Constant(ir.VectorType(I32, _BYTES), places)
-                    made = b.shuffle_vector(made, ir.Constant(made.type, None), places)
-                return made
+                    result = b.shuffle_vector(result, ir.Constant(result.type, None), places)
+                return result
 
             def add(i, sums, n_lanes):
-                given = [b.bitcast(padded(b.add(row, i), n_lanes), fours) for row in rows]
+                operands = [b.bitcast(padded(b.add(row, i), n_lanes), fours) for row in rows]
                 values = [b.bitcast(b.xor(padded(b.add(each, i), n_lanes), signs), fours) for each in weights]
-                pairs = [(one, other) for one in values for other in given]
+                pairs = [(one, other) for one in values for other in operands]
                 return [b.call(add_products, [total, *pair]) for total, pair in zip(sums, pairs, strict=True)]
 
             def add_line(i, sums):
@@ -145,13 +146,12 @@ def _byte_dots_of(n_outputs, n_rows):
     return dots
 
 
-# Weights are read in several places at once, each in order: faster than in one, and than side by side. Where rows are
-# split into bytes, they are twice as many.
+# Several sequential weight streams reach more bandwidth than one, and than interleaved rows. Split rows are two each.
 dots_4_2, dots_2_4 = (_byte_dots_of(4, 4), _byte_dots_of(2, 8)) if SPLIT else (_dots_of(4, 2), _dots_of(2, 4))
 
 
 def _widened(b, address, is_bfloat16):
-    """_FLOATS float16, or bfloat16, as float32."""
+    """Load _FLOATS float16, or bfloat16, as float32."""
     floats = ir.VectorType(F32, _FLOATS)
     if not is_bfloat16:
         return b.fpext(load(b, address, ir.VectorType(ir.HalfType(), _FLOATS), 2), floats)
@@ -163,7 +163,7 @@ def _widened(b, address, is_bfloat16):
 def _half_dots_of(n_outputs, n_rows, is_bfloat16=False):
     @intrinsic
     def half_dots(typing, weight, weight_stride, x, x_stride, n, out):
-        """As `dots`, of float16 (is_bfloat16: bfloat16) and rows of float32 to float32. n: a multiple of _FLOATS."""
+        """As `dots`, of a float16 (or bfloat16) weight and rows of float32 to float32. n: a multiple of _FLOATS."""
 
         def code(context, b, signature, arguments):
             weight, weight_stride, x, x_stride, n, out = arguments
@@ -172,10 +172,10 @@ def _half_dots_of(n_outputs, n_rows, is_bfloat16=False):
             rows = [b.add(x, b.mul(x_stride, constant(row))) for row in range(n_rows)]
 
             def add(i, sums):
-                given = [load(b, b.add(row, b.shl(i, constant(2))), floats, 4) for row in rows]
+                operands = [load(b, b.add(row, b.shl(i, constant(2))), floats, 4) for row in rows]
                 values = [_widened(b, b.add(each, b.shl(i, constant(1))), is_bfloat16) for each in weights]
-                made = [(one, other) for one in values for other in given]
-                return [add_product(b, total, *pair) for total, pair in zip(sums, made, strict=True)]
+                result = [(one, other) for one in values for other in operands]
+                return [add_product(b, total, *pair) for total, pair in zip(sums, result, strict=True)]
 
             def add_line(i, sums):
                 for each in weights:
@@ -199,32 +199,32 @@ float16_dots_4_1, float16_dots_4_2 = _half_dots_of(4, 1), _half_dots_of(4, 2)
 bfloat16_dots_4_1, bfloat16_dots_4_2 = _half_dots_of(4, 1, True), _half_dots_of(4, 2, True)
 
 
-def _spread_of(n_outputs, n_rows, whole):
+def _spread_of(n_outputs, n_rows, dequantizes):
     @intrinsic
     def spread(typing, sums, n, x, x_stride, n_in, steps, scales, out, output_stride, row_stride, adds):
-        """What dots have left in `sums`, [n, n_outputs, n_rows], to its places: n floats for each output and row.
+        """Transpose the dots' sums [n, n_outputs, n_rows] into n floats for each output and row, at their strides.
 
-        whole: of numbers from x, quantized, whose offsets are n_in bytes into a row, times `steps` of rows and `scales` of
-        outputs; else of float32, as they are. adds: not 0 to add to what is there. n: a multiple of 4.
+        dequantizes: sums are integers of quantized rows x, whose offsets are n_in bytes into a row; they are multiplied by
+        `steps` of rows and `scales` of outputs. Else they are float32. adds: not 0 = add to `out`. n: a multiple of 4.
         """
 
         def code(context, b, signature, arguments):
             sums, n, x, x_stride, n_in, steps, scales, out, output_stride, row_stride, adds = arguments
-            n_values, n_each = n_outputs * n_rows, 2 if whole and SPLIT else 1
+            n_values, n_each = n_outputs * n_rows, 2 if dequantizes and SPLIT else 1
             n_stored = n_values * n_each
-            stored, floats = ir.VectorType(I32 if whole else F32, n_stored), ir.VectorType(F32, n_stored)
+            stored, floats = ir.VectorType(I32 if dequantizes else F32, n_stored), ir.VectorType(F32, n_stored)
             fours = ir.VectorType(F32, 4)
 
             def places(of):
                 return ir.Constant(ir.VectorType(I32, len(of)), list(of))
 
             def of_rows(kind, value):
-                """value(row, upper or lower) in the order of the sums."""
-                made = ir.Constant(ir.VectorType(kind, n_stored), ir.Undefined)
+                """A vector of value(row, byte) in the order of the sums."""
+                result = ir.Constant(ir.VectorType(kind, n_stored), ir.Undefined)
                 each = [value(row, n) for row in range(n_rows) for n in range(n_each)]
                 for i in range(n_stored):
-                    made = b.insert_element(made, each[i % (n_rows * n_each)], ir.Constant(I32, i))
-                return made
+                    result = b.insert_element(result, each[i % (n_rows * n_each)], ir.Constant(I32, i))
+                return result
 
             def offset(row, n):
                 return load(b, b.add(b.add(x, b.mul(x_stride, constant(2 * row + n))), n_in), I32, 4)
@@ -234,38 +234,38 @@ def _spread_of(n_outputs, n_rows, whole):
                 return b.fmul(step, ir.Constant(F32, 256.0)) if n_each == 2 and n == 0 else step
 
             offsets = of_rows(I32, offset) if n_each == 2 else None
-            factors = of_rows(F32, factor) if whole else None
+            factors = of_rows(F32, factor) if dequantizes else None
             adding = b.icmp_signed("!=", adds, constant(0))
 
             def values(i):
-                made = load(b, b.add(sums, b.mul(i, constant(4 * n_stored))), stored, 4)
+                result = load(b, b.add(sums, b.mul(i, constant(4 * n_stored))), stored, 4)
                 if n_each == 2:
-                    made = b.sub(made, offsets)
-                if whole:
-                    made = b.fmul(b.sitofp(made, floats), factors)
+                    result = b.sub(result, offsets)
+                if dequantizes:
+                    result = b.fmul(b.sitofp(result, floats), factors)
                 if n_each == 2:
-                    halves = [b.shuffle_vector(made, made, places(range(start, n_stored, 2))) for start in (0, 1)]
-                    made = b.fadd(*halves)
-                return made
+                    halves = [b.shuffle_vector(result, result, places(range(start, n_stored, 2))) for start in (0, 1)]
+                    result = b.fadd(*halves)
+                return result
 
             def body(i, carried):
-                given = [values(b.add(i, constant(k))) for k in range(4)]
+                operands = [values(b.add(i, constant(k))) for k in range(4)]
                 pairs = []
-                for one, other in (given[:2], given[2:]):
+                for one, other in (operands[:2], operands[2:]):
                     for first in range(0, n_values, n_values // 2):
                         zipped = [k + m * n_values for k in range(first, first + n_values // 2) for m in range(2)]
                         pairs.append(b.shuffle_vector(one, other, places(zipped)))
                 for j in range(n_values):
                     half, k = divmod(j, n_values // 2)
                     of = (2 * k, 2 * k + 1, n_values + 2 * k, n_values + 2 * k + 1)
-                    made = b.shuffle_vector(pairs[half], pairs[half + 2], places(of))
+                    result = b.shuffle_vector(pairs[half], pairs[half + 2], places(of))
                     output, row = divmod(j, n_rows)
                     along = b.add(b.mul(output_stride, constant(output)), b.shl(i, constant(2)))
-                    if whole:
-                        made = b.fmul(made, load(b, b.add(scales, along), fours, 4))
+                    if dequantizes:
+                        result = b.fmul(result, load(b, b.add(scales, along), fours, 4))
                     at = b.add(b.add(out, along), b.mul(row_stride, constant(row)))
-                    made = b.select(adding, b.fadd(load(b, at, fours, 4), made), made)
-                    b.store(made, b.inttoptr(at, fours.as_pointer()), align=4)
+                    result = b.select(adding, b.fadd(load(b, at, fours, 4), result), result)
+                    b.store(result, b.inttoptr(at, fours.as_pointer()), align=4)
                 return []
 
             loop(b, constant(0), n, 4, [], body)
@@ -282,10 +282,10 @@ spread_4_2, spread_2_4, spread_halves = _spread_of(4, 2, True), _spread_of(2, 4,
 def _adder_of(lanes, in_bytes):
     @intrinsic
     def add(typing, table, n_rows, width, scales, weights, out, ahead):
-        """Rows at table, table + width, ..., each times its weight, added up: `lanes` float32 in `out`.
+        """Weighted sum of the rows at table, table + width, ...: `lanes` float32 at `out`.
 
-        in_bytes: rows are bytes, times a scale and more by an offset, of which the first row's are at `scales`; else they
-        are float16. weights: float32 [n_rows]; ahead: what is read next, and is asked for meanwhile.
+        in_bytes: rows are bytes with a scale and an offset, the first row's at `scales`; else they are float16.
+        weights: float32 [n_rows]. ahead: address of the next read, which is prefetched.
         """
 
         def code(context, b, signature, arguments):
@@ -306,12 +306,12 @@ def _adder_of(lanes, in_bytes):
                     scale_at = b.add(scales, at)
                     offset = add_product(b, offset, weight, float_at(b.add(scale_at, constant(4))))
                     weight = b.fmul(weight, float_at(scale_at))
-                factor, made = splat(b, weight, part), [offset]
+                factor, result = splat(b, weight, part), [offset]
                 for n, total in enumerate(sums[1:]):
                     values = load(b, b.add(b.add(table, at), constant(n * part * size)), stored, size)
                     values = b.uitofp(values, floats) if in_bytes else b.fpext(values, floats)
-                    made.append(add_product(b, total, values, factor))
-                return made
+                    result.append(add_product(b, total, values, factor))
+                return result
 
             zeros = [ir.Constant(F32, 0.0), *[ir.Constant(floats, None)] * (lanes // part)]
             (offset, *sums), _ = loop(b, constant(0), n_rows, 1, zeros, body)

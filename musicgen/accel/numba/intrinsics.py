@@ -1,4 +1,4 @@
-"""What `cpu_vectors` is written with, in LLVM's intermediate code, and what Numba has no words for: addresses, and a barrier.
+"""LLVM IR helpers, and intrinsics that Numba lacks: typed pointers, prefetch, atomics, a spin barrier.
 
 Addresses and sizes are int64.
 """
@@ -11,7 +11,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_SPINS = 4096  # looks at a barrier before the core is offered to others
+_SPINS = 4096  # polls of the barrier between two yields of the core
 
 I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 
@@ -25,7 +25,7 @@ def load(b, address, vector, align):
 
 
 def prefetch(b, address, nearness):
-    """Ask for the line there. nearness: 2 into the second cache, 0 for what is read once."""
+    """Prefetch the cache line at an address. nearness: 2 = into L2, 0 = non-temporal, for what is read once."""
     kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
     ask = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
     b.call(ask, [b.inttoptr(address, I8.as_pointer()), *(ir.Constant(I32, how) for how in (0, nearness, 1))])
@@ -42,7 +42,7 @@ def splat(b, value, n):
 
 
 def loop(b, start, stop, step, carried, body):
-    """body(i, carried) -> carried for i in range(start, stop, step); the last ones, and where i got to."""
+    """body(i, carried) -> carried for i in range(start, stop, step) -> the last carried values, and the final i."""
     entry, head, end = b.block, b.append_basic_block("loop"), b.append_basic_block("end")
     b.cbranch(b.icmp_signed("<", start, stop), head, end)
     b.position_at_end(head)
@@ -55,17 +55,17 @@ def loop(b, start, stop, step, carried, body):
         phi.add_incoming(first, entry)
         phi.add_incoming(next_, inside)
     b.position_at_end(end)
-    made = []
+    merged = []
     for first, last in zip(before, following, strict=True):
-        made.append(b.phi(first.type))
-        made[-1].add_incoming(first, entry)
-        made[-1].add_incoming(last, inside)
-    return made[:-1], made[-1]
+        merged.append(b.phi(first.type))
+        merged[-1].add_incoming(first, entry)
+        merged[-1].add_incoming(last, inside)
+    return merged[:-1], merged[-1]
 
 
 @intrinsic
 def store_half(typing, address, value):
-    """A float32 as float16."""
+    """Store a float32 as float16."""
 
     def code(context, b, signature, arguments):
         at = b.inttoptr(arguments[0], ir.HalfType().as_pointer())
@@ -99,7 +99,7 @@ def float_of_bits(typing, bits):
 
 @intrinsic
 def _add_shared(typing, address, value):
-    """What was there before."""
+    """Atomic add; the value before it."""
 
     def code(context, b, signature, arguments):
         return b.atomic_rmw("add", b.inttoptr(arguments[0], I64.as_pointer()), arguments[1], "seq_cst")
@@ -126,7 +126,7 @@ def _write_shared(typing, address, value):
 
 @intrinsic
 def _pause(typing):
-    """A breath between two looks at a barrier."""
+    """The processor's pause instruction, for a spinning thread."""
 
     def code(context, b, signature, arguments):
         b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
@@ -135,20 +135,20 @@ def _pause(typing):
     return types.void(), code
 
 
-def _register_offer_core():
-    """The system's "let another thread have this core", under a name that compiled code keeps."""
+def _register_yield_core():
+    """The system's yield of a core, registered under a name that compiled code refers to."""
     system = ctypes.CDLL("kernel32").SwitchToThread if sys.platform == "win32" else ctypes.CDLL(None).sched_yield
-    binding.add_symbol("musicgen_offer_core", ctypes.cast(system, ctypes.c_void_p).value)
+    binding.add_symbol("musicgen_yield_core", ctypes.cast(system, ctypes.c_void_p).value)
 
 
-_register_offer_core()
-_offer_core = types.ExternalFunction("musicgen_offer_core", types.int32())
+_register_yield_core()
+_yield_core = types.ExternalFunction("musicgen_yield_core", types.int32())
 
 
 @njit("void(int64, int64)", nogil=True, cache=True)
 def barrier_wait(barrier, n_threads):
-    """Wait for all threads. barrier: address of three int64: how many have come, how often all had, and whether one is lost,
-    which nobody waits for.
+    """Wait for all threads. barrier: address of three int64: threads that arrived, rounds completed, and 1 if a thread failed,
+    which no other waits for.
     """
     if n_threads == 1:
         return
@@ -162,4 +162,4 @@ def barrier_wait(barrier, n_threads):
         _pause()
         spins += 1
         if spins % _SPINS == 0:
-            _offer_core()
+            _yield_core()

@@ -1,6 +1,6 @@
-"""What a layer is made of, for `cpu_kernels`: norms, products, attention to a `cache.TableCache`; of one row, or of some.
+"""Operations of a layer for `kernels`: norms, products, attention to `tables.Tables`.
 
-Weights are plain [out, in]: int8, which rows are quantized for to as many bits as int32 has workspace for the sums of, or float16.
+Weights are plain [out, in]. For int8, rows are quantized to as many bits as keep the sums within int32.
 """
 
 import numpy as np
@@ -28,21 +28,21 @@ from .dot_products import (
 )
 from .intrinsics import bytes_at, float_of_bits, floats_at, store_half
 
-BLOCK, SCALE_BYTES = 32, 8  # cache.BLOCK, tables.SCALE_BYTES
-CHANNELS = 4  # what outputs are shared out by; widths are multiples of it
+BLOCK, SCALE_BYTES = 32, 8  # tables.BLOCK, tables.SCALE_BYTES
+CHANNELS = 4  # outputs are shared out among threads in multiples; widths are multiples too
 SPARE = 64  # int16 at the end of a quantized row
-SUMS = 2 if SPLIT else 1  # of a row and an output
-_INPUTS, _OUTPUTS, _ROWS = 1024, 512, 16  # of many rows' product at a time, so that they stay near the core
+SUMS = 2 if SPLIT else 1  # int32 sums of one row and output
+_INPUTS, _OUTPUTS, _ROWS = 1024, 512, 16  # a tile of many rows' product, which stays in L2
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
 _MATHS = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order; a NaN stays one
 
 F = np.float32
-_LOG2_E, _HALF, _ONE, _ZERO, _EPSILON = F(1.4426950408889634), F(0.5), F(1), F(0), F(1e-5)
+_LOG2_E, _HALF, _ONE, _ZERO, _EPSILON = F(1.4426950408889634), F(0.5), F(1), F(0), F(1e-5)  # LayerNorm's eps, which `fits` demands
 
 
 @njit("UniTuple(int64, 2)(int64, int64, int64, int64)", **_JIT)
 def share(n, unit, thread, n_threads):
-    """Which of n a thread does, in whole units."""
+    """The range of n that a thread takes, in multiples of `unit`."""
     units = n // unit
     return units * thread // n_threads * unit, units * (thread + 1) // n_threads * unit
 
@@ -66,7 +66,7 @@ def _exp(x):
 
 @njit("void(float32[::1])", **_JIT, fastmath=_MATHS)
 def gelu(x):
-    """In place. erf to 1.5e-7: Abramowitz and Stegun 7.1.26."""
+    """GELU in place. erf to 1.5e-7: Abramowitz and Stegun 7.1.26."""
     for i in range(len(x)):
         z = abs(x[i]) * F(0.7071067811865476)
         t = _ONE / (_ONE + F(0.3275911) * z)
@@ -95,10 +95,10 @@ def normed(x, weight, bias, out):
 
 @njit("float32(float32[::1], float32, int16[::1])", **_JIT)
 def quantized(x, limit, out):
-    """One row to whole numbers from -limit to limit; the size of a step. NaN gives NaN.
+    """Quantize one row to integers from -limit to limit -> the scale of a step. NaN gives NaN.
 
-    out: n int16 and SPARE. Where they are split, the upper bytes, then SPARE bytes, then the lower ones, from -128 to 127;
-    after each, as int32, what 128 added to each weight adds to a product.
+    out: n int16 and SPARE. Split rows hold the upper bytes, SPARE bytes, then the lower bytes from -128 to 127; after each,
+    as int32, what the 128 added to each weight adds to a product.
     """
     bits, largest = x.view(np.int32), np.int32(0)
     for i in range(len(x)):
@@ -123,25 +123,28 @@ def quantized(x, limit, out):
 
 @njit("float32(int64)", **_JIT)
 def limit(n_in):
-    """The largest that an input may be: so that n_in products with int8 fit in 32 bits, or two bytes hold it."""
+    """The largest quantized input: n_in products with int8 fit in 32 bits, or two bytes hold it."""
     return F(127 * 256 + 127) if SPLIT else F(min(32767, (2**31 - 1) // (127 * n_in)))
 
 
 @njit(**_JIT)
 def _scaled(sums, at, n_outputs, n_rows, part, x, first_row, scales, steps, out, first, adds):
-    """Sums from `at` on, [part, n_outputs, n_rows], to `part` outputs from each of `first`, `first` + `part`, ..."""
+    """Dequantize sums from `at` on, [part, n_outputs, n_rows], into `part` outputs from each of `first`, `first` + `part`, ..."""
     n_in, done = x.shape[1] - SPARE, 0
     if first_row + n_rows <= len(out):
         done = part // 4 * 4
-        given, to = x.ctypes.data + first_row * 2 * x.shape[1], out.ctypes.data + 4 * (first_row * out.shape[1] + first)
+        source, to = (
+            x.ctypes.data + first_row * 2 * x.shape[1],
+            out.ctypes.data + 4 * (first_row * out.shape[1] + first),
+        )
         of_sums, of_steps, of_scales = sums.ctypes.data + 4 * at, steps.ctypes.data + 4 * first_row, scales + 4 * first
         if n_rows == 2:
             spread_4_2(
-                of_sums, done, given, x.shape[1], n_in, of_steps, of_scales, to, 4 * part, 4 * out.shape[1], adds
+                of_sums, done, source, x.shape[1], n_in, of_steps, of_scales, to, 4 * part, 4 * out.shape[1], adds
             )
         else:
             spread_2_4(
-                of_sums, done, given, x.shape[1], n_in, of_steps, of_scales, to, 4 * part, 4 * out.shape[1], adds
+                of_sums, done, source, x.shape[1], n_in, of_steps, of_scales, to, 4 * part, 4 * out.shape[1], adds
             )
     for row in range(first_row, min(first_row + n_rows, len(out))):
         step, to, places = steps[row], out[row], x[row].view(np.int32)
@@ -151,10 +154,10 @@ def _scaled(sums, at, n_outputs, n_rows, part, x, first_row, scales, steps, out,
             for n in range(first + output * part + done, first + (output + 1) * part):
                 if SPLIT:
                     upper, lower = sums[number] - places[n_in // 4], sums[number + 1] - places[(2 * n_in + SPARE) // 4]
-                    made = (F(upper) * (F(256) * step) + F(lower) * step) * scale[n]
+                    value = (F(upper) * (F(256) * step) + F(lower) * step) * scale[n]
                 else:
-                    made = F(sums[number]) * step * scale[n]
-                to[n] = to[n] + made if adds else made
+                    value = F(sums[number]) * step * scale[n]
+                to[n] = to[n] + value if adds else value
                 number += n_outputs * n_rows * SUMS
 
 
@@ -248,7 +251,7 @@ def half_product(weight, n_in, x, sums, out, start, stop, adds, is_bfloat16):
 
 @njit("int64(int64, boolean)", **_JIT)
 def width_of(n_values, is_half):
-    """Bytes of a table's row."""
+    """Bytes of a table's row of n values."""
     return 2 * n_values if is_half else n_values + SCALE_BYTES
 
 
@@ -294,16 +297,16 @@ def _to_row(values, n, stride, row, is_half):
         least, largest = min(least, values[i * stride]), max(largest, values[i * stride])
     span = largest - least
     factor = F(255) / (span + F(1e-8))
-    made = carray(bytes_at(row), (n,))
+    value = carray(bytes_at(row), (n,))
     for i in range(n):
-        made[i] = np.uint8(np.int32((values[i * stride] - least) * factor + _HALF))
+        value[i] = np.uint8(np.int32((values[i * stride] - least) * factor + _HALF))
     scale = floats(row + n, 2)
     scale[0], scale[1] = span / F(255), least
 
 
 @njit("void(float32[::1])", **_JIT, fastmath=True)
 def softmax(scores):
-    """In place."""
+    """Softmax in place."""
     largest = scores[0]
     for i in range(len(scores)):
         largest = max(largest, scores[i])
