@@ -37,7 +37,8 @@ _JIT = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": Fal
 _MATHS = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order; a NaN stays one
 
 F = np.float32
-_LOG2_E, _HALF, _ONE, _ZERO, _EPSILON = F(1.4426950408889634), F(0.5), F(1), F(0), F(1e-5)  # LayerNorm's eps, which `fits` demands
+# _EPSILON: the eps of LayerNorm, which `fits` demands.
+_LOG2_E, _HALF, _ONE, _ZERO, _EPSILON = F(1.4426950408889634), F(0.5), F(1), F(0), F(1e-5)
 
 
 @njit("UniTuple(int64, 2)(int64, int64, int64, int64)", **_JIT)
