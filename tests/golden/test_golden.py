@@ -1,8 +1,8 @@
 """Outputs of 0.11.0 are reproduced: bit for bit where torch computes as it did there, else within stated bounds.
 
 The stored file says what it was made with: versions, the processor's instructions, and a digest of torch's arithmetic.
-Where all of that is the same, every output's SHA-256 must be. Elsewhere sums are rounded otherwise, so excerpts are
-compared: codes of float32 exactly, everything else within `BOUNDS`. Before a change of the code, and after it, run
+Where all of that is the same, every output's SHA-256 must be, but for the logits: since 0.12.0 a product's sums have one
+order for any number of rows. Elsewhere sums are rounded otherwise, so excerpts are compared: codes of float32 exactly, everything else within `BOUNDS`. Before a change of the code, and after it, run
 `python tests/golden/make.py --against CHECKOUT`: on one machine, whole outputs.
 """
 
@@ -35,8 +35,13 @@ BOUNDS = {
     "int8": Bound(0.997, 0.7, "rows quantized to 7 bits by FBGEMM, to 12 and more by Numba: 0.9988 and 0.79 measured"),
 }
 # Configurations whose arithmetic was meant to change since 0.11.0, and why: held to BOUNDS everywhere. None is float32.
-CHANGED: dict[str, str] = {}
+_ROWS = "a row of a batch is the row alone; 0.11.0 computed larger batches, and rows with texts of other lengths, in another way"
+_OPERATORS = "without Numba the plain layers serve, with caches in float32; 0.11.0 kept tables of fewer bits"
+CHANGED: dict[str, str] = dict.fromkeys(("wide-int8-3", "wide-int8-4", "wide-int8-texts", "wide-float16-8"), _ROWS) | {
+    name: _OPERATORS for name in configurations() if name.startswith(WITHOUT_NUMBA)
+}
 
+REORDERED = 5e-6  # float32 on the stored platform: largest difference of logits over the largest; 1.3e-6 measured
 LOGITS = 5e-4  # float32: largest difference of guided logits, over the largest logit; 1.3e-4 measured
 AUDIO = 1e-4  # of decoders, over the loudest sample: 1e-6 measured, and 3e-5 where files round to 16 bits
 
@@ -83,15 +88,18 @@ def test_outputs_are_those_of_0_11_0(name, request):
     found = make.stored(outputs)
     assert found.keys() == expected.keys()
     if computes_as_stored() and name not in CHANGED:
-        differing = [key for key in outputs if not np.array_equal(found[f"{key}.sha256"], expected[f"{key}.sha256"])]
+        exact = [key for key in outputs if not key.endswith("/logits")]
+        differing = [key for key in exact if not np.array_equal(found[f"{key}.sha256"], expected[f"{key}.sha256"])]
         findings = {key: make.difference(found[key], expected[key]) or "outside the excerpt" for key in differing}
         assert not findings
+        for key in outputs.keys() - exact:
+            check("logits", found[key], expected[key], BOUNDS[precision_of(name)], REORDERED)
         return
     for key in outputs:
         check(key.rpartition("/")[2], found[key], expected[key], BOUNDS[precision_of(name)])
 
 
-def check(output: str, found: np.ndarray, expected: np.ndarray, bound: Bound) -> None:
+def check(output: str, found: np.ndarray, expected: np.ndarray, bound: Bound, largest: float = LOGITS) -> None:
     """AssertionError for an excerpt that is not within the bounds of its kind."""
     assert found.shape == expected.shape
     is_float32 = bound is BOUNDS["float32"]
@@ -102,7 +110,7 @@ def check(output: str, found: np.ndarray, expected: np.ndarray, bound: Bound) ->
     elif output == "logits":
         one, other = (torch.from_numpy(array).double().flatten() for array in (found, expected))
         assert torch.cosine_similarity(one, other, dim=0) >= bound.cosine
-        assert not is_float32 or (one - other).abs().max() <= LOGITS * other.abs().max()
+        assert not is_float32 or (one - other).abs().max() <= largest * other.abs().max()
     elif output in ("audio", "samples") and is_float32:
         assert np.abs(found - expected).max() <= AUDIO * max(1.0, np.abs(expected).max())
 
