@@ -54,20 +54,25 @@ def main():
 def teacher_forced(lm, codes, text):
     """Logits [steps, K, cardinality] of one clip, column by column."""
     import torch
-    from pack.musicgen.lm import Stream
+    from pack.musicgen import accel
+    from pack.musicgen.lm import PlainStepper, Stream
 
-    with torch.inference_mode():
-        state = lm.start([Stream(text[:0], text)], codes.shape[-1])
-        steps = [lm.step(state, codes[..., i : i + 1].to(lm.device))[0].cpu() for i in range(codes.shape[-1])]
+    with torch.inference_mode(), accel.choose(lm, 1, lm.device) or PlainStepper(lm) as stepper:
+        stepper.start([Stream(text[:0], text)], codes.shape[-1])
+        steps = [stepper.take_in(codes[..., i : i + 1].to(lm.device))[0].cpu() for i in range(codes.shape[-1])]
     return torch.stack(steps)
 
 
 def entropies(lm, text, n_frames):
     """Entropy of the codes that it writes, in the first and the last fifth."""
-    from pack.musicgen.lm import RowNoise, Sampling, Stream, generate_codes
+    from pack.musicgen import accel
+    from pack.musicgen.lm import PlainStepper, RowNoise, Sampling, Stream, generate_codes
 
     row, null = Stream(text[:0], text), Stream(text[:0], text[:0])
-    codes = generate_codes(lm, [row], [null], n_frames, Sampling(250), RowNoise(0, 1, K, CARD), CFG)
+    with accel.choose(lm, 2, lm.device) or PlainStepper(lm) as stepper:
+        codes = generate_codes(
+            lm, [row], [null], n_frames, Sampling(250), RowNoise(0, 1, K, CARD), CFG, stepper=stepper
+        )
     fifths = codes.chunk(5, dim=-1)
     entropies = []
     for part in (fifths[0], fifths[-1]):

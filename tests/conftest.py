@@ -6,15 +6,11 @@ never on sys.path, where its `nodes` would be mistaken for ComfyUI's.
 
 import importlib
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton: its kernels run on the CPU
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK = "comfyui_musicgen"

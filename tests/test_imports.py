@@ -106,6 +106,29 @@ def test_the_pack_is_only_imported_relatively(path):
         assert ours or module.split(".")[0] not in own, f"{name_of(path)} imports {module} absolutely"
 
 
+@pytest.mark.parametrize("path", sources("musicgen/lm"), ids=name_of)
+def test_the_plain_model_names_no_device_thread_or_kernel(path):
+    """What is faster on some machine stands behind `accel`."""
+    threads = {"threading", "concurrent", "multiprocessing", "_thread", "ctypes", "numba", "triton"}
+    for module, ours, _ in imports(path):
+        assert module.split(".")[0] not in threads, f"{name_of(path)} imports {module}"
+        assert not ours or module.split(".")[1] != "accel", f"{name_of(path)} imports {module}"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documentation = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None
+    }
+    for node in ast.walk(tree):
+        here = f"{name_of(path)}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            assert node.value.split(":")[0] not in ("cuda", "cpu", "mps", "xpu"), f"{here} names a device"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
+            assert node.attr not in ("cuda", "mps", "backends", "set_num_threads", "get_num_threads", "jit", "ops"), (
+                here
+            )
+
+
 @pytest.mark.parametrize("path", sources("training"), ids=name_of)
 def test_the_recipe_stands_on_the_engine_alone(path):
     for module, ours, _ in imports(path):

@@ -151,5 +151,5 @@ def test_memory_estimate_covers_the_caches(load):
         loaded.model.memory_bytes(GenerationParams(duration_s=d, batch_size=b), conditioning)
         for d, b in ((5, 1), (30, 4))
     )
-    assert small > loaded.model.lm.state_bytes(2, 250, 8) and large > 10 * small
+    assert small > loaded.model.lm.cache_bytes(2, 250, 8) and large > 10 * small
     assert loaded.model.memory_bytes(GenerationParams(duration_s=300, batch_size=4), conditioning) == large

@@ -35,8 +35,8 @@ class Stepper(Protocol):
 class PlainStepper:
     """The model's own layers, on whatever device it is."""
 
-    def __init__(self, lm: LM) -> None:
-        self._lm = lm
+    def __init__(self, lm: LM, prefill_columns: int = PREFILL_COLUMNS) -> None:
+        self._lm, self._prefill_columns = lm, prefill_columns
         self._caches: list[KVCache] = []
         self._texts: list[TextCache | None] = []
 
@@ -55,7 +55,7 @@ class PlainStepper:
         x = self._lm.embed(codes)
         if self._prefix is not None:
             x, self._prefix = torch.cat([self._prefix, x], dim=1), None
-        for columns in x.split(PREFILL_COLUMNS, dim=1):
+        for columns in x.split(self._prefill_columns, dim=1):
             if on_pass is not None and columns.shape[1] > 1:
                 on_pass()
             x = self._through_layers(columns)

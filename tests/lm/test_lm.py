@@ -3,7 +3,16 @@
 import pytest
 import torch
 from comfyui_musicgen.musicgen.config import LMConfig, delays_for
-from comfyui_musicgen.musicgen.lm import LM, RowNoise, Sampling, Stream, generate_codes, quantize_linears
+from comfyui_musicgen.musicgen.lm import (
+    LM,
+    PlainStepper,
+    RowNoise,
+    Sampling,
+    Stream,
+    generate_codes,
+    quantize_linears,
+)
+from comfyui_musicgen.musicgen.lm.model import Rows
 
 CARD = 96
 
@@ -42,9 +51,10 @@ def test_cached_decoding_equals_the_uncached_forward(cross, lengths, chunks):
     lm = make_lm(cross)
     streams, codes = make_streams(lm, lengths), codes_for(lm, len(lengths), 20)
     whole = lm(codes, streams)
-    state, done = lm.start(streams, 20), 0
+    stepper, done = PlainStepper(lm), 0
+    stepper.start(streams, 20)
     for size in chunks:
-        logits = lm.step(state, codes[..., done : done + size])
+        logits = stepper.take_in(codes[..., done : done + size])
         done += size
         torch.testing.assert_close(logits, whole[:, :, done - 1], atol=1e-5, rtol=0)
 
@@ -155,10 +165,82 @@ def test_int8_stays_near_float32_and_rows_stay_independent():
     assert torch.nn.functional.cosine_similarity(near[1].flatten(), alone.flatten(), dim=0) > 0.99999
 
 
+@pytest.mark.parametrize("cross", [True, False])
 @torch.inference_mode()
-def test_state_bytes_counts_the_caches():
+def test_a_long_prompt_taken_in_pass_by_pass_gives_the_same_logits(cross):
+    lm, n_passes = make_lm(cross), []
+    streams, codes = make_streams(lm, [7, 2]), codes_for(lm, 2, 50)
+    stepper = PlainStepper(lm, prefill_columns=16)
+    stepper.start(streams, 50)
+    logits = stepper.take_in(codes, lambda: n_passes.append(1))
+    torch.testing.assert_close(logits, lm(codes, streams)[:, :, -1], atol=1e-5, rtol=0)
+    assert len(n_passes) == 4
+
+
+def test_the_noise_of_a_run_is_one_draw_a_step():
+    """The next window of a longer piece goes on with the noise where this one has left it."""
+    lm, steps, noise, same = make_lm(), [], RowNoise(7, 2, 4, CARD), RowNoise(7, 2, 4, CARD)
+    streams = make_streams(lm, [4, 4])
+    generate_codes(lm, streams, streams, 9, Sampling(), noise, 3.0, on_step=lambda done, total: steps.append(done))
+    for _ in steps:
+        same.draw()
+    assert torch.equal(noise.draw(), same.draw())
+
+
+# --- training
+
+
+@pytest.mark.parametrize("cross", [True, False])
+def test_layers_without_a_cache_are_the_forward_and_pass_gradients_on(cross):
+    """The form that training uses: plain causal attention."""
+    lm = make_lm(cross).requires_grad_(True)
+    streams, codes = make_streams(lm, [5, 5]), codes_for(lm, 2, 12)
+    rows = Rows.of(streams, lm)
+    x = torch.cat([rows.prefix, lm.embed(codes)], dim=1)
+    n_prefix, n_columns = rows.prefix.shape[1], x.shape[1]
+    x = x + rows.positions(n_columns)
+    for block, text in zip(lm.layers, rows.texts(lm), strict=True):
+        x = block(x, text=text)
+    logits = lm.logits(x[:, n_prefix:])
+    assert torch.equal(logits, lm(codes, streams))
+    logits.square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in lm.parameters())
+
+
+def test_a_column_never_sees_what_comes_after_it():
     lm = make_lm()
-    streams = make_streams(lm, [6, 6])
-    state = lm.start(streams, 30)
-    tensors = [t for cache in state.layers for t in (cache.keys, cache.values, cache.cross_keys, cache.cross_values)]
-    assert lm.state_bytes(2, 30, 6) == sum(t.nbytes for t in [*tensors, state.positions])
+    x = torch.randn(1, 9, 48, requires_grad=True)
+    (lm.layers[0](x)[:, 4].sum()).backward()
+    seen = x.grad.abs().sum(dim=(0, 2)) > 0
+    assert seen.tolist() == [True] * 5 + [False] * 4
+
+
+# --- memory
+
+
+@pytest.mark.parametrize("cross", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_cache_bytes_counts_keys_and_values(cross, dtype):
+    lm = make_lm(cross)
+    for block in lm.layers:
+        block.qkv.to(dtype)
+        if cross:
+            block.cross_kv.to(dtype)
+    tensors = [
+        text
+        for cache in Rows.of(make_streams(lm, [6, 6]), lm).texts(lm)
+        if cache
+        for text in (cache.keys, cache.values)
+    ]
+    tensors += [torch.zeros(2, 3, 30, 16, dtype=dtype)] * 2 * len(lm.layers)
+    assert lm.cache_bytes(2, 30, 6) == sum(tensor.nbytes for tensor in tensors)
+
+
+def test_padding_is_hidden_from_every_column_but_itself():
+    lm = make_lm(cross=False)
+    rows = Rows.of(make_streams(lm, [3, 1]), lm)
+    mask = rows.mask(0, 5)[:, 0]
+    assert mask[0].tolist() == torch.ones(5, 5).tril().bool().tolist()
+    assert mask[1].sum(dim=1).tolist() == [1, 1, 1, 2, 3] and mask[1, 0, 0] and mask[1, 1, 1]
+    assert Rows.of(make_streams(lm, [3, 3]), lm).mask(4, 5) is None

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...musicgen import accel
 from ...musicgen.config import LMConfig, ModelConfig
-from ...musicgen.lm import LM, RowNoise, Sampling, Stream, generate_codes
+from ...musicgen.lm import LM, PlainStepper, RowNoise, Sampling, Stream, generate_codes
 from ...musicgen.lm.delay import delay
 from ...musicgen.lm.transformer import sin_positions
 from ..recipe import SHARPNESS
@@ -148,7 +149,8 @@ class MusicGen(nn.Module):
         streams, null = (
             [Stream(self.prefix(way(task))[0], nothing) for task in tasks] for way in (lambda t: t, without_text)
         )
-        return generate_codes(self.lm, streams, null, n_frames, SAMPLING, noise, guidance, prompt)
+        with accel.choose(self.lm, 2 * len(streams), self.lm.device) or PlainStepper(self.lm) as stepper:
+            return generate_codes(self.lm, streams, null, n_frames, SAMPLING, noise, guidance, prompt, stepper=stepper)
 
     def prefix(self, batch: Batch) -> Tensor:
         """[melody | text] of each row, [B, F + n, D]. Source: the engine's `Conditioning.prefix`."""

@@ -17,7 +17,8 @@ from ..stock import has_fbgemm
 
 log = logging.getLogger(__name__)
 
-_SOURCES = ("intrinsics", "dot_products", "ops", "kernels")
+SOURCES = Path(__file__).parent
+_MODULES = ("intrinsics", "dot_products", "ops", "kernels")
 
 
 @functools.cache
@@ -34,7 +35,7 @@ def load_kernels() -> ModuleType | None:
         return None
     log.info("Preparing the CPU kernels; they are compiled once, in some 20 s")
     try:
-        with _cached_in(_folder(numba.config.CACHE_DIR)):
+        with _cached_in(cache_folder(numba.config.CACHE_DIR)):
             return importlib.import_module(f"{__package__}.kernels")
     except Exception:  # a compiler's errors have no common class; music is made without it
         log.warning(
@@ -43,21 +44,21 @@ def load_kernels() -> ModuleType | None:
         return None
 
 
-def _digest() -> str:
-    """Changes with the sources, and with the package's name, which compiled code refers to."""
-    digest = hashlib.sha256(__package__.encode())
-    for name in _SOURCES:
-        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
-    return digest.hexdigest()[:16]
+def digest(sources: Path = SOURCES, package: str = __package__) -> str:
+    """Changes with the files in `sources`, and with the package's name, which compiled code refers to."""
+    sha256 = hashlib.sha256(package.encode())
+    for name in _MODULES:
+        sha256.update((sources / f"{name}.py").read_bytes())
+    return sha256.hexdigest()[:16]
 
 
-def _folder(configured: str) -> Path:
+def cache_folder(configured: str, sources: Path = SOURCES) -> Path:
     """A writable folder for this digest: the user's own choice, else beside the sources, else the user's cache, else temporary."""
     home_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     roots = [Path(configured)] if configured else []
-    roots += [Path(__file__).with_name("__pycache__"), Path(home_cache) / "musicgen-pansori"]
+    roots += [sources / "__pycache__", Path(home_cache) / "musicgen-pansori"]
     for root in roots:
-        folder = root / f"kernels-{_digest()}"
+        folder = root / f"kernels-{digest(sources)}"
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):

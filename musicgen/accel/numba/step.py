@@ -11,7 +11,7 @@ from ...lm import LM, Rows, Stream
 from ...memory import release_freed_memory
 from .compile import load_kernels
 from .tables import Tables
-from .texts import Texts, text_blocks
+from .texts import MAX_FOLDED, Texts, text_blocks
 from .threads import team
 
 # A pass of a prompt holds this many cells, columns times rows, and at least so many columns: its workspace stays in cache.
@@ -21,8 +21,8 @@ PREFILL_CELLS, _MIN_COLUMNS = 128, 16
 class NumbaStepper:
     """A `Stepper` for plain weights of 8 or 16 bits on an x86 CPU. A row's result never depends on the number of rows."""
 
-    def __init__(self, lm: LM, prefill_cells: int = PREFILL_CELLS) -> None:
-        self._lm, self._prefill_cells = lm, prefill_cells
+    def __init__(self, lm: LM, prefill_cells: int = PREFILL_CELLS, max_folded: float = MAX_FOLDED) -> None:
+        self._lm, self._prefill_cells, self._max_folded = lm, prefill_cells, max_folded
         self._run: _Run | None = None
         self._quiet = contextlib.ExitStack()
 
@@ -36,7 +36,7 @@ class NumbaStepper:
         self._prefix: Tensor | None = self._rows.prefix
         self._length = 0
         dtype = torch.uint8 if lm.layers[0].qkv.weight.dtype == torch.int8 else torch.float16
-        texts = Texts.of(lm, streams, dtype)
+        texts = Texts.of(lm, streams, dtype, self._max_folded)
         release_freed_memory()
         self._run = _Run(lm, self._rows, Tables.of_layers(lm.config, len(streams), n_columns, dtype), texts)
         self._quiet.enter_context(team.alone())

@@ -34,9 +34,9 @@ class Texts:
     attended: list[Pair]  # [L]: keys and values [R, H, N, D / H] float32; empty where no row attends
 
     @classmethod
-    def of(cls, lm: LM, streams: Sequence[Stream], dtype: torch.dtype) -> "Texts":
+    def of(cls, lm: LM, streams: Sequence[Stream], dtype: torch.dtype, max_folded: float = MAX_FOLDED) -> "Texts":
         lengths = [len(stream.cross) if lm.config.cross_attention else 0 for stream in streams]
-        is_short = [length * lm.config.n_heads <= MAX_FOLDED * lm.config.dim for length in lengths]
+        is_short = [length * lm.config.n_heads <= max_folded * lm.config.dim for length in lengths]
         n_folded = [length if short else 0 for length, short in zip(lengths, is_short, strict=True)]
         n_attended = [0 if short else length for length, short in zip(lengths, is_short, strict=True)]
         distinct: list[Tensor] = []

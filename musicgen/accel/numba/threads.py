@@ -17,6 +17,7 @@ class ThreadTeam:
         self._pool: ThreadPoolExecutor | None = None
         self._size = 0
         self._reserved: int | None = None
+        self._n_alone = 0
         self._barrier = np.zeros(3, np.int64)  # as `intrinsics.barrier` takes it
 
     @property
@@ -26,13 +27,18 @@ class ThreadTeam:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Torch's own threads at rest: after each shared operator they spin for some milliseconds on the team's cores."""
-        before, self._reserved = self._reserved, self.n_threads
-        torch.set_num_threads(1)
+        with self._lock:
+            self._reserved = self.n_threads
+            self._n_alone += 1
+            torch.set_num_threads(1)
         try:
             yield
         finally:
-            torch.set_num_threads(self._reserved)
-            self._reserved = before
+            with self._lock:
+                self._n_alone -= 1
+                if self._n_alone == 0:  # runs may overlap, and end in any order
+                    torch.set_num_threads(self._reserved)
+                    self._reserved = None
 
     def run(self, kernel: Callable[..., None], *arguments: object) -> None:
         """kernel(thread, n_threads, address of the barrier, *arguments) on every thread; one kernel at a time."""
