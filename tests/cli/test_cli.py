@@ -32,13 +32,12 @@ def run(toys, tmp_path, capsys):
     return call
 
 
-def test_toy_and_generate_in_processes_of_their_own(tmp_path):
+def test_generate_in_a_process_of_its_own(toys, tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     python = [sys.executable, "-m", "musicgen"]
-    subprocess.run([*python, "toy", str(tmp_path / "toy"), "--stereo"], cwd=ROOT, env=environment, check=True)
     out = tmp_path / "song.flac"
     done = subprocess.run(
-        [*python, "generate", "--model", str(tmp_path / "toy"), "--prompt", "drums", "--duration", "1", "--out", str(out)],
+        [*python, "generate", "--model", str(toys(stereo=True)), "--prompt", "drums", "--duration", "1", "--out", str(out)],
         cwd=ROOT, env=environment, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.strip() == str(out) and "writing codes" in done.stderr
