@@ -104,13 +104,11 @@ def test_a_prompt_longer_than_the_piece_is_explained(run, tmp_path):
 
 
 def test_evaluate_hands_over_to_the_recipe_and_passes_on_its_verdict(tmp_path, monkeypatch):
-    from comfyui_musicgen.musicgen.cli import files as cli_files
+    from comfyui_musicgen.musicgen.cli import evaluate
 
     asked = []
     done = subprocess.CompletedProcess([], 1)
-    monkeypatch.setattr(
-        cli_files.subprocess, "run", lambda command, **options: asked.append((command, options)) or done
-    )
+    monkeypatch.setattr(evaluate.subprocess, "run", lambda command, **options: asked.append((command, options)) or done)
     (tmp_path / "some.safetensors").write_bytes(b"")
     model, out = str(tmp_path / "some.safetensors"), str(tmp_path / "out")
     assert main(["evaluate", model, "--out", out, "--prompts", "2"]) == 1
