@@ -18,10 +18,11 @@ _EPS = 1e-5  # of LayerNorm, compiled into the kernels
 def serves(lm: LM, min_width: int = MIN_WIDTH) -> bool:
     """Whether the kernels can run this model as it is: plain weights of 8 or 16 bits, on a CPU."""
     linears = [module for module in lm.modules() if hasattr(module, "compute_dtype")]
-    plain = all(isinstance(module, Linear | Int8Linear) for module in linears)
+    if not all(isinstance(module, Linear | Int8Linear) for module in linears):
+        return False
     # The kernels take one type for all layers, and heads of 16 bits.
     uniform = len({module.weight.dtype for module in linears if module is not lm.heads}) == 1
-    return plain and uniform and isinstance(lm.heads, Linear) and fits(lm.config, lm, min_width)
+    return uniform and isinstance(lm.heads, Linear) and fits(lm.config, lm, min_width)
 
 
 def fits(config: LMConfig, module: nn.Module, min_width: int = MIN_WIDTH) -> bool:

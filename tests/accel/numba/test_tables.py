@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_musicgen.musicgen import accel
-from comfyui_musicgen.musicgen.accel.numba.tables import BLOCK, SCALE_BYTES, Tables, row_width, to_rows
+from comfyui_musicgen.musicgen.accel.numba.tables import BLOCK, Tables
 from comfyui_musicgen.musicgen.config import LMConfig
 from torch.nn import functional as F
 
@@ -99,7 +99,8 @@ def test_attention_is_that_of_float32(dtype, n_columns):
     queries = torch.randn(ROWS, HEADS, HEAD_DIM, generator=torch.Generator().manual_seed(7))
     result = attend(tables, queries, n_columns - 1)
     expected = F.scaled_dot_product_attention(queries[:, :, None], *read(tables, n_columns))[:, :, 0]
-    torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
+    # Read back, keys of a block that has just become complete are rounded.
+    torch.testing.assert_close(result, expected, atol=1e-4 if n_columns % BLOCK else 5e-3, rtol=0)
     wrong = F.scaled_dot_product_attention(queries[:, :, None].roll(1, 0), *read(tables, n_columns))[:, :, 0]
     assert n_columns == 1 or (result - wrong).abs().max() > 0.1
 
@@ -110,14 +111,3 @@ def test_columns_that_are_not_yet_written_are_zeros(dtype):
     tables, (keys, values) = empty_tables(dtype), random_columns(BLOCK + 3)
     write(tables, keys, values)
     assert (from_rows(tables.values[:, :, BLOCK + 3 : 2 * BLOCK].flatten(0, -2)) == 0).all()
-
-
-@TYPES
-def test_rows_of_tables_are_the_kernels_own(dtype):
-    """Texts are written by torch, columns by the kernels."""
-    tables, (keys, values) = empty_tables(dtype), random_columns(1)
-    write(tables, keys, values)
-    rows = to_rows(values[:, :, 0], dtype)
-    assert rows.shape[-1] == row_width(HEAD_DIM, dtype) == HEAD_DIM + (SCALE_BYTES if dtype == torch.uint8 else 0)
-    ours, torchs = (from_rows(each.flatten(0, -2)) for each in (tables.values[:, :, 0], rows))
-    torch.testing.assert_close(ours, torchs, atol=2 * OFF_BY[dtype], rtol=0)
