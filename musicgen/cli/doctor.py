@@ -67,7 +67,7 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command by itself, without the other commands' imports. `argv` begins with the word doctor."""
-    parser = argparse.ArgumentParser(prog="python -m musicgen doctor", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m musicgen doctor", description="Say what stops or slows music.")
     add(parser, models_dir())
     return _doctor(parser.parse_args((sys.argv[1:] if argv is None else argv)[1:]))
 
@@ -180,7 +180,7 @@ def _devices() -> Iterator[Finding]:
     group, torch = "Device", _torch()
     if torch is None:
         return
-    from ..lm import resolve_precision
+    from .. import accel
 
     names = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     for name in names:
@@ -192,7 +192,7 @@ def _devices() -> Iterator[Finding]:
         yield Finding(group, "mps", "Apple's GPU")
     yield Finding(group, "cpu", f"{_cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch")
     device = names[0] if names else "cpu"
-    precision = resolve_precision("auto", device)
+    precision = accel.default_precision(device)
     yield Finding(group, "precision auto", f"{precision} on {device}: {_why(device, precision)}")
     if not names and torch.version.cuda is None and _has_nvidia_driver():
         remedy = "Install a torch built for CUDA: this one is for CPUs, and the machine has an NVIDIA driver."
