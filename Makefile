@@ -1,5 +1,7 @@
 # make demo   set up, then make 8 s of music from a text (MODEL=folder-or-name for another model than the one included)
-# make test   set up, then run every test, the comparison with audiocraft included
+# make test   set up, then run every test, the comparison with audiocraft included, and say why each skipped one was
+# make lint   set up, then ruff and pyright
+# make gpu    set up, then check and measure on a CUDA card; writes gpu-report.md, to paste into an issue
 
 PYTHON ?= python3
 PROMPT ?= slow pansori, a rough deep voice over the buk drum
@@ -9,7 +11,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint gpu clean
 
 demo: $(VENV)/.ready
 	@mkdir -p $(DEMO)
@@ -22,6 +24,11 @@ test: $(VENV)/.ready-tests lint
 
 lint: $(VENV)/.ready-tests
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+gpu: $(VENV)/.ready-tests
+	$(PY) benchmarks/gpu.py --out gpu-report.md
 
 $(VENV)/.ready: requirements.txt requirements-standalone.txt
 	$(PYTHON) -m venv $(VENV)

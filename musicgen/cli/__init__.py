@@ -1,5 +1,1 @@
-"""The command line: python -m musicgen."""
-
-from .main import main
-
-__all__ = ["main"]
+"""The command line: python -m musicgen. Imports nothing, so that `doctor` starts where a library is broken."""

@@ -17,9 +17,11 @@ from ..loading import load
 from ..render import Piece, find_device, make
 from ..store import ModelStore
 from ..store.published import SHIPPED
+from . import doctor
 from . import files as cli_files
 from . import predict as cli_predict
 from .console import Progress, check_folder
+from .folders import models_dir
 
 _DEFAULTS = GenerationParams()
 
@@ -55,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     cli_files.add_evaluate(
         commands.add_parser("evaluate", help="measure a model: codec, melody, text, continuation, collapse"),
         models_dir(),
+    )
+    doctor.add(
+        commands.add_parser("doctor", help="what is installed here, and what stops or slows music"), models_dir()
     )
     return parser
 
@@ -161,12 +166,3 @@ def _save_codes(codes: torch.Tensor, file: Path) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     print(file)
-
-
-def models_dir() -> Path:
-    """The models folder of the ComfyUI that the pack is installed in, or that $COMFYUI_PATH names; else ./models."""
-    pack = Path(__file__).resolve().parents[2]
-    if pack.parent.name == "custom_nodes":
-        return pack.parent.parent / "models"
-    root = os.environ.get("COMFYUI_PATH")
-    return Path(root) / "models" if root else Path("models")

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,10 @@ class Codec(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
+        _check_supported(config)
+        library = _transformers_encodec()
         with torch.device("meta"):  # no memory and no random numbers for weights that are to be overwritten
-            self.encoder, self.decoder = _networks(config)
+            self.encoder, self.decoder = _networks(config, library)
             n_codebooks = config.n_codebooks // config.channels
             self.quantizer = ResidualQuantizer(n_codebooks, config.codebook_size, config.latent_dim)
         if torch.get_default_device().type != "meta":
@@ -149,13 +152,20 @@ def fingerprint_of(codebooks: Iterable[Tensor]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _networks(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of transformers' EncodecModel for one channel, without weight normalization."""
+def _check_supported(config: CodecConfig) -> None:
     if config.causal:
         raise CheckpointError("causal EnCodec models, such as encodec_24khz, are not supported: MusicGen uses none")
     if config.pad_mode not in _PAD_MODES:
         raise CheckpointError(f"codec pad_mode must be one of {', '.join(_PAD_MODES)}, got {config.pad_mode!r}")
-    library = require("transformers.models.encodec.modeling_encodec", "The EnCodec codec", "transformers")
+
+
+def _transformers_encodec() -> ModuleType:
+    """Imported while no default device is set: transformers 4 imports torch._dynamo, which torch 2.8 cannot do under one."""
+    return require("transformers.models.encodec.modeling_encodec", "The EnCodec codec", "transformers")
+
+
+def _networks(config: CodecConfig, library: ModuleType) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of transformers' EncodecModel for one channel, weight normalization removed."""
     try:
         model = library.EncodecModel(
             library.EncodecConfig(

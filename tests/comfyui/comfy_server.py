@@ -66,7 +66,11 @@ class ComfyUI:
     """One server process. `base` holds its models, input, output, custom_nodes."""
 
     def __init__(
-        self, base: Path, extra_env: dict[str, str] | None = None, extra_arguments: Sequence[str] = ()
+        self,
+        base: Path,
+        extra_env: dict[str, str] | None = None,
+        extra_arguments: Sequence[str] = (),
+        device_arguments: Sequence[str] = ("--cpu",),
     ) -> None:
         found = find()
         if isinstance(found, str):
@@ -80,7 +84,7 @@ class ComfyUI:
         _link(ROOT, base / "custom_nodes" / PACK_NAME)
         _link(ROOT / "tests" / "data" / "probe_nodes", base / "custom_nodes" / "probe_nodes")
         command = [
-            self.python, str(self.root / "main.py"), "--cpu", "--base-directory", str(base), "--port", str(self.port),
+            self.python, str(self.root / "main.py"), *device_arguments, "--base-directory", str(base), "--port", str(self.port),
             "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:", *extra_arguments,
         ]  # fmt: skip
         env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHONPATH", "VIRTUAL_ENV"))}
