@@ -306,11 +306,12 @@ def _models(models: Path) -> Iterator[Finding]:
 
 def _checkpoints(folder: Path) -> Iterator[Path]:
     """Models and MultiBand Diffusion files below the folder."""
-    from ..store import locate
+    from ..store import ModelStore
 
-    for names, find in ((locate.list_models, locate.resolve), (locate.list_diffusion, locate.resolve_diffusion)):
-        for name in names([folder]):
-            yield find(name, [folder])
+    store = ModelStore([folder])
+    for kind in ("model", "diffusion"):
+        for name in store.list(kind):
+            yield store.find(name, kind)
 
 
 def _size(path: Path) -> int:
