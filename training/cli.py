@@ -1,6 +1,7 @@
 """`python -m training`: the steps of the recipe, in their order."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,8 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     onegpu.add_argument("--assets", type=Path, default=_RUNS.parent.parent / ".gpu", help="soundfont, renderer, tokenizer")
     onegpu.add_argument("--work", type=Path, default=_RUNS / "onegpu", help="what a stage leaves to the next")
     onegpu.add_argument("--out", type=Path, default=_RUNS / "onegpu" / "out", help="the results")
-    onegpu.add_argument("--rehearse", action="store_true", help="the same with tiny sizes")
-    onegpu.set_defaults(run=_onegpu, threads=8)
+    onegpu.add_argument("--rehearse", action="store_true", help="the same with tiny sizes, for a CPU")
+    onegpu.add_argument("--trial", action="store_true", help="the same with few clips, to see that all runs and how fast")
+    onegpu.set_defaults(run=_onegpu, threads=min(8, max(1, (os.cpu_count() or 1) // 2)))
     export = steps.add_parser("export", help="put everything into one safetensors file")
     export.add_argument("target", type=Path)
     export.add_argument("--codec", type=Path, default=_CODEC, help=_CODEC_HELP)
@@ -143,15 +145,15 @@ def _keep(options: argparse.Namespace) -> int:
 
 def _onegpu(options: argparse.Namespace) -> int:
     from .onegpu import run
-    from .onegpu.recipe import FULL, REHEARSAL
+    from .onegpu.recipe import FULL, REHEARSAL, TRIAL
     from .runs import pick_device
 
-    recipe = REHEARSAL if options.rehearse else FULL
+    recipe = REHEARSAL if options.rehearse else TRIAL if options.trial else FULL
     place = run.Place(options.assets, options.work, options.out)
     if options.stage in ("codec", "all"):
         run.codec_stage(recipe, place, options.minutes, run.n_processes(), pick_device())
     if options.stage in ("lm", "all"):
-        run.lm_stage(recipe, place, options.minutes, pick_device())
+        run.lm_stage(recipe, place, options.minutes, run.n_processes(), pick_device())
     return 0
 
 

@@ -28,7 +28,9 @@ class Plan:
     learning_rate: float = 1.0e-3
     adversary_rate: float = 3e-4
     quantized_from: float = 0.03
-    adversary_from: float = 0.45
+    adversary_from: float = 0.40
+    adversary_alone: float = 0.03  # for which it learns before the codec hears of it
+    judged: float = 0.5  # share of the rows that the discriminator hears
     n_filters: int = 16  # of the discriminator
     seed: int = 0
 
@@ -79,11 +81,11 @@ class Trainer:
         }
         against = {}
         if done >= self.plan.adversary_from:
-            against["adversary"] = self._train_adversary(held.detach(), waves)
-            with self._autocast():
-                with torch.no_grad():
-                    real = self.adversary(waves)
-                losses["verdict"], losses["features"] = fooled(real, self.adversary(held))
+            some = max(1, round(self.plan.judged * len(waves)))  # of the rows: the discriminator takes as long as the codec
+            against["adversary"], real = self._train_adversary(held[:some].detach(), waves[:some])
+            if done >= self.plan.adversary_from + self.plan.adversary_alone:
+                with self._autocast():
+                    losses["verdict"], losses["features"] = fooled(real, self.adversary(held[:some]))
         gradient = self.balancer.gradient(losses, _WEIGHTS, held)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward([decoded], [gradient], retain_graph=commitment.requires_grad)
@@ -98,14 +100,16 @@ class Trainer:
         """As it is shipped: weight norm multiplied out, rounded to float16."""
         return shipped(self.codec, self.config)
 
-    def _train_adversary(self, decoded: Tensor, waves: Tensor) -> Tensor:
+    def _train_adversary(self, decoded: Tensor, waves: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
+        """One step of the discriminator: its loss, and its features of the clips before it."""
         with self._autocast():
-            loss = judged(self.adversary(waves), self.adversary(decoded))
+            real = self.adversary(waves)
+            loss = judged(real, self.adversary(decoded))
         self.against.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.adversary.parameters(), 3.0)
         self.against.step()
-        return loss
+        return loss, [[features.detach() for features in scale] for scale in real]
 
     def _collect(self, latents: Tensor) -> None:
         self._seen.append(latents.transpose(1, 2).reshape(-1, latents.shape[1]))

@@ -2,8 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -54,11 +54,22 @@ class Shelf:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def batches(self, plan: Plan) -> Iterator[ScoredBatch]:
-        """Endless; every clip with one of its texts before any comes again; texts of a batch have one length."""
+    @classmethod
+    def joined(cls, shelves: "Sequence[Shelf]") -> "Shelf":
+        """One after another."""
+        names = [field.name for field in fields(cls)]
+        columns = [[getattr(shelf, name) for shelf in shelves] for name in names]
+        return cls(*(np.concatenate(c) if isinstance(c[0], np.ndarray) else torch.cat(c) for c in columns))
+
+    def batches(self, plan: Plan, grow: "Callable[[Shelf], Shelf] | None" = None) -> Iterator[ScoredBatch]:
+        """Endless; every clip with one of its texts before any comes again; texts of a batch have one length.
+
+        grow: gives the shelf with what came since, before each round.
+        """
         rng = np.random.default_rng(plan.seed)
         waiting: dict[int, list[np.ndarray]] = {}
         while True:
+            self = grow(self) if grow else self
             order = rng.permutation(len(self))
             variants = rng.integers(self.lengths.shape[1], size=len(order))
             lengths = self.lengths[order, variants]

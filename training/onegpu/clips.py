@@ -3,6 +3,7 @@
 import logging
 import mmap
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,9 +46,10 @@ class Made:
 class Clips:
     """Arrays of N clips in memory shared by forked processes. The first `n_held_out` are of the held-out split."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, first_number: int = 0, n_held_out: int = 0) -> None:
+        """first_number: of the training clips."""
         n, f, t = recipe.n_clips, recipe.n_chroma_frames, recipe.n_frames
-        self.recipe = recipe
+        self.recipe, self.first_number, self.n_held_out = recipe, first_number, n_held_out
         self.audio = _shared((n, recipe.clip_length), np.int16)
         self.melody, self.chords = _shared((n, f), np.uint8), _shared((n, f), np.int16)
         self.frames = _shared((n, N_FRAME_TARGETS, t), np.uint8)
@@ -55,27 +57,41 @@ class Clips:
         self.targets = _shared((n, N_TEXTS, N_TEXT_TARGETS), np.uint8)
         self.state = _shared((n,), np.uint8)
         self._next, self._stop = multiprocessing.Value("l", 0), multiprocessing.Value("b", 0)
-        self._processes: list[multiprocessing.Process] = []
+        self._master: multiprocessing.Process
 
-    def start(self, synthesizer: Synthesizer | None, encode: Encode, n_processes: int) -> None:
-        """Render in the background. synthesizer: made before, its soundfont is shared; None: pansori alone is played."""
-        context = multiprocessing.get_context("fork")
-        self._processes = [
-            context.Process(target=self._work, args=(synthesizer, encode), daemon=True) for _ in range(n_processes)
-        ]
-        for process in self._processes:
-            process.start()
+    def start(self, synthesizer: Callable[[], Synthesizer | None], encode: Encode, n_processes: int) -> None:
+        """Render in the background, begun before anything touches the GPU: processes are forked.
+
+        synthesizer: made in a process of its own, whose children share the soundfont; if it is None, pansori alone is played.
+        """
+        self._master = multiprocessing.get_context("fork").Process(
+            target=self._lead, args=(synthesizer, encode, n_processes, os.getpid())
+        )
+        self._master.start()
 
     def stop(self) -> None:
         self._stop.value = 1
-        for process in self._processes:
-            process.join(timeout=20)
-            if process.is_alive():
-                process.terminate()
+        self._master.join(timeout=30)
+        if self._master.is_alive():
+            self._master.terminate()
 
     @property
     def alive(self) -> bool:
-        return any(process.is_alive() for process in self._processes)
+        return self._master.is_alive()
+
+    def _lead(
+        self, make: Callable[[], Synthesizer | None], encode: Encode, n_processes: int, parent: int
+    ) -> None:
+        """Make the synthesizer, have children render, and see that they end with the parent."""
+        synthesizer = make()
+        context = multiprocessing.get_context("fork")
+        workers = [context.Process(target=self._work, args=(synthesizer, encode), daemon=True) for _ in range(n_processes)]
+        for worker in workers:
+            worker.start()
+        while any(worker.is_alive() for worker in workers):
+            time.sleep(0.2)
+            if os.getppid() != parent:
+                self._stop.value = 1
 
     def ready(self) -> np.ndarray:
         """Indices of the clips that are there."""
@@ -106,8 +122,8 @@ class Clips:
                     logger.exception("clip %d", index)
 
     def _fill(self, index: int, synthesizer: Synthesizer | None, encode: Encode) -> None:
-        held_out = index < self.recipe.n_held_out
-        number = index if held_out else index - self.recipe.n_held_out
+        held_out = index < self.n_held_out
+        number = index if held_out else index - self.n_held_out + self.first_number
         one = made(self.recipe, "held-out" if held_out else "train", number, synthesizer)
         self.audio[index] = np.round(one.samples * 32767)
         self.melody[index], self.chords[index], self.frames[index] = one.melody, one.chords, one.frames

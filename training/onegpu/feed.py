@@ -1,5 +1,7 @@
 """Clips in the GPU's memory: crops for the codec while more are rendered, then codes and chroma of all."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,8 @@ from ..lm.scored_train import Shelf
 from .clips import Clips
 
 _LOOK_EVERY = 20  # batches
+_AT_ONCE = 960  # clips that are coded between two looks at the clock
+_GROWTH = 2400  # clips that are added to a shelf at once
 
 
 class Feed:
@@ -30,7 +34,7 @@ class Feed:
             self._audio[index].copy_(torch.from_numpy(self.clips.audio[index]))
             self._taken[index] = True
         train = np.flatnonzero(self._taken)
-        self._train = torch.from_numpy(train[train >= self.clips.recipe.n_held_out]).to(self.device)
+        self._train = torch.from_numpy(train[train >= self.clips.n_held_out]).to(self.device)
         return int(self._taken.sum())
 
     def crops(self) -> Tensor:
@@ -53,38 +57,55 @@ class Feed:
 
     def held_out(self, n: int) -> Tensor:
         """[n, L] the first clips of the held-out split that are there."""
-        there = np.flatnonzero(self._taken[: self.clips.recipe.n_held_out])[:n]
+        there = np.flatnonzero(self._taken[: self.clips.n_held_out])[:n]
         return self.waves(torch.from_numpy(there).to(self.device))
 
-    @torch.no_grad()
-    def shelves(self, codec: Codec, deadline: float, clock) -> tuple[Shelf, Shelf]:
-        """Codes, chroma and what the score knows of all clips: of the held-out split, and of the others. Stops at the deadline."""
+    def shelves(self, codec: Codec, deadline: float, clock: Callable[[], float]) -> tuple[Shelf, Shelf]:
+        """All clips that are there, of the held-out split and of the others; of the others fewer if the deadline comes before."""
         self.take()
-        recipe, melody = self.clips.recipe, self.clips.recipe.model.melody
         index = np.flatnonzero(self._taken)
-        codes, mixes = [], []
-        n_done = 0
-        for rows in np.split(index, range(recipe.encode_batch, len(index), recipe.encode_batch)):
-            waves = self.waves(torch.from_numpy(rows).to(self.device))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                latents = codec.encoder(waves[:, None]).float()
-            codes.append(codec.quantizer.encode(latents).short())
-            mixes.append(chroma(waves, recipe.codec.sample_rate_hz, melody, melody.n_frames).argmax(dim=-1).byte())
-            n_done += len(rows)
-            if clock() > deadline and n_done > 2 * recipe.n_held_out:
+        held = index < self.clips.n_held_out
+        parts = [coded(self.clips, codec, index[held], self.device)]
+        rest = index[~held]
+        for rows in np.split(rest, range(_AT_ONCE, len(rest), _AT_ONCE)):
+            parts.append(coded(self.clips, codec, rows, self.device))
+            if clock() > deadline:
                 break
-        index = index[:n_done]
-        codes, mixes = torch.cat(codes), torch.cat(mixes)
-        held = index < recipe.n_held_out
-        return tuple(self._shelf(index[mask], codes, mixes, mask) for mask in (held, ~held))
+        return parts[0], Shelf.joined(parts[1:])
 
-    def _shelf(self, index: np.ndarray, codes: Tensor, mixes: Tensor, mask: np.ndarray) -> Shelf:
-        clips, chosen = self.clips, torch.from_numpy(mask).to(self.device)
 
-        def moved(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array[index].copy()).to(self.device)
+class Growth:
+    """Clips that are rendered while the language model trains, added to its shelf."""
 
-        return Shelf(
-            codes[chosen], moved(clips.melody), moved(clips.chords), mixes[chosen], moved(clips.frames),
-            moved(clips.ids), clips.lengths[index].astype(int), moved(clips.targets),
-        )  # fmt: skip
+    def __init__(self, clips: Clips, codec: Codec, device: torch.device) -> None:
+        self.clips, self.codec, self.device = clips, codec, device
+        self._taken = np.zeros(len(clips.state), bool)
+
+    def __call__(self, shelf: Shelf) -> Shelf:
+        ready = self.clips.ready()
+        new = ready[~self._taken[ready]][:_GROWTH]
+        if len(new) < min(self.clips.recipe.encode_batch, 32):
+            return shelf
+        self._taken[new] = True
+        return Shelf.joined([shelf, coded(self.clips, self.codec, new, self.device)])
+
+
+@torch.no_grad()
+def coded(clips: Clips, codec: Codec, index: np.ndarray, device: torch.device) -> Shelf:
+    """Codes, chroma and what the score knows of some clips."""
+    recipe, melody = clips.recipe, clips.recipe.model.melody
+    codes, mixes = [], []
+    for rows in np.split(index, range(recipe.encode_batch, len(index), recipe.encode_batch)):
+        waves = torch.from_numpy(clips.audio[rows]).to(device).float() / 32767
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            latents = codec.encoder(waves[:, None])
+        codes.append(codec.quantizer.encode(latents.float()).short())
+        mixes.append(chroma(waves, recipe.codec.sample_rate_hz, melody, melody.n_frames).argmax(dim=-1).byte())
+
+    def moved(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array[index]).to(device)
+
+    return Shelf(
+        torch.cat(codes), moved(clips.melody), moved(clips.chords), torch.cat(mixes), moved(clips.frames),
+        moved(clips.ids), clips.lengths[index].astype(int), moved(clips.targets),
+    )  # fmt: skip

@@ -49,9 +49,10 @@ class Recipe:
 
 
 FULL = Recipe(
-    codec=replace(CODEC, n_filters=24, lstm_layers=1), dim=384, n_heads=6, n_layers=5, n_clips=22_000, n_held_out=256,
+    codec=replace(CODEC, n_filters=24, lstm_layers=1), dim=384, n_heads=6, n_layers=5, n_clips=30_000, n_held_out=256,
     codec_batch=48, codec_crop_s=1.2, lm_batch=160, first_clips=600,
 )  # fmt: skip
+TRIAL = replace(FULL, n_clips=1500, n_held_out=64, first_clips=200)  # the full sizes for a minute
 REHEARSAL = Recipe(
     codec=replace(CODEC, n_filters=4, lstm_layers=1, codebook_size=16, latent_dim=16), dim=64, n_heads=2, n_layers=2,
     n_clips=14, n_held_out=4, codec_batch=2, codec_crop_s=0.6, lm_batch=2, first_clips=6, adversary_filters=4,

@@ -6,7 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,13 @@ from ..lm.scored_train import Shelf
 from ..lm.text import train_tokenizer
 from ..recipe import CLIP_S
 from .clips import Clips, encoder, summary
-from .feed import Feed
-from .figures import codec_figures, samples
+from .feed import Feed, Growth
+from .figures import codec_figures, judged_codes, samples
 from .recipe import MAX_BYTES, N_TEXTS, NAME, VOCABULARY, Recipe
 
 logger = logging.getLogger(__name__)
 PART_BYTES = 15_000_000  # of the files that come back
-_ENCODE_S, _FINISH_S = 70.0, 75.0  # kept for codes at the end of the first stage, for export and music at the end of the second
+_ENCODE_S, _FINISH_S = 50.0, 80.0  # kept for codes at the end of the first stage, for export and music at the end of the second
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,8 @@ def codec_stage(recipe: Recipe, place: Place, minutes: float, n_processes: int, 
     log = Log(place.out / "log-codec.jsonl", begun)
     place.work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(place, log)
-    clips = Clips(recipe)
-    synthesizer = _synthesizer(recipe, place, log)
-    clips.start(synthesizer, encoder(tokenizer), n_processes)
+    clips = Clips(recipe, n_held_out=recipe.n_held_out)
+    clips.start(lambda: _synthesizer(recipe, place, log), encoder(tokenizer), n_processes)
     log(event="rendering", processes=n_processes)
     try:
         _prepare(device)
@@ -74,11 +73,10 @@ def codec_stage(recipe: Recipe, place: Place, minutes: float, n_processes: int, 
         if n <= recipe.n_held_out:
             raise RuntimeError(f"{n} clips were rendered in two minutes, of which {recipe.n_held_out} are held out")
         reserve = min(_ENCODE_S, 0.25 * 60 * minutes)
-        seconds = max(1.0, 60 * minutes - (time.monotonic() - begun) - reserve)
-        plan = adversarial.Plan(
-            seconds, recipe.codec_batch, recipe.codec_crop_s, n_filters=recipe.adversary_filters
-        )  # fmt: skip
+        plan = adversarial.Plan(0.0, recipe.codec_batch, recipe.codec_crop_s, n_filters=recipe.adversary_filters)
         trainer = adversarial.Trainer(recipe.codec, plan, device, feed.crops()[:4])
+        seconds = max(1.0, 60 * minutes - (time.monotonic() - begun) - reserve)
+        trainer.plan = replace(plan, seconds=seconds)
         adversarial.train(trainer, feed.crops, lambda row: log(clips=len(clips.ready()), **row))
         codec = trainer.finished()
         torch.save({"config": asdict(recipe.codec), "codec": _half(codec)}, place.work / "codec.pt")
@@ -90,37 +88,51 @@ def codec_stage(recipe: Recipe, place: Place, minutes: float, n_processes: int, 
         table = {name: {k: torch.as_tensor(v).cpu() for k, v in vars(shelf).items()} for name, shelf in
                  (("held_out", held_out), ("train", train))}  # fmt: skip
         torch.save({"tokenizer": tokenizer, **table}, place.work / "shelves.pt")
+        clips.stop()
         _attempt(log, "codec figures", lambda: _json(place, "figures-codec.json", codec_figures(codec, feed.held_out(24))))
     finally:
         clips.stop()
     log(event="stage over", **summary(clips))
 
 
-def lm_stage(recipe: Recipe, place: Place, minutes: float, device: torch.device) -> None:
+def lm_stage(recipe: Recipe, place: Place, minutes: float, n_processes: int, device: torch.device) -> None:
     """Train the language model on the first stage's codes; leaves the model that ships, in parts, music and figures."""
     begun = time.monotonic()
     log = Log(place.out / "log-lm.jsonl", begun)
+    clips = Clips(recipe, first_number=recipe.n_clips)  # others than the first stage's
+    clips.start(lambda: _synthesizer(recipe, place, log), encoder(_tokenizer(place, log)), n_processes)
+    try:
+        _train_lm(recipe, place, begun + 60 * minutes, clips, device, log)
+    finally:
+        clips.stop()
+    log(event="stage over", **summary(clips))
+
+
+def _train_lm(recipe: Recipe, place: Place, end: float, clips: Clips, device: torch.device, log: Log) -> None:
+    begun = time.monotonic()
     _prepare(device)
     codec = load_codec(place.work / "codec.pt").to(device)
     table = torch.load(place.work / "shelves.pt", map_location=device, weights_only=True)
     held_out, train = (_shelf(table[name]) for name in ("held_out", "train"))
     codebooks = torch.stack([layer.codebook.embed.detach().cpu() for layer in codec.quantizer.layers])
-    reserve = min(_FINISH_S, 0.4 * 60 * minutes)
-    seconds = max(1.0, 60 * minutes - (time.monotonic() - begun) - reserve)
-    plan = scored_train.Plan(seconds, recipe.lm_batch)
+    reserve = min(_FINISH_S, 0.4 * (end - begun))
+    plan = scored_train.Plan(0.0, recipe.lm_batch)
     trainer = scored_train.Trainer(recipe.model, plan, table["tokenizer"], device, codebooks)
     log(event="language model", clips=len(train), parameters=sum(p.numel() for p in trainer.model.parameters()))
     check = _fixed(held_out, recipe.lm_batch)
-    scored_train.train(trainer, train.batches(plan), check, lambda row: log(**row))
+    trainer.plan = replace(plan, seconds=max(1.0, end - time.monotonic() - reserve))
+    batches = train.batches(plan, Growth(clips, codec, device))
+    scored_train.train(trainer, batches, check, lambda row: log(clips=len(train) + len(clips.ready()), **row))
+    clips.stop()
     log(event="trained", step=trainer.step, **trainer.measure(check))
     target = place.out / f"{NAME}.safetensors"
     write(codec.cpu(), trainer.average, trainer.tokenizer_json, target, MAX_BYTES)
     _copy_parts(target, place.out)
     log(event="exported", bytes=target.stat().st_size)
-    duration_s = CLIP_S if minutes > 2 else 0.5
+    duration_s = CLIP_S if end - begun > 120 else 0.5
     _attempt(log, "music", lambda: _json(place, "figures-lm.json", samples(target, place.out, device, duration_s)))
+    _attempt(log, "codes for judging", lambda: judged_codes(target, place.out, device, duration_s, end))
     target.unlink()
-    log(event="stage over")
 
 
 def load_codec(path: Path) -> Codec:
