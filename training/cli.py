@@ -59,11 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     onegpu = steps.add_parser("onegpu", help="all of it on one GPU, each stage in a time box")
     onegpu.add_argument("--stage", choices=("codec", "lm", "all"), default="all")
     onegpu.add_argument("--minutes", type=float, default=9.5, help="of each stage (default: %(default)s)")
-    onegpu.add_argument("--assets", type=Path, default=_RUNS.parent.parent / ".gpu", help="soundfont, renderer, tokenizer")
+    onegpu.add_argument(
+        "--assets", type=Path, default=_RUNS.parent.parent / ".gpu", help="soundfont, renderer, tokenizer"
+    )
     onegpu.add_argument("--work", type=Path, default=_RUNS / "onegpu", help="what a stage leaves to the next")
     onegpu.add_argument("--out", type=Path, default=_RUNS / "onegpu" / "out", help="the results")
     onegpu.add_argument("--rehearse", action="store_true", help="the same with tiny sizes, for a CPU")
-    onegpu.add_argument("--trial", action="store_true", help="the same with few clips, to see that all runs and how fast")
+    onegpu.add_argument(
+        "--trial", action="store_true", help="the same with few clips, to see that all runs and how fast"
+    )
     onegpu.set_defaults(run=_onegpu, threads=min(8, max(1, (os.cpu_count() or 1) // 2)))
     export = steps.add_parser("export", help="put everything into one safetensors file")
     export.add_argument("target", type=Path)

@@ -18,7 +18,7 @@ from comfyui_musicgen.training.data.songwords import GENRE_WORDS, describe
 from comfyui_musicgen.training.export import write
 from comfyui_musicgen.training.lm import scored_train
 from comfyui_musicgen.training.lm.text import train_tokenizer
-from comfyui_musicgen.training.onegpu import clips
+from comfyui_musicgen.training.onegpu import clips, feed
 from comfyui_musicgen.training.onegpu.recipe import FULL, MAX_BYTES, REHEARSAL
 
 WINDOW_S = 10.0
@@ -149,9 +149,30 @@ def test_a_trained_step_of_both_exports_and_loads(codec, tmp_path):
     assert load(path).config.lm == recipe.model.lm
 
 
+def test_a_shelf_grows_by_clips_that_are_rendered_meanwhile(codec):
+    recipe = replace(REHEARSAL, codec=codec.config, n_clips=4)
+    encode = clips.encoder(train_tokenizer(texts=iter(["buk alone"]), vocabulary=300))
+    pool = clips.Clips(recipe, first_number=100)
+    pool.start(lambda: None, encode, 1)
+    try:
+        assert pool.wait(4, 30.0) == 4
+    finally:
+        pool.stop()
+    device = torch.device("cpu")
+    shelf = feed.coded(pool, codec, np.array([0]), device)
+    grown = feed.Growth(pool, codec, device)(shelf)
+    assert len(grown) == 5 and torch.equal(grown.codes[0], grown.codes[1])
+    batch = next(grown.batches(scored_train.Plan(1.0, 1), lambda shelf: shelf))
+    assert batch.codes.shape == (1, 4, recipe.n_frames) and batch.rows.shape == (1, recipe.n_chroma_frames, 12)
+
+
 def test_the_full_size_fits_the_file():
     n = sum(t.numel() for t in Codec(FULL.codec).state_dict().values())
-    trainer = scored_train.ScoredMusicGen(FULL.model, scored_train.t5_table(train_tokenizer(texts=iter(["a"]), vocabulary=300)))
-    n += sum(t.numel() for t in trainer.lm.state_dict().values()) + sum(t.numel() for t in trainer.text.weights().values())
+    trainer = scored_train.ScoredMusicGen(
+        FULL.model, scored_train.t5_table(train_tokenizer(texts=iter(["a"]), vocabulary=300))
+    )
+    n += sum(t.numel() for t in trainer.lm.state_dict().values()) + sum(
+        t.numel() for t in trainer.text.weights().values()
+    )
     n += 1800 * FULL.model.text.dim
     assert 2 * n < MAX_BYTES

@@ -81,7 +81,9 @@ class Trainer:
         }
         against = {}
         if done >= self.plan.adversary_from:
-            some = max(1, round(self.plan.judged * len(waves)))  # of the rows: the discriminator takes as long as the codec
+            some = max(
+                1, round(self.plan.judged * len(waves))
+            )  # of the rows: the discriminator takes as long as the codec
             against["adversary"], real = self._train_adversary(held[:some].detach(), waves[:some])
             if done >= self.plan.adversary_from + self.plan.adversary_alone:
                 with self._autocast():
@@ -94,7 +96,9 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.codec.parameters(), 3.0)
         self.optimizer.step()
         self.step += 1
-        return {name: loss.detach() for name, loss in {**losses, **against, "commitment": commitment, "norm": norm}.items()}
+        return {
+            name: loss.detach() for name, loss in {**losses, **against, "commitment": commitment, "norm": norm}.items()
+        }
 
     def finished(self) -> Codec:
         """As it is shipped: weight norm multiplied out, rounded to float16."""

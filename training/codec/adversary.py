@@ -62,9 +62,7 @@ class _Scale(nn.Module):
         self.register_buffer("shape", torch.hann_window(window), persistent=False)
         convolve = parametrizations.weight_norm
         layers = [convolve(nn.Conv2d(2, n, (3, 9), padding=(1, 4)))]
-        layers += [
-            convolve(nn.Conv2d(n, n, (3, 9), stride=(1, 2), dilation=(d, 1), padding=(d, 4))) for d in (1, 2, 4)
-        ]
+        layers += [convolve(nn.Conv2d(n, n, (3, 9), stride=(1, 2), dilation=(d, 1), padding=(d, 4))) for d in (1, 2, 4)]
         layers += [convolve(nn.Conv2d(n, n, (3, 3), padding=(1, 1))), convolve(nn.Conv2d(n, 1, (3, 3), padding=(1, 1)))]
         self.layers = nn.ModuleList(layers)
 

@@ -104,7 +104,9 @@ def bass(part: Part, grid: Grid, bars: Sequence[Bar], pattern: str, level: float
                 walked = pitch = int(np.clip(pitch, instrument.low, instrument.high))
             start = grid.at(bar.number, step)
             length = grid.at(bar.number, end) - start
-            part.add(_loose(start, rng), length * 0.92, pitch, level * (90 + (6 if step == 0 else 0) + rng.normal(0, 4)))
+            part.add(
+                _loose(start, rng), length * 0.92, pitch, level * (90 + (6 if step == 0 else 0) + rng.normal(0, 4))
+            )
 
 
 def chords(
@@ -188,7 +190,9 @@ def motif(grid: Grid, motion: float, rng: np.random.Generator) -> Motif:
         if length > 2 * unit and rng.random() < 0.5:
             length = 2 * unit if rng.random() < 0.7 else unit
         events.append((onset, length, contour))
-        contour += int(rng.choice([-3, -2, -1, -1, 0, 1, 1, 2, 3], p=[0.05, 0.12, 0.2, 0.08, 0.08, 0.08, 0.22, 0.12, 0.05]))
+        contour += int(
+            rng.choice([-3, -2, -1, -1, 0, 1, 1, 2, 3], p=[0.05, 0.12, 0.2, 0.08, 0.08, 0.08, 0.22, 0.12, 0.05])
+        )
         contour = int(np.clip(contour, -5, 6))
     return Motif(tuple(events))
 

@@ -7,7 +7,23 @@ next tone of an arpeggio, B the chord's root an octave below, - holds, . rests.
 
 from dataclasses import dataclass
 
-DRUMS = {"k": 36, "s": 38, "r": 37, "h": 42, "o": 46, "p": 44, "d": 51, "c": 49, "t": 45, "f": 41, "g": 39, "b": 54, "w": 76, "y": 63, "u": 62}
+DRUMS = {
+    "k": 36,
+    "s": 38,
+    "r": 37,
+    "h": 42,
+    "o": 46,
+    "p": 44,
+    "d": 51,
+    "c": 49,
+    "t": 45,
+    "f": 41,
+    "g": 39,
+    "b": 54,
+    "w": 76,
+    "y": 63,
+    "u": 62,
+}
 # kick, snare, rim, closed hat, open hat, pedal hat, ride, crash, mid tom, floor tom, clap, tambourine, woodblock, conga, mute conga
 
 

@@ -47,9 +47,7 @@ def progression(numerals: str, tonic: int) -> list[Chord]:
 def nearest(pitch: float, tones: tuple[int, ...]) -> int:
     """The MIDI pitch nearest to `pitch` whose pitch class is among `tones`."""
     centre = round(pitch)
-    return min(
-        (p for p in range(centre - 7, centre + 8) if p % OCTAVE in tones), key=lambda p: (abs(p - pitch), p)
-    )
+    return min((p for p in range(centre - 7, centre + 8) if p % OCTAVE in tones), key=lambda p: (abs(p - pitch), p))
 
 
 def voicing(chord: Chord, centre: float, n_tones: int) -> list[int]:

@@ -95,7 +95,15 @@ class Song:
     def drum_frames(self, duration_s: float, n: int) -> np.ndarray:
         """[n] uint8: 0 nothing is struck, 1 kick, 2 snare or clap, 3 hat, 4 cymbal, 5 anything else."""
         result = np.zeros(n, np.uint8)
-        kinds = {DRUMS["k"]: 1, DRUMS["s"]: 2, DRUMS["r"]: 2, DRUMS["g"]: 2, DRUMS["h"]: 3, DRUMS["o"]: 3, DRUMS["p"]: 3}
+        kinds = {
+            DRUMS["k"]: 1,
+            DRUMS["s"]: 2,
+            DRUMS["r"]: 2,
+            DRUMS["g"]: 2,
+            DRUMS["h"]: 3,
+            DRUMS["o"]: 3,
+            DRUMS["p"]: 3,
+        }
         kinds |= {DRUMS["d"]: 4, DRUMS["c"]: 4}
         for part in self.parts:
             if part.bank != DRUM_BANK:
@@ -234,7 +242,9 @@ def _lead(groove: Groove, arrangement: str, rng: np.random.Generator) -> str:
     """Most often what usually plays it; alone, often any instrument at all."""
     anyone = 0.5 if arrangement in ("solo", "duo") else 0.12
     if rng.random() < anyone:
-        return str(rng.choice([name for name, instrument in INSTRUMENTS.items() if instrument.family != "bass"] + ["bass"]))
+        return str(
+            rng.choice([name for name, instrument in INSTRUMENTS.items() if instrument.family != "bass"] + ["bass"])
+        )
     return str(rng.choice(groove.leads))
 
 

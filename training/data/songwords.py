@@ -47,7 +47,11 @@ _MOODS = {  # by (minor, tempo: slow, medium, fast)
     (True, 1): (("dark", "moody", "serious", "mysterious", "nostalgic"), ("어두운", "신비로운", "애잔한")),
     (True, 2): (("tense", "intense", "driving", "urgent", "dramatic"), ("긴장감 있는", "격렬한", "극적인")),
 }
-_PACES = (("slow", "slow tempo", "very slow"), ("medium tempo", "moderate tempo", "mid-tempo"), ("fast", "fast tempo", "up-tempo"))
+_PACES = (
+    ("slow", "slow tempo", "very slow"),
+    ("medium tempo", "moderate tempo", "mid-tempo"),
+    ("fast", "fast tempo", "up-tempo"),
+)
 _KOREAN_PACES = ("느린", "보통 빠르기의", "빠른")
 _ALONE = ("solo {}", "{} solo", "{} alone", "only {}", "unaccompanied {}", "just {}")
 _KOREAN_ALONE = ("{} 솔로", "{} 독주", "{}만")
@@ -108,7 +112,10 @@ def describe(facts: Facts, rng: np.random.Generator, held_out: bool = False, tem
 
 
 def prompt(
-    instrument: str | None = None, genre: str | None = None, rng: np.random.Generator | None = None, held_out: bool = True
+    instrument: str | None = None,
+    genre: str | None = None,
+    rng: np.random.Generator | None = None,
+    held_out: bool = True,
 ) -> str:
     """A word for an instrument or a genre, as a held-out prompt names it."""
     rng = rng or np.random.default_rng(0)

@@ -4,6 +4,7 @@ Source: SoundFont 2.04 specification, section 7; SF3 is the same with each sampl
 are bytes of the sample chunk and whose loop is relative to the sample.
 """
 
+import itertools
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -75,9 +76,7 @@ def _levels(
     chunks: dict[bytes, bytes], header: bytes, bag: bytes, mod: bytes, gen: bytes, form: struct.Struct, bag_field: int
 ) -> list[_Level]:
     headers = list(form.iter_unpack(chunks[header]))
-    bags, mods, gens = (
-        list(each.iter_unpack(chunks[name])) for each, name in ((_BAG, bag), (_MOD, mod), (_GEN, gen))
-    )
+    bags, mods, gens = (list(each.iter_unpack(chunks[name])) for each, name in ((_BAG, bag), (_MOD, mod), (_GEN, gen)))
     return [
         _Level(
             one,
@@ -86,7 +85,7 @@ def _levels(
                 for i in range(one[bag_field], following[bag_field])
             ],
         )
-        for one, following in zip(headers, headers[1:], strict=False)
+        for one, following in itertools.pairwise(headers)
     ]
 
 

@@ -17,8 +17,9 @@ FRAME_TARGETS = {  # name: (how many classes, weight)
     "tone": (13, 0.15),  # pitch class of the melody; 12: it rests
     "chord": (25, 0.15),  # root, minor after major; 24: none
     "drum": (6, 0.3),  # what is struck in the frame: nothing, kick, snare, hat, cymbal, other
-    "over": (2, 0.1),  # whether the piece has ended
+    "over": (2, 0.1),  # whether the piece has ended; unknown: the codes of the frame are seen, but not to be written
 }
+_OVER = list(FRAME_TARGETS).index("over")
 TEXT_TARGETS = {"tempo": (64, 0.1), "genre": (64, 0.1), "lead": (64, 0.1)}
 
 
@@ -66,7 +67,9 @@ class ScoredMusicGen(MusicGen):
         config = self.config.lm
         texts = self.text.t5(input_ids=batch.ids).last_hidden_state
         prefix = self.rows_prefix(batch, texts)
-        shown = batch.codes if batch.hidden is None else batch.codes.masked_fill(batch.hidden[:, None], config.cardinality)
+        shown = (
+            batch.codes if batch.hidden is None else batch.codes.masked_fill(batch.hidden[:, None], config.cardinality)
+        )
         inputs = delay(shown, config.delays, config.cardinality)[..., :-1]
         if guessed_rows:
             share = torch.zeros(len(inputs), device=inputs.device)
@@ -77,8 +80,9 @@ class ScoredMusicGen(MusicGen):
         losses = F.cross_entropy(
             logits.flatten(0, 2), targets.flatten(), ignore_index=config.cardinality, reduction="none"
         ).view_as(targets)
-        known = targets != config.cardinality
-        by_codebook = losses.sum(dim=(0, 2)) / known.sum(dim=(0, 2)).clamp(min=1)
+        taught = (batch.frames[:, _OVER] != UNKNOWN).long()[:, None].expand_as(batch.codes)
+        known = (targets != config.cardinality) & (delay(taught, config.delays, 0)[..., 1:] > 0)
+        by_codebook = (losses * known).sum(dim=(0, 2)) / known.sum(dim=(0, 2)).clamp(min=1)
         auxiliary, phase, beat = self.auxiliary(hidden[:, : batch.codes.shape[2]], texts, batch)
         return {"codebooks": by_codebook, "auxiliary": auxiliary, "phase": phase, "beat": beat}
 
@@ -92,7 +96,7 @@ def _losses(scores: Tensor, known: Tensor, targets: dict[str, tuple[int, float]]
     """scores [..., classes of all targets], known [..., targets] -> loss, and how often each is right."""
     total, right = scores.new_zeros((), dtype=torch.float32), []
     parts = scores.float().split([n for n, _ in targets.values()], dim=-1)
-    for i, (part, (n, weight)) in enumerate(zip(parts, targets.values(), strict=True)):
+    for i, (part, (_, weight)) in enumerate(zip(parts, targets.values(), strict=True)):
         wanted = known[..., i]
         is_known = wanted != UNKNOWN
         count = is_known.sum().clamp(min=1)

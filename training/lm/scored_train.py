@@ -125,7 +125,9 @@ class Shelf:
 class Trainer:
     """A ScoredMusicGen in training and the running average of its weights."""
 
-    def __init__(self, config: ModelConfig, plan: Plan, tokenizer_json: str, device: torch.device, codebooks: Tensor) -> None:
+    def __init__(
+        self, config: ModelConfig, plan: Plan, tokenizer_json: str, device: torch.device, codebooks: Tensor
+    ) -> None:
         torch.manual_seed(plan.seed)  # the initialization of torch's own layers knows no other generator
         self.config, self.plan, self.tokenizer_json, self.device = config, plan, tokenizer_json, device
         model = ScoredMusicGen(config, t5_table(tokenizer_json))
@@ -218,5 +220,3 @@ def _without_text(batch: ScoredBatch) -> ScoredBatch:
 
 def _prefixed(row: dict[str, float]) -> dict[str, float]:
     return {f"held_out_{name}": value for name, value in row.items()}
-
-

@@ -23,6 +23,8 @@ from .recipe import N_FRAME_TARGETS, N_TEXT_TARGETS, N_TEXTS, N_TOKENS, PANSORI_
 
 logger = logging.getLogger(__name__)
 _RMS, _PEAK = 0.1, 0.9
+_FADE = 100  # samples
+_UNTAUGHT_S = 0.5  # of a window that begins within a piece
 _PHASES, _BEATS = FRAME_TARGETS["phase"][0], FRAME_TARGETS["beat"][0]
 _SLOWEST_BPM, _TEMPO_STEP, _N_TEMPOS = 25.0, 0.035, 64
 _LEADS = list(INSTRUMENTS)
@@ -79,13 +81,13 @@ class Clips:
     def alive(self) -> bool:
         return self._master.is_alive()
 
-    def _lead(
-        self, make: Callable[[], Synthesizer | None], encode: Encode, n_processes: int, parent: int
-    ) -> None:
+    def _lead(self, make: Callable[[], Synthesizer | None], encode: Encode, n_processes: int, parent: int) -> None:
         """Make the synthesizer, have children render, and see that they end with the parent."""
         synthesizer = make()
         context = multiprocessing.get_context("fork")
-        workers = [context.Process(target=self._work, args=(synthesizer, encode), daemon=True) for _ in range(n_processes)]
+        workers = [
+            context.Process(target=self._work, args=(synthesizer, encode), daemon=True) for _ in range(n_processes)
+        ]
         for worker in workers:
             worker.start()
         while any(worker.is_alive() for worker in workers):
@@ -157,6 +159,8 @@ def _general(recipe: Recipe, split: str, number: int, synthesizer: Synthesizer, 
     frames[3] = piece.chord_frames(CLIP_S, t)[1]
     frames[4] = piece.drum_frames(CLIP_S, t)
     frames[5] = piece.first_s + np.arange(t) * CLIP_S / t > piece.end_s + 0.5
+    if not piece.facts.begins:  # a model that learnt to write this would begin in the middle of a note, with a click
+        frames[5, : round(_UNTAUGHT_S * t / CLIP_S)] = UNKNOWN
     texts = [describe(piece.facts, rng, split == "held-out") for _ in range(N_TEXTS)]
     targets = np.full((N_TEXTS, N_TEXT_TARGETS), UNKNOWN, np.uint8)
     for v, text in enumerate(texts):
@@ -201,7 +205,9 @@ def _pansori(recipe: Recipe, split: str, number: int, rng: np.random.Generator) 
 
 
 def levelled(samples: np.ndarray, dynamics: str, rng: np.random.Generator) -> np.ndarray:
-    """To a level that follows the dynamics, without clipping; a click at the cut of the window's end is faded."""
+    """To a level that follows the dynamics, without clipping, and faded in within some milliseconds. Mono [L]."""
+    samples = samples.copy()
+    samples[:_FADE] *= np.linspace(0, 1, _FADE, dtype=np.float32)
     decibels = {"soft": -7.0, "medium": -2.0, "loud": 1.0}[dynamics] + rng.uniform(-1.5, 1.5)
     loud = np.abs(samples) > 0.02 * max(1e-6, float(np.abs(samples).max()))
     rms = float(np.sqrt(np.mean(samples[loud] ** 2))) if loud.any() else 1e-6

@@ -87,7 +87,9 @@ def judged_codes(model: Path, out: Path, device: torch.device, duration_s: float
         if begun + 1.3 * slowest_s > end - 8:
             break
         some = prompts[first : first + (_AT_ONCE if duration_s > 1 else 2)]
-        done.append(_written(model, [text for text, _ in some], device, duration_s, seed)[1].codes.numpy().astype(np.int16))
+        done.append(
+            _written(model, [text for text, _ in some], device, duration_s, seed)[1].codes.numpy().astype(np.int16)
+        )
         slowest_s = max(slowest_s, time.monotonic() - begun)
         if duration_s <= 1:
             break
@@ -110,13 +112,17 @@ def judging_prompts() -> list[tuple[str, dict]]:
             prompts.append((form.format(english[int(rng.integers(len(english)))]), {"genre": genre}))
     for _ in range(96):
         genre, bpm = str(rng.choice(list(GENRE_WORDS))), int(rng.integers(60, 181))
-        prompts.append((f"{GENRE_WORDS[genre][0][0]} with drums, {bpm} bpm", {"genre": genre, "bpm": bpm, "drums": True}))
+        prompts.append(
+            (f"{GENRE_WORDS[genre][0][0]} with drums, {bpm} bpm", {"genre": genre, "bpm": bpm, "drums": True})
+        )
     prompts += [(text, {"drums_alone": True}) for text in ("drums alone", "drum solo", "only drums", "드럼 솔로") * 4]
     prompts += [("", {}) for _ in range(8)]
     return [prompts[i] for i in rng.permutation(len(prompts))]
 
 
-def _written(model: Path, prompts: list[str], device: torch.device, duration_s: float, seed: int) -> tuple[Loaded, Codes]:
+def _written(
+    model: Path, prompts: list[str], device: torch.device, duration_s: float, seed: int
+) -> tuple[Loaded, Codes]:
     """What the file writes to texts, each at temperature 1 with guidance 3."""
     loaded = load(model, "float32", device)
     for part in (loaded.model, loaded.codec):

@@ -28,7 +28,10 @@ from .recipe import MAX_BYTES, N_TEXTS, NAME, VOCABULARY, Recipe
 
 logger = logging.getLogger(__name__)
 PART_BYTES = 15_000_000  # of the files that come back
-_ENCODE_S, _FINISH_S = 50.0, 80.0  # kept for codes at the end of the first stage, for export and music at the end of the second
+_ENCODE_S, _FINISH_S = (
+    50.0,
+    80.0,
+)  # kept for codes at the end of the first stage, for export and music at the end of the second
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,9 @@ def codec_stage(recipe: Recipe, place: Place, minutes: float, n_processes: int, 
                  (("held_out", held_out), ("train", train))}  # fmt: skip
         torch.save({"tokenizer": tokenizer, **table}, place.work / "shelves.pt")
         clips.stop()
-        _attempt(log, "codec figures", lambda: _json(place, "figures-codec.json", codec_figures(codec, feed.held_out(24))))
+        _attempt(
+            log, "codec figures", lambda: _json(place, "figures-codec.json", codec_figures(codec, feed.held_out(24)))
+        )
     finally:
         clips.stop()
     log(event="stage over", **summary(clips))
@@ -226,5 +231,3 @@ def _short(value: object) -> object:
 def n_processes() -> int:
     """As many as there are cores, but one."""
     return max(1, len(os.sched_getaffinity(0)) - 1)
-
-
