@@ -1,6 +1,7 @@
 """`python -m training`: the steps of the recipe, in their order."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep.add_argument("--learning-rate", type=float, default=6e-4)
     _common(keep, "lm", resume=False)
     keep.set_defaults(run=_keep)
+    onegpu = steps.add_parser("onegpu", help="all of it on one GPU, each stage in a time box")
+    onegpu.add_argument("--stage", choices=("codec", "lm", "all"), default="all")
+    onegpu.add_argument("--minutes", type=float, default=9.5, help="of each stage (default: %(default)s)")
+    onegpu.add_argument(
+        "--assets", type=Path, default=_RUNS.parent.parent / ".gpu", help="soundfont, renderer, tokenizer"
+    )
+    onegpu.add_argument("--work", type=Path, default=_RUNS / "onegpu", help="what a stage leaves to the next")
+    onegpu.add_argument("--out", type=Path, default=_RUNS / "onegpu" / "out", help="the results")
+    onegpu.add_argument("--rehearse", action="store_true", help="the same with tiny sizes, for a CPU")
+    onegpu.add_argument(
+        "--trial", action="store_true", help="the same with few clips, to see that all runs and how fast"
+    )
+    onegpu.set_defaults(run=_onegpu, threads=min(8, max(1, (os.cpu_count() or 1) // 2)))
     export = steps.add_parser("export", help="put everything into one safetensors file")
     export.add_argument("target", type=Path)
     export.add_argument("--codec", type=Path, default=_CODEC, help=_CODEC_HELP)
@@ -130,6 +144,20 @@ def _keep(options: argparse.Namespace) -> int:
 
     plan = LMTraining(batch_size=options.batch_size, learning_rate=options.learning_rate, average=0.99)
     train(options.out, options.begin_with, options.codes, options.minutes, plan)
+    return 0
+
+
+def _onegpu(options: argparse.Namespace) -> int:
+    from .onegpu import run
+    from .onegpu.recipe import FULL, REHEARSAL, TRIAL
+    from .runs import pick_device
+
+    recipe = REHEARSAL if options.rehearse else TRIAL if options.trial else FULL
+    place = run.Place(options.assets, options.work, options.out)
+    if options.stage in ("codec", "all"):
+        run.codec_stage(recipe, place, options.minutes, run.n_processes(), pick_device())
+    if options.stage in ("lm", "all"):
+        run.lm_stage(recipe, place, options.minutes, run.n_processes(), pick_device())
     return 0
 
 

@@ -40,7 +40,7 @@ def export(codec: Codec, lm_path: Path, target: Path) -> Path:
     return write(codec, trainer.average, trainer.tokenizer_json, target)
 
 
-def write(codec: Codec, model: MusicGen, tokenizer_json: str, target: Path) -> Path:
+def write(codec: Codec, model: MusicGen, tokenizer_json: str, target: Path, max_bytes: int = MAX_BYTES) -> Path:
     """One safetensors file, every tensor in float16, the heads sharpened. InputError if it would be larger than what may be
     shipped."""
     parts = {
@@ -55,9 +55,9 @@ def write(codec: Codec, model: MusicGen, tokenizer_json: str, target: Path) -> P
     }
     held = {part: _held(weights) for part, weights in parts.items()}
     n_bytes = sum(2 * weight.tensor.numel() for table in held.values() for weight in table.values())
-    if n_bytes > MAX_BYTES:
+    if n_bytes > max_bytes:
         raise InputError(
-            f"the weights take {n_bytes / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f}. Train smaller ones."
+            f"the weights take {n_bytes / 1e6:.1f} MB, more than {max_bytes / 1e6:.0f}. Train smaller ones."
         )
     text = TextEncoderSource(config=t5_table(tokenizer_json), weights=held["text"], tokenizer_json=tokenizer_json)
     config = replace(model.config, name=target.stem, codec=codec.config)

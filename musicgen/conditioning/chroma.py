@@ -15,7 +15,7 @@ _CENTER_OCTAVE, _OCTAVE_WIDTH = 5.0, 2.0
 
 
 def chroma(samples: Tensor, rate_hz: int, config: MelodyConfig, n_frames: int | None = None) -> Tensor:
-    """Mono samples [L] -> one-hot chroma [F, 12] float32, F = 1 + max(L, window) // hop; bin 0 is C.
+    """Mono samples [..., L] -> one-hot chroma [..., F, 12] float32, F = 1 + max(L, window) // hop; bin 0 is C.
 
     n_frames: stop after so many frames. Silence falls on bin 0. Source: audiocraft `ChromaExtractor`.
     """
@@ -25,7 +25,7 @@ def chroma(samples: Tensor, rate_hz: int, config: MelodyConfig, n_frames: int | 
     if missing > 0:
         samples = F.pad(samples, (missing // 2, missing - missing // 2))
     if n_frames is not None:
-        samples = samples[: n_frames * hop + window_length]  # later samples touch later frames only
+        samples = samples[..., : n_frames * hop + window_length]  # later samples touch later frames only
     window = torch.hann_window(window_length, device=samples.device)
     spectrum = torch.stft(
         samples.float(), window_length, hop, window=window, center=True, pad_mode="reflect", return_complex=True
@@ -33,8 +33,8 @@ def chroma(samples: Tensor, rate_hz: int, config: MelodyConfig, n_frames: int | 
     power = (spectrum / window.pow(2).sum().sqrt()).abs().pow(2)
     raw = _filterbank(rate_hz, window_length, config.n_chroma).to(power.device) @ power
     # audiocraft scales frames by their peak, which no longer matters to the argmax but for frames near silence.
-    scaled = raw / raw.abs().amax(dim=0, keepdim=True).clamp(min=1e-6)
-    return F.one_hot(scaled.argmax(dim=0), config.n_chroma).float()[:n_frames]
+    scaled = raw / raw.abs().amax(dim=-2, keepdim=True).clamp(min=1e-6)
+    return F.one_hot(scaled.argmax(dim=-2), config.n_chroma).float()[..., :n_frames, :]
 
 
 def tiled(frames: Tensor, n_frames: int) -> Tensor:

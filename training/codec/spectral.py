@@ -55,11 +55,11 @@ def mel(x: Tensor, window: int, n_mels: int, rate_hz: int) -> Tensor:
     spectrum = torch.stft(x, window, window // 4, window=shape, return_complex=True)
     power = torch.view_as_real(spectrum).pow(2).sum(-1) * (2 / window) ** 2
     magnitude = (power + _FLOOR**2).sqrt()
-    return _mel_bands(rate_hz, window, n_mels).to(x.device) @ magnitude
+    return mel_bands(rate_hz, window, n_mels).to(x.device) @ magnitude
 
 
 @functools.lru_cache(maxsize=16)
-def _mel_bands(rate_hz: int, n_fft: int, n_mels: int) -> Tensor:
+def mel_bands(rate_hz: int, n_fft: int, n_mels: int) -> Tensor:
     """Triangles [n_mels, bins] evenly spaced in mel (O'Shaughnessy's formula), each with a sum of 1."""
     top = 2595 * torch.log10(torch.tensor(1 + rate_hz / 2 / 700, dtype=torch.float64))
     edges = 700 * (10 ** (torch.linspace(0, float(top), n_mels + 2, dtype=torch.float64) / 2595) - 1)

@@ -50,14 +50,14 @@ class Trainer:
     def __init__(self, config: CodecConfig, plan: CodecTraining, device: torch.device) -> None:
         torch.manual_seed(plan.seed)  # the initialization of torch's own layers knows no other generator
         self.config, self.plan, self.device = config, plan, device
-        self.codec = _trainable(Codec(config)).to(device)
+        self.codec = trainable(Codec(config)).to(device)
         self.quantizer = QuantizerTraining(self.codec.quantizer).to(device)
         self.optimizer = torch.optim.AdamW(
             [p for p in self.codec.parameters() if p.requires_grad], lr=plan.learning_rate, betas=(0.8, 0.99),
             weight_decay=0.0,
         )  # fmt: skip
         self.generator = torch.Generator().manual_seed(plan.seed)
-        _set_levels(self.codec, crops.held_out(4, 1.0, config.sample_rate_hz).to(device))
+        set_levels(self.codec, crops.held_out(4, 1.0, config.sample_rate_hz).to(device))
         self.step, self.audio_s = 0, 0.0
         self.begun_s = 0.0  # where the learning rate begins to fall
         self._seen: list[Tensor] = []
@@ -192,14 +192,14 @@ def finished(path: Path) -> Codec:
     """The codec of a run, as it is shipped: weight norm multiplied out, rounded to float16."""
     table = runs.load(path)
     config = CodecConfig(**{**table["config"], "ratios": tuple(table["config"]["ratios"])})
-    codec = _trainable(Codec(config))
+    codec = trainable(Codec(config))
     codec.load_state_dict(table["codec"])
     return shipped(codec, config)
 
 
 def shipped(trained: Codec, config: CodecConfig) -> Codec:
     """A copy for use. Rounding to float16 comes before any code is made with it, so that codes and file agree."""
-    codec = _trainable(Codec(config))
+    codec = trainable(Codec(config))
     codec.load_state_dict(trained.state_dict())
     for conv in _convolutions(codec):
         parametrize.remove_parametrizations(conv, "weight")
@@ -208,7 +208,7 @@ def shipped(trained: Codec, config: CodecConfig) -> Codec:
     return codec.to(trained.device).eval().requires_grad_(False)
 
 
-def _trainable(codec: Codec) -> Codec:
+def trainable(codec: Codec) -> Codec:
     """Freshly initialized, with weight norm on every convolution, as EnCodec is trained."""
     for module in [*codec.encoder.modules(), *codec.decoder.modules()]:
         if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d, nn.LSTM)):
@@ -221,7 +221,7 @@ def _trainable(codec: Codec) -> Codec:
 
 
 @torch.no_grad()
-def _set_levels(codec: Codec, waves: Tensor) -> None:
+def set_levels(codec: Codec, waves: Tensor) -> None:
     """Scale every convolution so that, for clips [B, L], its output has the standard deviation 1.
 
     With torch's own initialization the signal fades from layer to layer, until the decoder learns to do without it.

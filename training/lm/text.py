@@ -19,8 +19,10 @@ PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2: those of T5
 _VOCABULARY, _N_TEXTS = 600, 20_000
 
 
-def train_tokenizer(seed: int = 0) -> str:
+def train_tokenizer(seed: int = 0, texts: Iterator[str] | None = None, vocabulary: int = _VOCABULARY) -> str:
     """The text of a tokenizer.json: byte-level BPE over lower-case descriptions, digits one by one.
+
+    texts: what to learn it from; None: descriptions of pansori.
 
     Nearly every word of the descriptions is one token, so their lengths differ little; other words fall into pieces.
     """
@@ -38,12 +40,12 @@ def train_tokenizer(seed: int = 0) -> str:
     tokenizer.pre_tokenizer = pre.Sequence([pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = library.decoders.ByteLevel()
     trainer = library.trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[PAD, END, UNKNOWN],
         initial_alphabet=sorted(pre.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(seed), trainer)
+    tokenizer.train_from_iterator(_texts(seed) if texts is None else texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", pair=f"$A {END} $B {END}", special_tokens=[(END, tokenizer.token_to_id(END))]
     )

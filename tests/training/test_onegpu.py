@@ -1,0 +1,178 @@
+"""The recipe for one GPU in miniature: music that is what its description says, one step of each training, a file that loads."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from comfyui_musicgen.musicgen.codec import Codec
+from comfyui_musicgen.musicgen.loading import load
+from comfyui_musicgen.training.codec import adversarial
+from comfyui_musicgen.training.codec.adversary import spectral_loss
+from comfyui_musicgen.training.data import songs
+from comfyui_musicgen.training.data.grooves import GENRES, GROOVES
+from comfyui_musicgen.training.data.harmony import progression
+from comfyui_musicgen.training.data.instruments import INSTRUMENTS
+from comfyui_musicgen.training.data.score import DRUM_BANK
+from comfyui_musicgen.training.data.songwords import GENRE_WORDS, describe
+from comfyui_musicgen.training.export import write
+from comfyui_musicgen.training.lm import scored_train
+from comfyui_musicgen.training.lm.text import train_tokenizer
+from comfyui_musicgen.training.onegpu import clips, feed
+from comfyui_musicgen.training.onegpu.recipe import FULL, MAX_BYTES, REHEARSAL
+
+WINDOW_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    return [songs.song("train", number, WINDOW_S) for number in range(60)]
+
+
+def test_a_bar_of_every_pattern_is_as_long_as_its_metre():
+    for groove in GROOVES.values():
+        for pattern in (*groove.drums.values(), *groove.bass, *groove.chords):
+            assert len(pattern) == groove.beats * groove.steps
+
+
+def test_every_player_of_a_groove_is_an_instrument_and_every_progression_can_be_read():
+    for groove in GROOVES.values():
+        assert {*groove.leads, *groove.comping, *groove.basses, *groove.pads} <= set(INSTRUMENTS)
+        assert all(progression(numerals, 0) for numerals in groove.progressions)
+
+
+def test_genres_and_instruments_are_as_many_as_promised():
+    assert len(GROOVES) >= 25 and len(GENRES) >= 12 and len(INSTRUMENTS) >= 24
+    assert {groove.metre for groove in GROOVES.values()} >= {"2/4", "3/4", "4/4", "6/8", "12/8"}
+    assert set(GENRE_WORDS) == set(GENRES)
+
+
+def test_a_piece_follows_from_its_number():
+    assert songs.song("train", 3, WINDOW_S) == songs.song("train", 3, WINDOW_S)
+    assert songs.song("train", 3, WINDOW_S) != songs.song("held-out", 3, WINDOW_S)
+
+
+def test_notes_lie_on_the_steps_of_the_tempo(pieces):
+    for piece in pieces:
+        drums = [part for part in piece.parts if part.bank == DRUM_BANK]
+        steps = [note.start_s / piece.grid.beat_s * 12 for part in drums for note in part.notes]
+        if piece.facts.drums and not piece.grid.swing and steps:
+            assert np.median(np.abs(np.array(steps) - np.round(steps))) < 0.2
+
+
+def test_players_are_those_that_the_facts_name(pieces):
+    for piece in pieces:
+        names = {part.name for part in piece.parts if part.bank != DRUM_BANK}
+        assert names == set(piece.facts.players)
+        assert piece.facts.drums == any(part.bank == DRUM_BANK for part in piece.parts)
+        if piece.facts.arrangement == "solo":
+            assert names == {piece.facts.lead} and not piece.facts.drums
+
+
+def test_the_end_is_followed_by_silence(pieces):
+    for piece in pieces:
+        last = max((note.start_s for part in piece.parts for note in part.notes), default=0.0)
+        assert last <= piece.end_s + 0.2
+
+
+def test_about_one_window_in_four_holds_the_end():
+    ends = [songs.song("train", number, WINDOW_S).facts.ends for number in range(200)]
+    assert 0.15 < np.mean(ends) < 0.4
+
+
+def test_a_description_does_not_contradict_the_facts(pieces):
+    rng = np.random.default_rng(0)
+    for piece in pieces:
+        for _ in range(10):
+            text = describe(piece.facts, rng).lower()
+            if "no drums" in text or "without drums" in text:
+                assert not piece.facts.drums
+            if "bpm" in text:
+                assert f"{piece.facts.bpm:.0f} bpm" in text
+
+
+def test_hangul_is_described_too(pieces):
+    rng = np.random.default_rng(0)
+    texts = [describe(piece.facts, rng) for piece in pieces for _ in range(5)]
+    korean = [text for text in texts if any("가" <= c <= "힣" for c in text)]
+    assert 0.1 < len(korean) / len(texts) < 0.4
+
+
+def test_score_frames_name_the_melody_and_the_chord(pieces):
+    piece = next(piece for piece in pieces if piece.facts.lead)
+    assert piece.melody_frames(WINDOW_S, 79).max() <= 12
+    bits, classes = piece.chord_frames(WINDOW_S, 79)
+    assert bits.max() < 1 << 12 and classes.max() <= 24
+
+
+def test_spectra_tell_a_comb_of_the_frame_rate():
+    wave = torch.sin(torch.arange(16000) * 0.05)[None]
+    comb = wave.clone()
+    comb[:, ::640] += 0.1
+    assert spectral_loss(comb, wave, 32000, 17) > 10 * spectral_loss(wave + 1e-5, wave, 32000, 17)
+
+
+@pytest.fixture(scope="module")
+def codec():
+    recipe = replace(REHEARSAL, codec=replace(REHEARSAL.codec, codebook_size=4))
+    waves = 0.1 * torch.randn(2, 6400, generator=torch.Generator().manual_seed(0))
+    plan = adversarial.Plan(1.0, 2, 0.2, quantized_from=0.0, n_filters=2)
+    trainer = adversarial.Trainer(recipe.codec, plan, torch.device("cpu"), waves)
+    while not trainer.quantizes:
+        trainer.train_step(waves, 0.1)
+    losses = trainer.train_step(waves, 0.6)
+    assert all(torch.isfinite(loss) for loss in losses.values()) and "features" in losses
+    return trainer.finished()
+
+
+def test_a_trained_step_of_both_exports_and_loads(codec, tmp_path):
+    tokenizer = train_tokenizer(texts=iter(["solo piano", "피아노 솔로"]), vocabulary=300)
+    recipe = replace(REHEARSAL, codec=codec.config)
+    device, n, t, f = torch.device("cpu"), 4, recipe.n_frames, recipe.n_chroma_frames
+    encode = clips.encoder(tokenizer)
+    made = [clips.made(recipe, "train", 5 * i + 4, None) for i in range(n)]
+    ids = torch.zeros(n, 1, 8, dtype=torch.int16)
+    ids[:, 0, : len(encode("solo piano"))] = torch.tensor(encode("solo piano"), dtype=torch.int16)
+    shelf = scored_train.Shelf(
+        torch.randint(4, (n, 4, t)).short(),
+        torch.from_numpy(np.stack([one.melody for one in made])), torch.from_numpy(np.stack([one.chords for one in made])),
+        torch.zeros(n, f, dtype=torch.uint8), torch.from_numpy(np.stack([one.frames for one in made])),
+        ids, np.full((n, 1), len(encode("solo piano"))), torch.from_numpy(np.stack([one.targets[:1] for one in made])),
+    )  # fmt: skip
+    plan = scored_train.Plan(1.0, 2)
+    codebooks = torch.stack([layer.codebook.embed for layer in codec.quantizer.layers])
+    trainer = scored_train.Trainer(recipe.model, plan, tokenizer, device, codebooks)
+    for done, batch in zip((0.1, 0.9), shelf.batches(plan), strict=False):
+        losses = trainer.train_step(batch, done)
+        assert all(torch.isfinite(loss).all() for loss in losses.values())
+    path = write(codec, trainer.average, tokenizer, tmp_path / "tiny.safetensors", MAX_BYTES)
+    assert load(path).config.lm == recipe.model.lm
+
+
+def test_a_shelf_grows_by_clips_that_are_rendered_meanwhile(codec):
+    recipe = replace(REHEARSAL, codec=codec.config, n_clips=4)
+    encode = clips.encoder(train_tokenizer(texts=iter(["buk alone"]), vocabulary=300))
+    pool = clips.Clips(recipe, first_number=100)
+    pool.start(lambda: None, encode, 1)
+    try:
+        assert pool.wait(4, 30.0) == 4
+    finally:
+        pool.stop()
+    device = torch.device("cpu")
+    shelf = feed.coded(pool, codec, np.array([0]), device)
+    grown = feed.Growth(pool, codec, device)(shelf)
+    assert len(grown) == 5 and torch.equal(grown.codes[0], grown.codes[1])
+    batch = next(grown.batches(scored_train.Plan(1.0, 1), lambda shelf: shelf))
+    assert batch.codes.shape == (1, 4, recipe.n_frames) and batch.rows.shape == (1, recipe.n_chroma_frames, 12)
+
+
+def test_the_full_size_fits_the_file():
+    n = sum(t.numel() for t in Codec(FULL.codec).state_dict().values())
+    trainer = scored_train.ScoredMusicGen(
+        FULL.model, scored_train.t5_table(train_tokenizer(texts=iter(["a"]), vocabulary=300))
+    )
+    n += sum(t.numel() for t in trainer.lm.state_dict().values()) + sum(
+        t.numel() for t in trainer.text.weights().values()
+    )
+    n += 1800 * FULL.model.text.dim
+    assert 2 * n < MAX_BYTES

@@ -1,0 +1,106 @@
+"""The language model over clips that have a score: rows of melody or chords in front, and what the score knows asked inside."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...musicgen.config import ModelConfig
+from ...musicgen.lm.delay import delay
+from .model import MusicGen
+
+UNKNOWN = 255  # class of what the score does not say
+FRAME_TARGETS = {  # name: (how many classes, weight)
+    "phase": (16, 0.4),  # where in a beat the frame lies
+    "beat": (12, 0.3),  # which beat of the bar
+    "tone": (13, 0.15),  # pitch class of the melody; 12: it rests
+    "chord": (25, 0.15),  # root, minor after major; 24: none
+    "drum": (6, 0.3),  # what is struck in the frame: nothing, kick, snare, hat, cymbal, other
+    "over": (2, 0.1),  # whether the piece has ended; unknown: the codes of the frame are seen, but not to be written
+}
+_OVER = list(FRAME_TARGETS).index("over")
+TEXT_TARGETS = {"tempo": (64, 0.1), "genre": (64, 0.1), "lead": (64, 0.1)}
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """B clips whose texts have n tokens each, all on the model's device."""
+
+    codes: Tensor  # [B, K, T] long
+    rows: Tensor  # [B, F, 12] float: one-hot of a melody, multi-hot of chords, bin 0 where there is neither
+    ids: Tensor  # [B, n] long
+    with_text: Tensor  # [B] float: 0 = zeros in place of the text
+    frames: Tensor  # [B, len(FRAME_TARGETS), T] long, UNKNOWN where nothing is known
+    texts: Tensor  # [B, len(TEXT_TARGETS)] long
+    hidden: Tensor | None = None  # [B, T] bool: frames whose codes are not shown
+
+
+class Heads(nn.Module):
+    """Hidden states of frames and texts -> cross-entropies of FRAME_TARGETS and TEXT_TARGETS. Not shipped."""
+
+    def __init__(self, dim: int, text_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.frames = nn.Linear(dim, sum(n for n, _ in FRAME_TARGETS.values()))
+        self.texts = nn.Linear(text_dim, sum(n for n, _ in TEXT_TARGETS.values()))
+
+    def forward(self, hidden: Tensor, texts: Tensor, batch: ScoredBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """hidden [B, T, D], texts [B, n, t] -> weighted loss; shares of the frames whose phase and beat are found."""
+        of_frames = self.frames(self.norm(hidden))
+        loss, right = _losses(of_frames, batch.frames.transpose(1, 2), FRAME_TARGETS)
+        heard = batch.with_text[:, None] > 0
+        known = torch.where(heard, batch.texts, torch.full_like(batch.texts, UNKNOWN))
+        of_texts, _ = _losses(self.texts(texts.mean(dim=1)), known, TEXT_TARGETS)
+        return loss + of_texts, right[0], right[1]
+
+
+class ScoredMusicGen(MusicGen):
+    """MusicGen that is trained on ScoredBatches."""
+
+    def __init__(self, config: ModelConfig, text_table: dict) -> None:
+        super().__init__(config, text_table)
+        self.auxiliary = Heads(config.lm.dim, config.text.dim)
+
+    def forward(self, batch: ScoredBatch, guessed_rows: int = 0) -> dict[str, Tensor]:
+        """Losses; the codes that the first `guessed_rows` rows see are in part what the model would have written."""
+        config = self.config.lm
+        texts = self.text.t5(input_ids=batch.ids).last_hidden_state
+        prefix = self.rows_prefix(batch, texts)
+        shown = (
+            batch.codes if batch.hidden is None else batch.codes.masked_fill(batch.hidden[:, None], config.cardinality)
+        )
+        inputs = delay(shown, config.delays, config.cardinality)[..., :-1]
+        if guessed_rows:
+            share = torch.zeros(len(inputs), device=inputs.device)
+            share[:guessed_rows] = torch.rand(guessed_rows, device=inputs.device)
+            inputs = self.with_guesses(prefix.detach(), inputs, share)
+        logits, hidden, _ = self._run(prefix, inputs)
+        targets = delay(batch.codes, config.delays, config.cardinality)[..., 1:]
+        losses = F.cross_entropy(
+            logits.flatten(0, 2), targets.flatten(), ignore_index=config.cardinality, reduction="none"
+        ).view_as(targets)
+        taught = (batch.frames[:, _OVER] != UNKNOWN).long()[:, None].expand_as(batch.codes)
+        known = (targets != config.cardinality) & (delay(taught, config.delays, 0)[..., 1:] > 0)
+        by_codebook = (losses * known).sum(dim=(0, 2)) / known.sum(dim=(0, 2)).clamp(min=1)
+        auxiliary, phase, beat = self.auxiliary(hidden[:, : batch.codes.shape[2]], texts, batch)
+        return {"codebooks": by_codebook, "auxiliary": auxiliary, "phase": phase, "beat": beat}
+
+    def rows_prefix(self, batch: ScoredBatch, texts: Tensor) -> Tensor:
+        """[rows | text], [B, F + n, D]. Source: the engine's `Conditioning.prefix`."""
+        projected = self.text_projection(texts) * batch.with_text[:, None, None]
+        return torch.cat([self.melody_projection(batch.rows), projected], dim=1)
+
+
+def _losses(scores: Tensor, known: Tensor, targets: dict[str, tuple[int, float]]) -> tuple[Tensor, list[Tensor]]:
+    """scores [..., classes of all targets], known [..., targets] -> loss, and how often each is right."""
+    total, right = scores.new_zeros((), dtype=torch.float32), []
+    parts = scores.float().split([n for n, _ in targets.values()], dim=-1)
+    for i, (part, (_, weight)) in enumerate(zip(parts, targets.values(), strict=True)):
+        wanted = known[..., i]
+        is_known = wanted != UNKNOWN
+        count = is_known.sum().clamp(min=1)
+        losses = F.cross_entropy(part.flatten(0, -2), wanted.flatten(), ignore_index=UNKNOWN, reduction="sum")
+        total = total + weight * losses / count
+        right.append(((part.argmax(dim=-1) == wanted) & is_known).sum() / count)
+    return total, right

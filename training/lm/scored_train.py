@@ -1,0 +1,222 @@
+"""Trains the language model on one GPU, on codes that lie in its memory, within a time box."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...musicgen.config import ModelConfig
+from .muon import Muon
+from .scored import ScoredBatch, ScoredMusicGen
+from .text import t5_table
+
+CODE_WEIGHTS = (1.6, 1.0, 0.8, 0.6)  # of the codebooks: the first ones carry the music, the last ones noise
+_GRADIENT_NORM, _WARM_UP_STEPS, _SMALL = 1.0, 100, 32
+# Chances of what a clip is conditioned on. Most users give a text and no melody; rows with neither are what guidance needs.
+_BOTH, _TEXT_ONLY, _ROWS_ONLY = 0.24, 0.58, 0.06
+_SCORE, _MIX = 0.4, 0.3  # chances that the rows are the score's melody, the mix's chroma; otherwise the chords
+_WRONG_TONES = 0.08  # share of the score's tones that are any tone, as in the chroma of a recording
+_WORN, _SPANS, _SPAN = 0.3, 4, 48  # chance that spans are hidden, how many at most, frames at most
+_EMPTY = 0.02  # chance of an empty text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train; times are seconds, shares are of the time box."""
+
+    seconds: float
+    batch_size: int = 160
+    learning_rate: float = 2.0e-3
+    muon_rate: float = 2.0  # Muon's learning rate over AdamW's
+    average: float = 0.998  # of the weights, per step; the average is what is shipped
+    guesses_from: float = 0.5
+    guessed: float = 0.2  # share of the rows that see the model's guesses
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """N clips as the language model is taught them, on its device."""
+
+    codes: Tensor  # [N, K, T] int16
+    melody: Tensor  # [N, F] uint8 pitch class of the score's melody, 12 where it rests
+    chords: Tensor  # [N, F] int16 bits of the pitch classes
+    mix: Tensor  # [N, F] uint8 strongest pitch class of the audio
+    frames: Tensor  # [N, targets, T] uint8
+    ids: Tensor  # [N, V, W] int16 tokens of V texts, padded
+    lengths: np.ndarray  # [N, V]
+    texts: Tensor  # [N, V, targets] uint8
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @classmethod
+    def joined(cls, shelves: "Sequence[Shelf]") -> "Shelf":
+        """One after another."""
+        names = [field.name for field in fields(cls)]
+        columns = [[getattr(shelf, name) for shelf in shelves] for name in names]
+        return cls(*(np.concatenate(c) if isinstance(c[0], np.ndarray) else torch.cat(c) for c in columns))
+
+    def batches(self, plan: Plan, grow: "Callable[[Shelf], Shelf] | None" = None) -> Iterator[ScoredBatch]:
+        """Endless; every clip with one of its texts before any comes again; texts of a batch have one length.
+
+        grow: gives the shelf with what came since, before each round.
+        """
+        rng = np.random.default_rng(plan.seed)
+        waiting: dict[int, list[np.ndarray]] = {}
+        while True:
+            self = grow(self) if grow else self
+            order = rng.permutation(len(self))
+            variants = rng.integers(self.lengths.shape[1], size=len(order))
+            lengths = self.lengths[order, variants]
+            empty = rng.random(len(order)) < _EMPTY
+            lengths = np.where(empty, 0, lengths)
+            ready = []
+            for n in np.unique(lengths):
+                at = np.flatnonzero(lengths == n)
+                rows = np.stack([order[at], variants[at]], axis=1)
+                rows = np.concatenate([*waiting.pop(int(n), []), rows])
+                whole = len(rows) // plan.batch_size * plan.batch_size
+                ready += [(int(n), part) for part in np.split(rows[:whole], whole // plan.batch_size)] if whole else []
+                if whole < len(rows):
+                    waiting[int(n)] = [rows[whole:]]
+            for i in rng.permutation(len(ready)):
+                n, rows = ready[i]
+                yield self.batch(rows[:, 0], rows[:, 1], n, rng)
+
+    def batch(self, clips: np.ndarray, variants: np.ndarray, n: int, rng: np.random.Generator | None) -> ScoredBatch:
+        """n: tokens of each text; 0: none. rng None: nothing is left out, and the rows are the score's melody."""
+        device = self.codes.device
+        index, variant = (torch.from_numpy(x).to(device) for x in (clips, variants))
+        n_rows = len(clips)
+        kind = np.zeros(n_rows, int)
+        source = np.zeros(n_rows, int)
+        if rng:
+            kind = rng.choice(4, size=n_rows, p=[_BOTH, _TEXT_ONLY, _ROWS_ONLY, 1 - _BOTH - _TEXT_ONLY - _ROWS_ONLY])
+            source = rng.choice(3, size=n_rows, p=[_SCORE, _MIX, 1 - _SCORE - _MIX])
+        with_text = (kind < 2) & (n > 0)
+        with_rows = (kind == 0) | (kind == 2)
+        rows = self._rows(index, torch.from_numpy(np.where(with_rows, source, 3)).to(device), rng is not None)
+        ids = self.ids[index, variant, :n].long() if n else torch.ones(n_rows, 1, dtype=torch.long, device=device)
+        return ScoredBatch(
+            self.codes[index].long(), rows, ids, torch.from_numpy(with_text).float().to(device),
+            self.frames[index].long(), self.texts[index, variant].long(),
+            _spans(n_rows, self.codes.shape[2], rng).to(device) if rng else None,
+        )  # fmt: skip
+
+    def _rows(self, index: Tensor, source: Tensor, noisy: bool) -> Tensor:
+        """[B, F, 12] by source: 0 melody, 1 mix, 2 chords, 3 nothing."""
+        melody = self.melody[index].long()
+        if noisy:
+            odd = torch.rand(melody.shape, device=melody.device) < _WRONG_TONES
+            melody = torch.where(odd, torch.randint_like(melody, 12), melody)
+        single = torch.where(source[:, None] == 0, melody, self.mix[index].long())
+        single = torch.where((source[:, None] == 3) | (single == 12), torch.zeros_like(single), single)
+        one_hot = nn.functional.one_hot(single, 12).float()
+        bits = (self.chords[index].long()[..., None] >> torch.arange(12, device=melody.device)) & 1
+        bits[..., 0] |= bits.sum(dim=-1) == 0
+        return torch.where((source == 2)[:, None, None], bits.float(), one_hot)
+
+
+class Trainer:
+    """A ScoredMusicGen in training and the running average of its weights."""
+
+    def __init__(
+        self, config: ModelConfig, plan: Plan, tokenizer_json: str, device: torch.device, codebooks: Tensor
+    ) -> None:
+        torch.manual_seed(plan.seed)  # the initialization of torch's own layers knows no other generator
+        self.config, self.plan, self.tokenizer_json, self.device = config, plan, tokenizer_json, device
+        model = ScoredMusicGen(config, t5_table(tokenizer_json))
+        model.know_codes(codebooks)
+        self.model = model.to(device)
+        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        inside = [block.parameters() for block in (*self.model.lm.layers, self.model.text.t5.encoder.block)]
+        chosen = {p for parameters in inside for p in parameters if p.ndim == 2 and min(p.shape) > _SMALL}
+        matrices = [p for p in self.model.parameters() if p in chosen]
+        others = [p for p in self.model.parameters() if p not in chosen]
+        self.muon = Muon(matrices, lr=plan.learning_rate, weight_decay=0.05)
+        self.adam = torch.optim.AdamW(others, lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+        self.step = 0
+
+    def train_step(self, batch: ScoredBatch, done: float) -> dict[str, Tensor]:
+        """One batch at the share `done` of the time box -> losses, which are not waited for."""
+        rate = self.plan.learning_rate * learning_rate(done, self.step)
+        for optimizer, factor in ((self.adam, 1.0), (self.muon, self.plan.muon_rate)):
+            for group in optimizer.param_groups:
+                group["lr"] = factor * rate
+        guessed = int(self.plan.guessed * len(batch.codes)) if done >= self.plan.guesses_from else 0
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            made = self.model(batch, guessed)
+        weights = made["codebooks"].new_tensor(CODE_WEIGHTS[: len(made["codebooks"])])
+        loss = (made["codebooks"] * weights).mean() + made["auxiliary"]
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
+        self.adam.step()
+        self.muon.step()
+        self.step += 1
+        keep = min(self.plan.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
+        return {name: value.detach() for name, value in {**made, "norm": norm}.items()}
+
+    @torch.no_grad()
+    def measure(self, batches: list[ScoredBatch]) -> dict[str, float]:
+        """Losses of the averaged weights; by how much leaving out rows or text raises them."""
+        ways = {"loss": lambda b: b, "no_rows": _without_rows, "no_text": _without_text}
+        result: dict[str, float] = {}
+        for name, way in ways.items():
+            made = [self.average(way(batch)) for batch in batches]
+            result[name] = float(torch.stack([m["codebooks"].mean() for m in made]).mean())
+            if name == "loss":
+                for part in ("phase", "beat"):
+                    result[part] = float(torch.stack([m[part] for m in made]).mean())
+        return result
+
+
+def train(
+    trainer: Trainer, batches: Iterator[ScoredBatch], check: list[ScoredBatch], log: Callable[[dict[str, float]], None],
+    log_s: float = 15.0,
+) -> None:  # fmt: skip
+    """Steps until the plan's time is over."""
+    begun = logged = time.monotonic()
+    while (elapsed := time.monotonic() - begun) < trainer.plan.seconds:
+        losses = trainer.train_step(next(batches), elapsed / trainer.plan.seconds)
+        if time.monotonic() - logged > log_s or trainer.step == 1:
+            logged = time.monotonic()
+            row = {f"loss{k}": value for k, value in enumerate(losses.pop("codebooks").tolist())}
+            row |= {name: value.item() for name, value in losses.items()}
+            log({"step": trainer.step, "elapsed_s": logged - begun, **row, **_prefixed(trainer.measure(check))})
+
+
+def learning_rate(done: float, step: int) -> float:
+    """Share of the peak: rises over the first steps, holds, falls in the last 70 % of the time box to a fiftieth."""
+    falling = max(0.0, (min(done, 1.0) - 0.3) / 0.7)
+    return min(1.0, (step + 1) / _WARM_UP_STEPS) * max(0.02, 1 - falling)
+
+
+def _spans(n_rows: int, n_frames: int, rng: np.random.Generator) -> Tensor:
+    hidden = np.zeros((n_rows, n_frames), bool)
+    for row in np.flatnonzero(rng.random(n_rows) < _WORN):
+        for _ in range(rng.integers(1, _SPANS + 1)):
+            first = rng.integers(n_frames)
+            hidden[row, first : first + rng.integers(3, _SPAN)] = True
+    return torch.from_numpy(hidden)
+
+
+def _without_rows(batch: ScoredBatch) -> ScoredBatch:
+    rows = torch.zeros_like(batch.rows)
+    rows[..., 0] = 1
+    return replace(batch, rows=rows)
+
+
+def _without_text(batch: ScoredBatch) -> ScoredBatch:
+    return replace(batch, with_text=torch.zeros_like(batch.with_text))
+
+
+def _prefixed(row: dict[str, float]) -> dict[str, float]:
+    return {f"held_out_{name}": value for name, value in row.items()}
