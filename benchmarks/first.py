@@ -43,7 +43,7 @@ def facade(engine, path, precision, device):
     load_pack()
     import torch
     from pack.musicgen.config import GenerationParams
-    from pack.musicgen.render import Piece, make
+    from pack.musicgen.render import RenderRequest, render
 
     if engine == "audiocraft":
         from pack.reference.audiocraft import load
@@ -59,7 +59,8 @@ def facade(engine, path, precision, device):
             if stage == "writing codes":
                 on_step()
 
-        make(loaded, Piece(text), GenerationParams(duration_s=seconds), torch.device(device), on_progress)
+        params = GenerationParams(duration_s=seconds)
+        render(loaded, RenderRequest(text), params, torch.device(device), on_progress)
 
     return clip
 

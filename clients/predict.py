@@ -12,12 +12,12 @@ from pathlib import Path
 from .comfyui import DEFAULT_SERVER, ClientError, OnEvent, ProgressLine, Prompt, run
 
 if __package__ == "clients":  # started from the pack's own folder
-    from musicgen.cli.predict import add_fields, given_fields
+    from musicgen.cli.predict import add_fields, parse_fields
     from musicgen.errors import MusicGenError
     from musicgen.replicate.predict import DEFAULT_MODEL, Prediction, Request
     from musicgen.store.published import DIFFUSION_MODEL
 else:
-    from ..musicgen.cli.predict import add_fields, given_fields
+    from ..musicgen.cli.predict import add_fields, parse_fields
     from ..musicgen.errors import MusicGenError
     from ..musicgen.replicate.predict import DEFAULT_MODEL, Prediction, Request
     from ..musicgen.store.published import DIFFUSION_MODEL
@@ -104,9 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_fields(parser)
     arguments = parser.parse_args(argv)
     try:
-        request = Request.of(given_fields(arguments))
+        request = Request.of(parse_fields(arguments))
         line = ProgressLine(graph(request, arguments.model, arguments.diffusion), sys.stderr)
-        made = asyncio.run(
+        prediction = asyncio.run(
             predict(request, arguments.server, arguments.model, arguments.diffusion, arguments.out, line)
         )
     except MusicGenError as error:
@@ -118,8 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    print(f"seed: {made.seed}", file=sys.stderr)
-    print(made.file)
+    print(f"seed: {prediction.seed}", file=sys.stderr)
+    print(prediction.file)
     return 0
 
 

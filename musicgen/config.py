@@ -1,7 +1,8 @@
 """Frozen descriptions of a model and of one generation. Checked when made, passed per call."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from .errors import CheckpointError, InputError
 
@@ -146,40 +147,89 @@ class ModelConfig:
             raise CheckpointError(f"{self.name}: melody conditioning together with cross-attention is not supported")
 
 
-def _check_number(name: str, value: float, low: float, high: float, hint: str = "") -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or not low <= value <= high
-    ):
-        raise InputError(f"'{name}' must be a number from {low:g} to {high:g}{hint}, got {value!r}")
+@dataclass(frozen=True)
+class Parameter:
+    """One setting of a generation, as the sampler node, the command line and the Replicate fields offer it."""
+
+    default: float  # an int where only whole numbers are taken
+    low: float  # range that is offered
+    high: float
+    step: float
+    description: str  # with its unit
+    note: str = ""  # what an error adds to the range: the unit, or what a special value means
+    limits: tuple[float, float] | None = None  # range that the engine takes, where wider than the one offered
+
+    @property
+    def is_whole(self) -> bool:
+        return isinstance(self.default, int)
+
+    def check(self, name: str, value: float) -> None:
+        """InputError unless `value` is a number that the engine takes."""
+        low, high = self.limits or (self.low, self.high)
+        types = int if self.is_whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:  # NaN is in no range
+            allowed = f"a whole number from {low} to {high}" if self.is_whole else f"a number from {low:g} to {high:g}"
+            raise InputError(f"'{name}' must be {allowed}{self.note}, got {value!r}")
+
+
+def _parameter(*values: Any, **options: Any) -> Any:
+    entry = Parameter(*values, **options)
+    return field(default=entry.default, metadata={"parameter": entry})
 
 
 @dataclass(frozen=True)
 class GenerationParams:
-    """One request to the language model. Ranges are those of the sampler node."""
+    """One request to the language model. Each line: default, lowest, highest, step, description."""
 
-    duration_s: float = 8.0  # of the whole result, a continued prompt included
-    seed: int = 0
-    top_k: int = 250  # 0 = off
-    top_p: float = 0.0  # 0 = off; otherwise takes precedence over top_k
-    temperature: float = 1.0  # 0 = greedy
-    cfg: float = 3.0  # classifier-free guidance; 1 = off
-    batch_size: int = 1
-    extend_stride_s: float = 18.0
+    duration_s: float = _parameter(
+        8.0, 0.1, 3600, 0.1,
+        "Length of the whole result in seconds, the continued clip included.",
+        note=" seconds", limits=(0.02, 3600),
+    )  # fmt: skip
+    seed: int = _parameter(
+        0, 0, MAX_SEED, 1,
+        "Decides the random choices (no unit). Same seed and settings, same music.",
+    )  # fmt: skip
+    top_k: int = _parameter(
+        250, 0, 2048, 1,
+        "Choose among this many most likely codes (a count). Lower is safer and more repetitive. 0 = off, all of them. "
+        "Ignored while top_p is on.",
+        limits=(0, 2**31 - 1),
+    )  # fmt: skip
+    top_p: float = _parameter(
+        0.0, 0, 1, 0.01,
+        "Choose among the likeliest codes that together reach this probability (0 to 1). 0 = off, top_k is used.",
+        note=" (0 = off)",
+    )  # fmt: skip
+    temperature: float = _parameter(
+        1.0, 0, 10, 0.01,
+        "How adventurous the choices are (a factor, 1 = as trained). 0 = always the likeliest code, without chance.",
+        note=" (0 = greedy)",
+    )  # fmt: skip
+    cfg: float = _parameter(
+        3.0, 0, 20, 0.1,
+        "Classifier-free guidance: how strictly the description is followed (a factor). 1 = off and twice as light to "
+        "compute.",
+        note=" (1 = off)",
+    )  # fmt: skip
+    batch_size: int = _parameter(
+        1, 1, 64, 1,
+        "How many different takes to make at once (a count). The first is what a batch of one gives.",
+    )  # fmt: skip
+    extend_stride_s: float = _parameter(
+        18.0, 1, 29, 0.1,
+        "Only for music longer than the model's window: seconds of new music that each further window adds. Smaller "
+        "remembers more of what came before, and takes longer. 18 also stands for the right stride of models with "
+        "shorter windows.",
+        note=" seconds", limits=(0.02, 3600),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        _check_number("duration_s", self.duration_s, 0.02, 3600, " seconds")
-        for name, high in (("seed", MAX_SEED), ("top_k", 2**31 - 1), ("batch_size", 64)):
-            value = getattr(self, name)
-            low = 1 if name == "batch_size" else 0
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise InputError(f"'{name}' must be a whole number from {low} to {high}, got {value!r}")
-        _check_number("top_p", self.top_p, 0, 1, " (0 = off)")
-        _check_number("temperature", self.temperature, 0, 10, " (0 = greedy)")
-        _check_number("cfg", self.cfg, 0, 20, " (1 = off)")
-        _check_number("extend_stride_s", self.extend_stride_s, 0.02, 3600, " seconds")
+        for name, parameter in PARAMETERS.items():
+            parameter.check(name, getattr(self, name))
+
+
+PARAMETERS: dict[str, Parameter] = {entry.name: entry.metadata["parameter"] for entry in fields(GenerationParams)}
 
 
 def delays_for(n_codebooks: int, channels: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""One piece of music from a loaded checkpoint, each part on the device only while it works. For use without ComfyUI."""
+"""One piece of music from a loaded checkpoint, outside ComfyUI. Each module is on the device only while it runs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What a piece is made from."""
+class RenderRequest:
+    """Texts and clips that one piece of music is rendered from."""
 
     text: str | None = None
     negative: str | None = None
@@ -28,44 +28,44 @@ class Piece:
     stems: str = "auto"
 
 
-def make(
+def render(
     loaded: Loaded,
-    piece: Piece,
+    request: RenderRequest,
     params: GenerationParams,
     device: torch.device,
     on_progress: OnProgress,
     stem_dirs: Sequence[Path] = (),
     diffusion: Diffusion | None = None,
 ) -> tuple[Audio, Codes]:
-    """Condition, write codes, decode them. on_progress(stage, done, total) may raise to stop it.
+    """Condition, generate codes, decode them. An exception raised by on_progress(stage, done, total) stops it.
 
-    diffusion: decodes in the codec's place, from the same seed.
+    diffusion: decodes in place of the codec, from the same seed.
     """
     if diffusion is not None:
         diffusion.check(loaded.codec)
-    with _on(device, loaded.conditioner) as conditioner:
-        positive = conditioner.encode_text([piece.text])
-        negative = conditioner.encode_text([piece.negative]) if piece.negative else None
-        if piece.melody is not None:
-            positive = conditioner.encode_melody(positive, piece.melody, piece.stems, stem_dirs)
+    with on_device(device, loaded.conditioner) as conditioner:
+        positive = conditioner.encode_text([request.text])
+        negative = conditioner.encode_text([request.negative]) if request.negative else None
+        if request.melody is not None:
+            positive = conditioner.encode_melody(positive, request.melody, request.stems, stem_dirs)
     prompt = None
-    if piece.prompt is not None:
-        with _on(device, loaded.codec) as codec:
-            prompt = codec.encode(piece.prompt, lambda *step: on_progress("reading the clip", *step))
-    with _on(device, loaded.model) as model:
+    if request.prompt is not None:
+        with on_device(device, loaded.codec) as codec:
+            prompt = codec.encode(request.prompt, lambda *step: on_progress("reading the clip", *step))
+    with on_device(device, loaded.model) as model:
         codes = model.generate(positive, params, prompt, negative, lambda *step: on_progress("writing codes", *step))
-    with _on(device, loaded.codec) as codec:
-        plain = codec.decode(codes, lambda *step: on_progress("decoding", *step))
+    with on_device(device, loaded.codec) as codec:
+        audio = codec.decode(codes, lambda *step: on_progress("decoding", *step))
         if diffusion is None:
-            return plain, codes
+            return audio, codes
         latents = codec.decode_latent(codes)
-    with _on(device, diffusion) as diffusion:
+    with on_device(device, diffusion) as diffusion:
         stage = "decoding with MultiBand Diffusion"
-        return diffusion.refine(plain, latents, params.seed, lambda *step: on_progress(stage, *step)), codes
+        return diffusion.refine(audio, latents, params.seed, lambda *step: on_progress(stage, *step)), codes
 
 
-class _on:
-    """A module on a device for the length of a with block."""
+class on_device:
+    """Move a module to a device for a with block, and back to the CPU after it."""
 
     def __init__(self, device: torch.device, module: nn.Module):
         self._device, self._module = device, module

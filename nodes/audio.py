@@ -8,6 +8,7 @@ from ..musicgen.codes import Codes
 from ..musicgen.errors import InputError
 from . import host
 from .sockets import AUDIO, CATEGORY, CODEC, CODES, audio_in, audio_out
+from .widgets import choice, number, socket, text
 
 MAX_TIME_S = 86400.0
 FORMATS = ("wav", "mp3", "flac", "opus")
@@ -26,25 +27,16 @@ class MusicGenTrimAudio:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict:
-        time = {"max": MAX_TIME_S, "step": 0.1, "round": 0.001}
         return {
             "required": {
-                "audio": (AUDIO, {"tooltip": "The sound to cut: any sample rate, 1 to 8 channels."}),
-                "start_s": (
-                    "FLOAT",
-                    {"default": 0.0, "min": 0.0, **time, "tooltip": "Where the part begins, in seconds."},
-                ),
-                "end_s": (
-                    "FLOAT",
-                    {
-                        "default": -1.0,
-                        "min": -1.0,
-                        **time,
-                        "tooltip": "Where the part ends, in seconds. -1 = at the end of the sound.",
-                    },
+                "audio": socket(AUDIO, "The sound to cut: any sample rate, 1 to 8 channels."),
+                "start_s": number(0.0, 0.0, MAX_TIME_S, 0.1, "Where the part begins, in seconds.", round=0.001),
+                "end_s": number(
+                    -1.0, -1.0, MAX_TIME_S, 0.1,
+                    "Where the part ends, in seconds. -1 = at the end of the sound.", round=0.001,
                 ),
             },
-        }
+        }  # fmt: skip
 
     @classmethod
     def VALIDATE_INPUTS(cls, start_s: float = 0.0, end_s: float = -1.0) -> bool | str:
@@ -81,11 +73,8 @@ class MusicGenEncode:
     def INPUT_TYPES(cls) -> dict:
         return {
             "required": {
-                "codec": (
-                    CODEC,
-                    {"tooltip": "The codec of the checkpoint that will continue the sound, from Load MusicGen."},
-                ),
-                "audio": (AUDIO, {"tooltip": "The sound to encode: any sample rate, 1 to 8 channels."}),
+                "codec": socket(CODEC, "The codec of the checkpoint that will continue the sound, from Load MusicGen."),
+                "audio": socket(AUDIO, "The sound to encode: any sample rate, 1 to 8 channels."),
             },
         }
 
@@ -120,35 +109,23 @@ class MusicGenSaveAudio:
     def INPUT_TYPES(cls) -> dict:
         return {
             "required": {
-                "audio": (
-                    AUDIO,
-                    {"tooltip": "The sound to save: any sample rate (Hz); mp3 takes 1 or 2 channels."},
+                "audio": socket(AUDIO, "The sound to save: any sample rate (Hz); mp3 takes 1 or 2 channels."),
+                "filename_prefix": text(
+                    "audio/musicgen",
+                    "Where to save below the output folder, and how the file's name begins; a number is added. Can hold "
+                    "%date:yyyy-MM-dd%, %year%, %month%, %day%, %hour%, %minute%, %second%.",
                 ),
-                "filename_prefix": (
-                    "STRING",
-                    {
-                        "default": "audio/musicgen",
-                        "tooltip": "Where to save below the output folder, and how the file's name begins; a number is "
-                        "added. Can hold %date:yyyy-MM-dd%, %year%, %month%, %day%, %hour%, %minute%, %second%.",
-                    },
-                ),
-                "format": (
-                    list(FORMATS),
-                    {
-                        "default": "wav",
-                        "tooltip": "wav: no loss; the workflow goes into a .json file beside it. flac: no "
-                        "loss, smaller, carries the workflow. mp3, opus: small, carry the workflow.",
-                    },
+                "format": choice(
+                    FORMATS,
+                    "wav: no loss; the workflow goes into a .json file beside it. flac: no loss, smaller, carries the "
+                    "workflow. mp3, opus: small, carry the workflow.",
                 ),
             },
             "optional": {
-                "bit_depth": (
+                "bit_depth": choice(
                     list(BIT_DEPTHS),
-                    {
-                        "default": "16",
-                        "tooltip": "Precision of wav and flac (bits a sample). 24 and 32 float keep more for further "
-                        "work; 32 float is for wav only. mp3 and opus have none.",
-                    },
+                    "Precision of wav and flac (bits a sample). 24 and 32 float keep more for further work; 32 float is "
+                    "for wav only. mp3 and opus have none.",
                 ),
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},

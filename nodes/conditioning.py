@@ -7,6 +7,7 @@ from ..musicgen.conditioning.picture import chroma_picture
 from . import host
 from .host import Managed
 from .sockets import AUDIO, CATEGORY, CONDITIONER, CONDITIONING, audio_in
+from .widgets import choice, socket, text
 
 
 class MusicGenText:
@@ -25,16 +26,13 @@ class MusicGenText:
     def INPUT_TYPES(cls) -> dict:
         return {
             "required": {
-                "conditioner": (CONDITIONER, {"tooltip": "The text encoder, from Load MusicGen."}),
-                "text": (
-                    "STRING",
-                    {
-                        "default": "",
-                        "multiline": True,
-                        "dynamicPrompts": True,
-                        "placeholder": "warm lo-fi hip hop with a mellow piano and soft drums, 80 bpm",
-                        "tooltip": "What the music is like, in English words. Empty = no description at all.",
-                    },
+                "conditioner": socket(CONDITIONER, "The text encoder, from Load MusicGen."),
+                "text": text(
+                    "",
+                    "What the music is like, in English words. Empty = no description at all.",
+                    multiline=True,
+                    dynamicPrompts=True,
+                    placeholder="warm lo-fi hip hop with a mellow piano and soft drums, 80 bpm",
                 ),
             },
         }
@@ -62,25 +60,16 @@ class MusicGenMelody:
     def INPUT_TYPES(cls) -> dict:
         return {
             "required": {
-                "conditioner": (CONDITIONER, {"tooltip": "From Load MusicGen, of a melody model."}),
-                "conditioning": (
-                    CONDITIONING,
-                    {"tooltip": "The description that the melody joins, from MusicGen Text."},
+                "conditioner": socket(CONDITIONER, "From Load MusicGen, of a melody model."),
+                "conditioning": socket(CONDITIONING, "The description that the melody joins, from MusicGen Text."),
+                "audio": socket(
+                    AUDIO, "The recording whose melody is followed: any sample rate, 1 to 8 channels, any length."
                 ),
-                "audio": (
-                    AUDIO,
-                    {
-                        "tooltip": "The recording whose melody is followed: any sample rate, 1 to 8 channels, any length."
-                    },
-                ),
-                "stems": (
-                    list(STEM_CHOICES),
-                    {
-                        "default": "auto",
-                        "tooltip": "Take drums and bass away first, so that the melody stands out. auto: with Demucs if it "
-                        "is installed with its weights, else the whole mix (the log says which). demucs: demand it. "
-                        "off: the whole mix.",
-                    },
+                "stems": choice(
+                    STEM_CHOICES,
+                    "Take drums and bass away first, so that the melody stands out. auto: with Demucs if it is installed "
+                    "with its weights, else the whole mix (the log says which). demucs: demand it. off: the whole mix.",
+                    default="auto",
                 ),
             },
         }

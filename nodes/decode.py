@@ -2,14 +2,16 @@
 
 from ..musicgen.audio.spectrogram import spectrogram_picture
 from ..musicgen.codes import Codes
-from ..musicgen.config import MAX_SEED
 from . import host
 from .sockets import AUDIO, CATEGORY, CODEC, CODES, DIFFUSION, audio_out
+from .widgets import seed, socket
 
 _SPECTROGRAM = (
     "A picture of the sound: time to the right, frequency (Hz, mel scale) upwards, levels from -90 dB (black) to 0 dB. "
     "Pictures of two decoders can be compared."
 )
+_CODEC = "The codec of the checkpoint that the codes were made with, from Load MusicGen."
+_CODES = "The music as codes, from MusicGen Sampler or MusicGen Encode Audio."
 
 
 class MusicGenDecode:
@@ -26,15 +28,7 @@ class MusicGenDecode:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict:
-        return {
-            "required": {
-                "codec": (
-                    CODEC,
-                    {"tooltip": "The codec of the checkpoint that the codes were made with, from Load MusicGen."},
-                ),
-                "codes": (CODES, {"tooltip": "The music as codes, from MusicGen Sampler or MusicGen Encode Audio."}),
-            },
-        }
+        return {"required": {"codec": socket(CODEC, _CODEC), "codes": socket(CODES, _CODES)}}
 
     def decode(self, codec: host.Managed, codes: Codes) -> tuple:
         audio = codec.run(lambda module: module.decode(codes, on_step=host.progress()))
@@ -65,23 +59,12 @@ class MusicGenDecodeDiffusion:
     def INPUT_TYPES(cls) -> dict:
         return {
             "required": {
-                "codec": (
-                    CODEC,
-                    {"tooltip": "The codec of the checkpoint that the codes were made with, from Load MusicGen."},
-                ),
-                "diffusion": (DIFFUSION, {"tooltip": "From Load MultiBand Diffusion."}),
-                "codes": (CODES, {"tooltip": "The music as codes, from MusicGen Sampler or MusicGen Encode Audio."}),
-                "seed": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": 0,
-                        "max": MAX_SEED,
-                        "step": 1,
-                        "control_after_generate": True,
-                        "tooltip": "Decides the noise that the sound is made from (no unit). Same seed and codes, same "
-                        "sound. It changes fine detail, not the music.",
-                    },
+                "codec": socket(CODEC, _CODEC),
+                "diffusion": socket(DIFFUSION, "From Load MultiBand Diffusion."),
+                "codes": socket(CODES, _CODES),
+                "seed": seed(
+                    "Decides the noise that the sound is made from (no unit). Same seed and codes, same sound. It "
+                    "changes fine detail, not the music."
                 ),
             },
         }

@@ -9,6 +9,7 @@ from ..musicgen.store import ModelStore, is_url
 from ..musicgen.store.published import DIFFUSION_MODEL, KNOWN, SHIPPED
 from . import host
 from .sockets import CATEGORY, CODEC, CONDITIONER, DIFFUSION, MODEL
+from .widgets import choice, number, socket, text
 
 ENGINES = ("native", "audiocraft")
 
@@ -48,32 +49,23 @@ class MusicGenLoader:
         names = list(dict.fromkeys([SHIPPED, *installed, *KNOWN]))
         return {
             "required": {
-                "model": (
+                "model": choice(
                     names,
-                    {
-                        "default": installed[0] if installed else SHIPPED,
-                        "tooltip": f"{SHIPPED} is small and comes with this pack. Then what is in models/musicgen, and "
-                        "the published names; one that is not there yet is downloaded when it is first used.",
-                    },
+                    f"{SHIPPED} is small and comes with this pack. Then what is in models/musicgen, and the published "
+                    "names; one that is not there yet is downloaded when it is first used.",
+                    default=installed[0] if installed else SHIPPED,
                 ),
-                "precision": (
-                    list(PRECISIONS),
-                    {
-                        "default": "auto",
-                        "tooltip": "Number format of the language model's weights. auto: half precision on a GPU and on a "
-                        "PC's processor, else float32. float32 gives audiocraft's very codes. int8 is the fastest on a "
-                        "processor and needs the least memory.",
-                    },
+                "precision": choice(
+                    PRECISIONS,
+                    "Number format of the language model's weights. auto: half precision on a GPU and on a PC's "
+                    "processor, else float32. float32 gives audiocraft's very codes. int8 is the fastest on a processor "
+                    "and needs the least memory.",
                 ),
             },
             "optional": {
-                "engine": (
-                    list(ENGINES),
-                    {
-                        "default": "native",
-                        "tooltip": "native: this pack's own engine. audiocraft: Meta's library, if you have installed "
-                        "it, for comparison.",
-                    },
+                "engine": choice(
+                    ENGINES,
+                    "native: this pack's own engine. audiocraft: Meta's library, if you have installed it, for comparison.",
                 ),
             },
         }
@@ -135,13 +127,10 @@ class MusicGenDiffusionLoader:
         installed = _store().list("diffusion")
         return {
             "required": {
-                "diffusion": (
+                "diffusion": choice(
                     list(dict.fromkeys([*installed, DIFFUSION_MODEL])),
-                    {
-                        "default": installed[0] if installed else DIFFUSION_MODEL,
-                        "tooltip": "File in models/musicgen, installed ones first. The published one is always listed; if "
-                        "it is not there yet, it is downloaded when it is first used.",
-                    },
+                    "File in models/musicgen, installed ones first. The published one is always listed; if it is not "
+                    "there yet, it is downloaded when it is first used.",
                 ),
             },
         }
@@ -194,30 +183,21 @@ class MusicGenFineTune:
     def INPUT_TYPES(cls) -> dict:
         return {
             "required": {
-                "model": (MODEL, {"tooltip": "The model that the fine-tune was trained from, from Load MusicGen."}),
-                "conditioner": (CONDITIONER, {"tooltip": "The conditioner of the same Load MusicGen node."}),
-                "weights": (
-                    "STRING",
-                    {
-                        "default": "",
-                        "placeholder": "trained_model.tar, or https://...",
-                        "tooltip": "File or folder in models/musicgen, such as trained_model.tar, or an https address "
-                        "that is downloaded there once. Empty = no fine-tune: the model as it came in.",
-                    },
+                "model": socket(MODEL, "The model that the fine-tune was trained from, from Load MusicGen."),
+                "conditioner": socket(CONDITIONER, "The conditioner of the same Load MusicGen node."),
+                "weights": text(
+                    "",
+                    "File or folder in models/musicgen, such as trained_model.tar, or an https address that is "
+                    "downloaded there once. Empty = no fine-tune: the model as it came in.",
+                    placeholder="trained_model.tar, or https://...",
                 ),
-                "strength": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": MAX_STRENGTH,
-                        "step": 0.05,
-                        "tooltip": "How far to go from the model towards the fine-tune (a factor). 0 = the model as it "
-                        "came in, 1 = the fine-tune, between = a blend, above 1 = exaggerated.",
-                    },
+                "strength": number(
+                    1.0, 0.0, MAX_STRENGTH, 0.05,
+                    "How far to go from the model towards the fine-tune (a factor). 0 = the model as it came in, 1 = the "
+                    "fine-tune, between = a blend, above 1 = exaggerated.",
                 ),
             },
-        }
+        }  # fmt: skip
 
     @classmethod
     def VALIDATE_INPUTS(cls, weights: str | None = None) -> bool | str:

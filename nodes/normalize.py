@@ -2,6 +2,7 @@
 
 from ..musicgen import audio as engine
 from .sockets import AUDIO, CATEGORY, audio_in, audio_out
+from .widgets import choice, number, socket, switch
 
 
 class MusicGenNormalize:
@@ -21,57 +22,31 @@ class MusicGenNormalize:
     def INPUT_TYPES(cls) -> dict:
         return {
             "required": {
-                "audio": (AUDIO, {"tooltip": "The sound to level: any sample rate, 1 to 8 channels."}),
-                "strategy": (
-                    list(engine.STRATEGIES),
-                    {
-                        "default": "loudness",
-                        "tooltip": "How the level is set; each uses only the settings that name it.",
-                    },
+                "audio": socket(AUDIO, "The sound to level: any sample rate, 1 to 8 channels."),
+                "strategy": choice(
+                    engine.STRATEGIES, "How the level is set; each uses only the settings that name it."
                 ),
             },
             "optional": {
-                "loudness_lufs": (
-                    "FLOAT",
-                    {
-                        "default": -14.0,
-                        "min": -70.0,
-                        "max": 0.0,
-                        "step": 0.5,
-                        "tooltip": "Strategy loudness: how loud, in LUFS. -14 is what streaming services play at.",
-                    },
+                "loudness_lufs": number(
+                    -14.0, -70.0, 0.0, 0.5,
+                    "Strategy loudness: how loud, in LUFS. -14 is what streaming services play at.",
                 ),
-                "peak_headroom_db": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 60.0,
-                        "step": 0.1,
-                        "tooltip": "Strategies peak and clip: how far below full scale the highest peak is put, or "
-                        "peaks are cut, in dB.",
-                    },
+                "peak_headroom_db": number(
+                    1.0, 0.0, 60.0, 0.1,
+                    "Strategies peak and clip: how far below full scale the highest peak is put, or peaks are cut, in dB.",
                 ),
-                "rms_headroom_db": (
-                    "FLOAT",
-                    {
-                        "default": 18.0,
-                        "min": 0.0,
-                        "max": 60.0,
-                        "step": 0.1,
-                        "tooltip": "Strategy rms: how far below full scale the average level is put, in dB.",
-                    },
+                "rms_headroom_db": number(
+                    18.0, 0.0, 60.0, 0.1,
+                    "Strategy rms: how far below full scale the average level is put, in dB.",
                 ),
-                "compressor": (
-                    "BOOLEAN",
-                    {
-                        "default": False,
-                        "tooltip": "Strategy loudness: on = bend loud passages softly (tanh) instead of cutting the "
-                        "peaks above full scale.",
-                    },
+                "compressor": switch(
+                    False,
+                    "Strategy loudness: on = bend loud passages softly (tanh) instead of cutting the peaks above full "
+                    "scale.",
                 ),
             },
-        }
+        }  # fmt: skip
 
     def normalize(
         self,

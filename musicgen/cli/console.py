@@ -1,4 +1,4 @@
-"""What the commands show on a terminal, and check before they start."""
+"""Progress bars of the commands, and a check of the folders that they write to."""
 
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ class Progress:
         self._bar.update(done - self._bar.n)
 
 
-def check_folder(file: Path) -> None:
+def require_folder(file: Path) -> None:
     """InputError, before any work is done, if `file` has no folder to be written in."""
     if not file.parent.is_dir():
         raise InputError(f"the folder of '{file}' does not exist: make {file.parent}, or choose another")

@@ -5,25 +5,24 @@ import json
 import sys
 from pathlib import Path
 
-from ..config import PRECISIONS
 from ..errors import InputError
 from ..replicate.predict import DEFAULT_MODEL, FIELDS, predict, schema
 from ..store.published import DIFFUSION_MODEL
-from .console import Progress, check_folder
+from .console import Progress, require_folder
+from .options import add_execution, add_model, add_models
 
 
-def add(parser: argparse.ArgumentParser, models_dir: Path) -> None:
-    """Give `parser` an option a field, under its own name (with - or _), and where models are."""
-    parser.set_defaults(run=_run)
+def add(parser: argparse.ArgumentParser, models: Path) -> None:
+    """Options of `predict`: one a field, under its own name (with - or _), and where models are."""
+    parser.set_defaults(run=run)
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of input and output, and stop")
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="DIR_OR_NAME", help="the default model (%(default)s)")
-    parser.add_argument("--models", type=Path, default=models_dir, metavar="DIR", help="models folder (%(default)s)")
+    add_model(parser, DEFAULT_MODEL)
+    add_models(parser, models)
     parser.add_argument(
         "--diffusion", default=DIFFUSION_MODEL, metavar="FILE_OR_NAME",
         help="the model that --multi-band-diffusion decodes with (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, mps")
+    add_execution(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="the audio file; default: the next free musicgen-N")
     add_fields(parser)
 
@@ -40,10 +39,10 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
         group.add_argument(*dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")), **options)
 
 
-def given_fields(arguments: argparse.Namespace) -> dict:
-    """The fields that were given, in their own types. InputError for a text that is no number."""
-    given = {name: getattr(arguments, name) for name in FIELDS if hasattr(arguments, name)}
-    return {name: _value(name, text) for name, text in given.items()}
+def parse_fields(arguments: argparse.Namespace) -> dict:
+    """Fields on the command line, in their own types. InputError for a text that is no number."""
+    texts = {name: getattr(arguments, name) for name in FIELDS if hasattr(arguments, name)}
+    return {name: _value(name, text) for name, text in texts.items()}
 
 
 def _value(name: str, text: str) -> object:
@@ -59,14 +58,15 @@ def _value(name: str, text: str) -> object:
         raise InputError(f"'{name}' must be {noun}, got {text!r}") from None
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
+    """Print the file's path; its seed goes to standard error."""
     if arguments.schema:
         print(json.dumps(schema(), indent=2))
         return
     if arguments.out:
-        check_folder(arguments.out)
+        require_folder(arguments.out)
     with Progress() as on_progress:
-        made = predict(
+        prediction = predict(
             model=arguments.model,
             models_dir=arguments.models,
             out=arguments.out,
@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> None:
             device=arguments.device,
             diffusion=arguments.diffusion,
             on_progress=on_progress,
-            **given_fields(arguments),
+            **parse_fields(arguments),
         )
-    print(f"seed: {made.seed}", file=sys.stderr)
-    print(made.file)
+    print(f"seed: {prediction.seed}", file=sys.stderr)
+    print(prediction.file)

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import audio as audio_files
-from ..config import MAX_SEED, GenerationParams
+from ..config import MAX_SEED, PARAMETERS, GenerationParams
 from ..errors import InputError
 from ..loading import apply_fine_tune, load, load_diffusion
-from ..render import Piece, find_device, make
+from ..render import RenderRequest, find_device, render
 from ..store import ModelStore
 from ..store.published import DIFFUSION_MODEL
 
 DEFAULT_MODEL = "facebook/musicgen-stereo-melody"
-_MAX_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,14 @@ class Field:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] | None = None
+
+
+def _parameter(type: str, name: str, description: str) -> Any:
+    """The field of a setting in GenerationParams: its default and range, in the words of the contract."""
+    entry = PARAMETERS[name]
+    default = int(entry.default) if type == "integer" else entry.default
+    low = math.ceil(entry.low) if type == "integer" else entry.low
+    return _input(type, default, description, low, entry.high)
 
 
 def _input(type: str, default: Any, description: str, *limits: float, choices: tuple[str, ...] | None = None) -> Any:
@@ -46,20 +53,24 @@ class Request:
         None,
         "An audio file that influences the music: continued if 'continuation' is true, else its melody is followed.",
     )
-    duration: int = _input("integer", 8, "Length of the music in seconds.", 1, _MAX_SECONDS)
+    duration: int = _parameter("integer", "duration_s", "Length of the music in seconds.")
     continuation: bool = _input("boolean", False, "Continue 'input_audio'; if false, follow its melody.")
     continuation_start: int = _input("integer", 0, "Take 'input_audio' from here, in seconds.", 0, 10**6)
     continuation_end: int | None = _input(
         "integer", None, "Take 'input_audio' up to here, in seconds; -1 or none = to its end.", -1, 10**6
     )
     multi_band_diffusion: bool = _input("boolean", False, "Decode with MultiBand Diffusion instead of EnCodec.")
-    normalization_strategy: str = _input("string", "loudness", "How levels are set.", choices=audio_files.STRATEGIES)
-    top_k: int = _input("integer", 250, "Choose among this many likeliest codes; 0 = off.", 0, 2048)
-    top_p: float = _input(
-        "number", 0.0, "Choose among the likeliest codes of this total probability; 0 = off, top_k is used.", 0, 1
+    normalization_strategy: str = _input(
+        "string", audio_files.STRATEGIES[0], "How levels are set.", choices=audio_files.STRATEGIES
     )
-    temperature: float = _input("number", 1.0, "Higher is more adventurous; 0 = always the likeliest code.", 0, 10)
-    classifier_free_guidance: int = _input("integer", 3, "How closely the description is followed; 1 = off.", 0, 20)
+    top_k: int = _parameter("integer", "top_k", "Choose among this many likeliest codes; 0 = off.")
+    top_p: float = _parameter(
+        "number", "top_p", "Choose among the likeliest codes of this total probability; 0 = off, top_k is used."
+    )
+    temperature: float = _parameter(
+        "number", "temperature", "Higher is more adventurous; 0 = always the likeliest code."
+    )
+    classifier_free_guidance: int = _parameter("integer", "cfg", "How closely the description is followed; 1 = off.")
     output_format: str = _input("string", "wav", "Format of the audio file.", choices=("wav", "mp3"))
     seed: int | None = _input(
         "integer", None, "Same seed, same music; none or -1 = a random one, which is reported.", -1, MAX_SEED
@@ -169,10 +180,10 @@ def schema() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What came of a request."""
+    """The audio file of a request, and the seed that reproduces it."""
 
     file: Path
-    seed: int  # the one used, also where none was given
+    seed: int  # a random one where none was given
 
 
 def predict(
@@ -198,7 +209,7 @@ def predict(
     clip = None
     if request.input_audio is not None:
         clip = audio_files.read(Path(request.input_audio), request.continuation_start, request.end_s)
-    place = find_device(device)
+    torch_device = find_device(device)
     store = ModelStore([models_dir / "musicgen"], allow_paths=True)
 
     def downloaded(done: int, total: int) -> None:
@@ -210,20 +221,22 @@ def predict(
     decoder = None
     if request.multi_band_diffusion:  # before anything large is loaded
         file = store.ensure(diffusion, downloaded, "diffusion")
-        decoder = load_diffusion(file, device=place)
+        decoder = load_diffusion(file, device=torch_device)
     path, encoders = store.ensure(model, downloaded), [models_dir / "text_encoders"]
-    loaded = load(path, precision, place, encoders, store=store, on_download=downloaded)
+    loaded = load(path, precision, torch_device, encoders, store=store, on_download=downloaded)
     if tuned is not None:
         tuned_model, conditioner = apply_fine_tune(loaded.model, loaded.conditioner, tuned, 1.0)
         loaded = replace(loaded, model=tuned_model, conditioner=conditioner)
-    piece = Piece(request.prompt, None, clip if request.continuation else None, None if request.continuation else clip)
-    sound, _ = make(loaded, piece, request.params, place, on_progress, [models_dir / "demucs"], decoder)
-    sound = audio_files.normalize(sound, request.normalization_strategy)
-    file = audio_files.write(sound, out, request.output_format) if out else _write_free(sound, request.output_format)
+    role = "prompt" if request.continuation else "melody"
+    sources = RenderRequest(request.prompt, **{role: clip})
+    stem_dirs = [models_dir / "demucs"]
+    audio, _ = render(loaded, sources, request.params, torch_device, on_progress, stem_dirs, decoder)
+    audio = audio_files.normalize(audio, request.normalization_strategy)
+    file = audio_files.write(audio, out, request.output_format) if out else _write_free(audio, request.output_format)
     return Prediction(file, request.seed)
 
 
-def _write_free(sound: audio_files.Audio, suffix: str) -> Path:
+def _write_free(audio: audio_files.Audio, suffix: str) -> Path:
     """Write the first of musicgen-1.wav, musicgen-2.wav, ... that no other run has taken."""
     for number in range(1, 10**6):
         file = Path(f"musicgen-{number}.{suffix}")
@@ -232,7 +245,7 @@ def _write_free(sound: audio_files.Audio, suffix: str) -> Path:
         except FileExistsError:
             continue
         try:
-            return audio_files.write(sound, file)
+            return audio_files.write(audio, file)
         except BaseException:
             file.unlink(missing_ok=True)
             raise

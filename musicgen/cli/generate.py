@@ -1,0 +1,109 @@
+"""python -m musicgen generate: music from a text, or the continuation of a clip."""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from .. import audio as audio_files
+from ..config import PARAMETERS, GenerationParams
+from ..dependencies import require
+from ..errors import InputError
+from ..loading import load
+from ..render import RenderRequest, find_device, render
+from ..store.published import SHIPPED
+from .console import Progress, require_folder
+from .options import add_execution, add_model, add_models, model_store
+
+# Option -> field of GenerationParams.
+_PARAMETERS = {
+    "--duration": "duration_s",
+    "--seed": "seed",
+    "--top-k": "top_k",
+    "--top-p": "top_p",
+    "--temperature": "temperature",
+    "--cfg": "cfg",
+    "--batch": "batch_size",
+    "--extend-stride": "extend_stride_s",
+}
+
+
+def add(parser: argparse.ArgumentParser, models: Path) -> None:
+    """Options of `generate`; those of GenerationParams take default and description from it."""
+    parser.set_defaults(run=run)
+    add_model(parser, SHIPPED)
+    add_models(parser, models)
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="description of the music; empty = free")
+    parser.add_argument("--negative", metavar="TEXT", help="description of what the music should not be")
+    parser.add_argument("--continue", dest="clip", type=Path, metavar="FILE", help="audio to continue")
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="take the clip from here, in seconds")
+    parser.add_argument("--end", type=float, default=-1.0, metavar="S", help="... to here; -1 = its end")
+    for option, name in _PARAMETERS.items():
+        entry = PARAMETERS[name]
+        parser.add_argument(
+            option, dest=name, type=int if entry.is_whole else float, default=entry.default,
+            metavar="N" if entry.is_whole else "X", help=f"{entry.description} (%(default)s)",
+        )  # fmt: skip
+    add_execution(parser)
+    parser.add_argument(
+        "--normalize",
+        choices=(*audio_files.STRATEGIES, "off"),
+        default=audio_files.STRATEGIES[0],
+        help="levels (%(default)s)",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="wav, mp3, flac or opus")
+    parser.add_argument("--codes", type=Path, metavar="FILE.npy", help="also save the codes [B, K, T]")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write one file a take, and print their paths."""
+    params = GenerationParams(**{name: getattr(arguments, name) for name in _PARAMETERS.values()})
+    outputs = _outputs(arguments.out, params.batch_size)
+    for file in (*outputs, *([arguments.codes] if arguments.codes else [])):
+        require_folder(file)
+    clip = None
+    if arguments.clip is not None:
+        clip = audio_files.read(arguments.clip, arguments.start, arguments.end)
+    device = find_device(arguments.device)
+    store = model_store(arguments)
+    with Progress() as on_progress:
+
+        def downloaded(done: int, total: int) -> None:
+            on_progress("downloading", done, total)
+
+        path = store.ensure(arguments.model, downloaded)
+        encoders = [arguments.models / "text_encoders"]
+        loaded = load(path, arguments.precision, device, encoders, store=store, on_download=downloaded)
+        request = RenderRequest(arguments.prompt, arguments.negative, prompt=clip)
+        audio, codes = render(loaded, request, params, device, on_progress)
+    if arguments.codes:
+        _save_codes(codes.codes, arguments.codes)
+    if arguments.normalize != "off":
+        audio = audio_files.normalize(audio, arguments.normalize)
+    for row, file in enumerate(outputs):
+        audio_files.write(audio_files.Audio(audio.samples[row : row + 1], audio.rate_hz), file)
+        print(file)
+
+
+def _outputs(out: Path, n_takes: int) -> list[Path]:
+    """song.wav, or song-1.wav, song-2.wav, ... for several takes. InputError for a format that cannot be written."""
+    formats = audio_files.FORMATS
+    if out.suffix.lower().lstrip(".") not in formats:
+        raise InputError(f"'--out {out}' must end in one of {', '.join('.' + f for f in formats)}")
+    if n_takes == 1:
+        return [out]
+    return [out.with_name(f"{out.stem}-{take + 1}{out.suffix}") for take in range(n_takes)]
+
+
+def _save_codes(codes: torch.Tensor, file: Path) -> None:
+    temporary = file.with_name(f".{file.name}.part")
+    try:
+        with open(temporary, "wb") as stream:
+            require("numpy", "--codes").save(stream, codes.numpy())
+        os.replace(temporary, file)
+    except OSError as error:
+        raise InputError(f"the codes could not be saved as '{file}': {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    print(file)
