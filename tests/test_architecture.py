@@ -47,7 +47,9 @@ def test_the_way_from_text_to_sound_is_short():
 
 def test_the_page_names_what_is_there():
     pages = [PAGE, ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))]
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    ]
     assert [link for page, link in links if not (page.parent / link.replace("%20", " ")).exists()] == []
     named = re.findall(r"`((?:musicgen|nodes|tests)/[\w/]+\.(?:py|json))`", PAGE.read_text(encoding="utf-8"))
     examples = {"musicgen/conditioning/tempo.py", "musicgen/accel/short_passes.py"}
