@@ -214,7 +214,8 @@ class GenerationParams:
     )  # fmt: skip
     batch_size: int = _parameter(
         1, 1, 64, 1,
-        "How many different takes to make at once (a count). The first is what a batch of one gives.",
+        "How many different takes to make at once (a count). On a CPU each is, bit for bit, the take that a smaller batch has in "
+        "its place; on a GPU it may differ by rounding.",
     )  # fmt: skip
     extend_stride_s: float = _parameter(
         18.0, 1, 29, 0.1,
