@@ -10,7 +10,7 @@ from .step import NumbaStepper
 
 __all__ = ["NumbaStepper", "fits", "load_kernels", "serves"]
 
-MIN_WIDTH = 512  # narrower models take less time than the threads' barriers
+MIN_WIDTH = 128  # narrower models take less time than the barriers of the threads
 _SIZE_OF = 16  # a matrix's sizes are multiples
 _EPS = 1e-5  # of LayerNorm, compiled into the kernels
 
