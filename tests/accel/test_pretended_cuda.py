@@ -64,7 +64,7 @@ def test_the_loop_of_steps_waits_for_nothing(watch, cross, sampling):
 @pytest.mark.parametrize("options", [{}, {"stereo": True, "melody": True}], ids=["text", "stereo melody"])
 def test_the_whole_pipeline_keeps_to_its_device(toys, watch, options):
     loaded, params = load(toys(**options), "float32"), GenerationParams(duration_s=0.5, seed=3, batch_size=2)
-    audio, codes = render.make(loaded, render.Piece("a drum"), params, CUDA, lambda *step: None)
+    audio, codes = render.render(loaded, render.RenderRequest("a drum"), params, CUDA, lambda *step: None)
     assert watch.n_operators["crossing"] > 0, "the captured steps were used"
     assert audio.samples.device.type == codes.codes.device.type == "cpu"
     assert not any(parameter.is_cuda for parameter in loaded.model.parameters())

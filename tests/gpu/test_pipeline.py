@@ -22,8 +22,8 @@ def tone(seconds=2.0, rate_hz=32000):
 
 
 def make(loaded, device, params=SHORT, diffusion=None, **piece):
-    return render.make(
-        loaded, render.Piece("a slow drum", **piece), params, device, lambda *step: None, diffusion=diffusion
+    return render.render(
+        loaded, render.RenderRequest("a slow drum", **piece), params, device, lambda *step: None, diffusion=diffusion
     )
 
 
