@@ -28,14 +28,6 @@ def _register_pack() -> None:
 _register_pack()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist, a file's tests stay in one process, and those of the one ComfyUI too."""
-    for item in items:
-        in_comfyui = hasattr(item.module, "comfy_server")
-        item.add_marker(pytest.mark.xdist_group("comfyui" if in_comfyui else str(item.path)))
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads():
     """Toy sizes gain nothing from more threads, which on a busy machine wait for one another."""
