@@ -20,7 +20,7 @@ demo: $(VENV)/.ready
 	@echo "$(CURDIR)/$$(tail -n 1 $(DEMO)/.path)"
 
 test: $(VENV)/.ready-tests lint
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/.ready-tests
 	$(VENV)/bin/ruff check .

@@ -80,7 +80,7 @@ def load_diffusion(path: Path, device: torch.device | str = "cpu", name: str | N
     dtype = stored if half else torch.float32
     config = replace(checkpoint.config, name=name or checkpoint.config.name)
     with torch.device("meta"):
-        decoder = MultiBandDecoder(config)
+        decoder = MultiBandDecoder(config, accel.faster_unet)
     for band in decoder.bands:
         band.unet.to(dtype)
     fill(decoder, checkpoint.weights, str(checkpoint.path))

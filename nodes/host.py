@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from ..musicgen.errors import InputError
+from ..musicgen.memory import release_once_dropped
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ class Managed:
         # ModelPatcher sets attributes of its own, `device` among them, so it gets a shell. Its log shows the name.
         shell = type(type(module).__name__, (nn.Module,), {})()
         shell.module = module
+        release_once_dropped(shell)
         self.patcher = _patcher(shell, role) if _in_comfyui() else SimpleNamespace(model=shell)
 
     @property

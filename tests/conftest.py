@@ -28,6 +28,12 @@ def _register_pack() -> None:
 _register_pack()
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """With pytest-xdist, a file's tests stay in one process, and those of the one ComfyUI too."""
+    in_comfyui = hasattr(item.module, "comfy_server")
+    item.add_marker(pytest.mark.xdist_group("comfyui" if in_comfyui else item.path.name))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads():
     """Toy sizes gain nothing from more threads, which on a busy machine wait for one another."""

@@ -91,7 +91,7 @@ def run(environment: Environment, backend: str | None, pytest_arguments: list[st
         subprocess.run([python, "-c", VERSIONS], check=False)
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "NUMBA_CACHE_DIR": str(Path(folder) / "numba")}
         tests = subprocess.Popen(
-            [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", *pytest_arguments],
+            [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", *pytest_arguments],
             cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace",
         )  # fmt: skip
         last = ""

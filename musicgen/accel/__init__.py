@@ -1,4 +1,4 @@
-"""Faster steppers for the plain model of `lm`. Deleting this package's files one by one leaves a working engine."""
+"""Faster forms of the plain models. Deleting this package's files one by one leaves a working engine."""
 
 import torch
 from torch import nn
@@ -7,6 +7,9 @@ from ..config import LMConfig
 from ..lm import LM, Stepper
 from . import numba, stock
 from .cuda_graph import CudaGraphStepper
+from .unet import faster_unet
+
+__all__ = ["choose", "default_precision", "faster_unet", "prepare"]
 
 
 def choose(lm: LM, n_rows: int, device: torch.device) -> Stepper | None:

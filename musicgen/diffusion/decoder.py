@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from .bands import apply_filter, band_deviations, low_pass_filters, weighted
 from .config import BandConfig, DiffusionConfig
-from .fast import fast_unet
 from .moments import EXCERPT_S, Excerpts, replay
 from .processor import Processor
 from .schedule import advance, plan_steps
@@ -23,6 +22,7 @@ from .unet import RunHooks, Unet
 from .windows import plan_windows, write_crossfaded
 
 OnStep = Callable[[int, int], None]
+UnetCall = Callable[..., Tensor]  # a Unet, or what computes the same: (x, step, condition, hooks) -> Tensor
 
 EQ_BANDS = 32
 WINDOW_S = 60.0  # longest window of the U-Net; shorter clips share it as a batch
@@ -65,11 +65,14 @@ class _Rows:
 
 
 class MultiBandDecoder(nn.Module):
-    """MultiBand Diffusion of one checkpoint. Rows are channels, diffused and equalized independently."""
+    """MultiBand Diffusion of one checkpoint. Rows are channels, diffused and equalized independently.
 
-    def __init__(self, config: DiffusionConfig):
+    faster: the form of a U-Net to run in its place, asked for once a decode and band.
+    """
+
+    def __init__(self, config: DiffusionConfig, faster: Callable[[Unet], UnetCall] = lambda unet: unet):
         super().__init__()
-        self.config = config
+        self.config, self._faster = config, faster
         self.bands = nn.ModuleList(Band(band) for band in config.bands)
 
     @property
@@ -104,7 +107,7 @@ class MultiBandDecoder(nn.Module):
             total = torch.zeros(len(rows.seeds), length, device=self.device)
             for band, windows in zip(self.bands, band_windows):
                 fade = int(fade_s * rate_hz) if len(windows) > 1 else 0
-                total += _diffuse(band, rows, windows, fade, progress)
+                total += _diffuse(band, self._faster(band.unet), rows, windows, fade, progress)
             wanted = reference[group].to(self.device)
             result[group] = equalize(total, wanted, rate_hz, progress.tick).cpu()
             progress.advance()
@@ -137,11 +140,13 @@ def _n_evaluations(band: BandConfig, windows: Sequence[tuple[int, int]]) -> int:
     return len(plan_steps(band.schedule)) * (len(windows) + (len(windows) > 1))
 
 
-def _diffuse(band: Band, rows: _Rows, windows: Sequence[tuple[int, int]], fade: int, progress: _Progress) -> Tensor:
+def _diffuse(
+    band: Band, unet: UnetCall, rows: _Rows, windows: Sequence[tuple[int, int]], fade: int, progress: _Progress
+) -> Tensor:
     """Diffused signal of one band, [R, L]."""
     schedule, config = band.config.schedule, band.config.unet
     n_frames = -(-rows.length // config.hop)
-    condition, unet = _Condition(band.unet, rows.latents, n_frames, len(windows) == 1), fast_unet(band.unet)
+    condition = _Condition(band.unet, rows.latents, n_frames, len(windows) == 1)
     excerpts = Excerpts(n_frames, rows.excerpt // config.hop, -(-config.reach // config.hop))
     x = rows.noise() * schedule.noise_scale
     estimate = torch.empty_like(x)

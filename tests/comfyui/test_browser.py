@@ -69,9 +69,9 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(params=[False, True], ids=["canvas", "nodes-2.0"])
+@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes-2.0"])
 def page(request, comfy, browser):
-    """The page, ready, with `errors` collected from then on; in the classic canvas and in Nodes 2.0."""
+    """One page for all workflows, ready, with `errors` collected from then on; in the classic canvas and in Nodes 2.0."""
     comfy.post("/settings", {"Comfy.VueNodes.Enabled": request.param})
     page = browser.new_page(viewport={"width": 1600, "height": 900})
     page.goto(f"http://{comfy.address}/")
@@ -92,6 +92,7 @@ def problems(page):
 
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
 def test_workflow_opens_runs_and_plays(comfy, page, path):
+    page.errors.clear()
     graph = json.loads(path.read_text(encoding="utf-8"))
     opened = page.evaluate(LOAD, graph)
     assert sorted(opened) == sorted([node["type"], False] for node in graph["nodes"])

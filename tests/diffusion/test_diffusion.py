@@ -7,8 +7,9 @@ from unittest import mock
 
 import pytest
 import torch
+from comfyui_musicgen.musicgen.accel.unet import cpu, winograd
 from comfyui_musicgen.musicgen.checkpoints import fill
-from comfyui_musicgen.musicgen.diffusion import bands, decoder, fast, moments, unet, winograd
+from comfyui_musicgen.musicgen.diffusion import bands, decoder, moments, unet
 from comfyui_musicgen.musicgen.diffusion.checkpoint import open_diffusion
 from comfyui_musicgen.musicgen.diffusion.config import DiffusionConfig
 from comfyui_musicgen.musicgen.diffusion.schedule import plan_steps
@@ -107,16 +108,16 @@ def test_model_and_decode_are_audiocrafts(audiocraft, written, load, changes):
         with torch.no_grad():
             expected = model(x, 499, condition=latents).sample
             assert torch.equal(band.unet(x, 499, condition), expected)
-            torch.testing.assert_close(fast.fast_unet(band.unet)(x, 499, condition), expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(cpu.faster_unet(band.unet)(x, 499, condition), expected, atol=1e-5, rtol=0)
     torch.manual_seed(7)
     expected = theirs.whole.tokens_to_wav(torch.zeros(1, 4, 9, dtype=torch.int64))[0]
     torch.testing.assert_close(ours.decode(latents, wave, [7]), expected, atol=1e-4, rtol=0)
 
 
 def test_the_fast_unet_is_taken_where_it_fits(load):
-    assert isinstance(fast.fast_unet(load().bands[0].unet), fast.CpuUnet)
+    assert isinstance(cpu.faster_unet(load().bands[0].unet), cpu.CpuUnet)
     odd = load(**BRANCHES["odd-stride"]).bands[0].unet
-    assert fast.fast_unet(odd) is odd
+    assert cpu.faster_unet(odd) is odd
 
 
 @pytest.mark.parametrize("n_rows", [1, 3])
@@ -126,7 +127,7 @@ def test_fewer_products_give_the_same_sums(monkeypatch, load, n_rows):
     monkeypatch.setattr(winograd, "_OUTPUTS", 16)
     monkeypatch.setattr(winograd, "_NUMBERS", 16)
     slow = load().bands[0].unet
-    quick = fast.fast_unet(slow)
+    quick = cpu.faster_unet(slow)
     for length in (200, 255, 256, 257, 6 * HOP, 5000):
         x, condition = torch.randn(n_rows, 1, length), torch.randn(n_rows, 32, -(-length // 256))
         with torch.no_grad():
@@ -208,7 +209,7 @@ def test_windows_with_given_statistics_are_the_whole(load):
     def still(norm, x, watch):
         return (side[None, None].expand(len(x), 1, -1) for side in (0.7 * norm.weight, norm.bias))
 
-    with mock.patch.object(fast, "_measured", still):
+    with mock.patch.object(cpu, "_measured", still):
         whole = load(n_bands=1).decode(latents, wave, [1])
         parts = load(n_bands=1).decode(latents, wave, [1], window_s=1.0, fade_s=0.1)
     assert len(windows_of(load(n_bands=1), wave.shape[-1], 1.0, 0.1)) >= 3
