@@ -69,6 +69,15 @@ def native(size, batch, precision, device):
     return run, lm
 
 
+def stock(size, batch, precision, device):
+    """This engine, without Numba."""
+    load_pack()
+    from pack.musicgen import accel
+
+    accel.numba.load_kernels = lambda: None
+    return native(size, batch, precision, device)
+
+
 def audiocraft(size, batch, precision, device):
     """Meta's library: float32 on the CPU, float16 autocast on CUDA, as it runs there."""
     load_pack()
@@ -151,4 +160,4 @@ def transformers(size, batch, precision, device):
     return run, model.decoder
 
 
-ENGINES = {"native": native, "audiocraft": audiocraft, "transformers": transformers}
+ENGINES = {"native": native, "stock": stock, "audiocraft": audiocraft, "transformers": transformers}

@@ -11,8 +11,10 @@ from torch import nn
 
 from . import accel
 from .checkpoints import Checkpoint, TextEncoderSource, Weight, blend, fill, open_checkpoint
+from .checkpoints.settings import Settings
 from .codec import Codec, fingerprint
 from .conditioning import Conditioner, TextEncoder, empty_encoder, find_encoder
+from .conditioning.vocabulary import Vocabulary
 from .config import PRECISIONS, ModelConfig, with_fingerprint
 from .diffusion import MultiBandDecoder
 from .diffusion.checkpoint import open_diffusion
@@ -61,6 +63,7 @@ def load(
     checkpoint = replace(checkpoint, config=config)
     text_encoder = _text_encoder(config, checkpoint.text_encoder, text_encoder_dirs)
     model, conditioner = _build(checkpoint, precision, device, text_encoder)
+    conditioner.vocabulary = _vocabulary(checkpoint.path)
     checkpoint.close()
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
@@ -115,7 +118,9 @@ def apply_fine_tune(
     own = source if conditioner.source is model.source else blend(conditioner.source, checkpoint, strength)
     if strength == 0:
         return model, conditioner
+    vocabulary = conditioner.vocabulary
     blended, conditioner = _build(source, model.precision, model.loaded_for, conditioner.text_encoder, own)
+    conditioner.vocabulary = vocabulary
     for opened in (source, own, checkpoint):
         opened.close()
     logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)
@@ -192,6 +197,19 @@ def _fill_without(module: nn.Module, child: str, weights: Mapping[str, Weight], 
         fill(module, weights, source)
     finally:
         setattr(module, child, filled)
+
+
+def _vocabulary(checkpoint: Path) -> Vocabulary | None:
+    """The words of a model that has a card: `NAME.card.json` beside its file. CheckpointError for a damaged one."""
+    path = checkpoint.with_suffix(".card.json")
+    if not path.is_file():
+        return None
+    card = Settings.from_json(path)
+    synonyms, near = (
+        {phrase.strip(): words.strip() for phrase, _, words in (pair.partition("=") for pair in card.names(key))}
+        for key in ("synonyms", "near")
+    )
+    return Vocabulary(frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"))
 
 
 def _text_encoder(config: ModelConfig, source: TextEncoderSource, dirs: Sequence[Path]) -> TextEncoder:

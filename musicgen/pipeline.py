@@ -57,6 +57,8 @@ class LanguageModel(nn.Module):
         self._check(conditioning, "positive")
         n_rows = max(params.batch_size, conditioning.n_rows)
         conditioning = self._expanded(conditioning, n_rows, "positive")
+        if prompt is None and conditioning.melody is None:
+            conditioning = conditioning.with_default()
         null = conditioning.null() if negative is None else self._expanded(negative, n_rows, "negative")
         codes = self._prompt_codes(prompt, n_rows)
         windows = plan_windows(self.config, params, 0 if codes is None else codes.shape[-1])

@@ -38,6 +38,9 @@ class MusicGenText:
         }
 
     def encode(self, conditioner: Managed, text: str) -> tuple:
+        warning = conditioner.module.warning(text)
+        if warning:
+            host.show_text(warning)
         return (conditioner.run(lambda module: module.encode_text([text])),)
 
 

@@ -112,6 +112,18 @@ def _devices(role: str) -> tuple[torch.device, torch.device]:
     return mm.get_torch_device(), mm.unet_offload_device()
 
 
+def show_text(text: str) -> None:
+    """Show a text on the node that runs now, in the page. Nothing outside ComfyUI, and in cores that cannot."""
+    if not _in_comfyui():
+        return
+    from comfy_execution.utils import get_executing_context
+    from server import PromptServer
+
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is not None and server is not None:
+        server.send_progress_text(text, context.node_id)
+
+
 @functools.cache
 def _whole_patcher() -> type:
     """ComfyUI's ModelPatcher, for modules that are loaded and unloaded only as a whole.

@@ -110,6 +110,9 @@ class Conditioner(nn.Module):
         """One row a text; None and "" are no text."""
         return TextConditioning(tuple(texts))
 
+    def warning(self, text: str) -> None:
+        """No sentence on unknown words: cards are the native engine's."""
+
     def encode_melody(
         self,
         conditioning: "TextConditioning",

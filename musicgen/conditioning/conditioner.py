@@ -1,5 +1,6 @@
 """Conditioner: text and melody encoders with their projections to the language model's width."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from ..errors import InputError
 from .melody import Melody
 from .stems import melodic_part
 from .text import TextEncoder
+from .vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Conditioning:
     melody: Melody | None  # the same for every row
     null_melody: Tensor | None  # [F, D], stands for no melody; None for models without melody conditioning
     model: str  # name of the checkpoint, for messages
+    default: Tensor | None = None  # row [n, D] of the model's own text, in place of an empty one
 
     @property
     def n_rows(self) -> int:
@@ -39,6 +44,12 @@ class Conditioning:
     def null(self) -> "Conditioning":
         """The reference's null rows: texts of zeros, as long as the ones they stand for; no melody."""
         return replace(self, text=tuple(torch.zeros_like(row) for row in self.text), melody=None)
+
+    def with_default(self) -> "Conditioning":
+        """The model's own text, if it has one, in every row of an empty one."""
+        if self.default is None:
+            return self
+        return replace(self, text=tuple(row if row.any() else self.default for row in self.text))
 
     def prefix(self, row: int, start_s: float | None = None) -> Tensor:
         """[melody | text] of one row, [F + n, D]: what a prefix model has in front of its codes.
@@ -54,9 +65,10 @@ class Conditioning:
 class Conditioner(nn.Module):
     """Texts -> Conditioning. Source: audiocraft `ConditioningProvider` with its `output_proj` layers."""
 
-    def __init__(self, config: ModelConfig, text_encoder: TextEncoder):
+    def __init__(self, config: ModelConfig, text_encoder: TextEncoder, vocabulary: Vocabulary | None = None):
         super().__init__()
         self.config = config
+        self.vocabulary = vocabulary
         self.text_encoder = text_encoder
         dim = config.lm.dim
         self.text_projection = nn.Linear(config.text.dim, dim)
@@ -71,7 +83,14 @@ class Conditioner(nn.Module):
         for text in texts:
             if text is not None and not isinstance(text, str):
                 raise InputError(f"'text' must be a string, got {type(text).__name__}")
-        return Conditioning(tuple(self._row(text) for text in texts), None, self._null_melody(), self.config.name)
+        default = None if self.vocabulary is None or all(texts) else self._row(self.vocabulary.default_text)
+        rows = tuple(self._row(self._translated(text)) for text in texts)
+        return Conditioning(rows, None, self._null_melody(), self.config.name, default)
+
+    def warning(self, text: str) -> str | None:
+        """A sentence on words that the model was not taught; None if there are none, or its words are not known."""
+        vocabulary = self.vocabulary
+        return vocabulary and vocabulary.warning(vocabulary.translate(text), self.config.name)
 
     def encode_melody(
         self,
@@ -104,6 +123,14 @@ class Conditioner(nn.Module):
         weight, bias = (p.detach().cpu() for p in (self.melody_projection.weight, self.melody_projection.bias))
         melody = Melody(samples.cpu(), rate_hz, config.segment_s, config.melody, weight, bias)
         return replace(conditioning, melody=melody)
+
+    def _translated(self, text: str | None) -> str | None:
+        if not text or self.vocabulary is None:
+            return text
+        warning = self.warning(text)
+        if warning:
+            logger.warning(warning)
+        return self.vocabulary.translate(text)
 
     def _row(self, text: str | None) -> Tensor:
         if not text:

@@ -1,0 +1,54 @@
+"""The words that a model was taught, for models whose card lists them."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_WORD = re.compile(r"[^\W\d_]+")
+_HANGUL = re.compile(r"[가-힣]+")
+_PARTICLES = re.compile(r"(?<!\S)(은|는|이|가|을|를|의|에|로|으로|과|와|하고)(?!\S)")  # left over from a replaced word
+_TYPO = 0.8  # likeness of two spellings, of 1
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words of a model and how to say others in them.
+
+    synonyms: phrase -> words of the model. Hangul is replaced inside of words too, for particles follow it.
+    near: word that the model was not taught -> what it plays that comes nearest, for messages.
+    default_text: stands for an empty text, where no melody and no clip says what to play.
+    """
+
+    words: frozenset[str]
+    synonyms: Mapping[str, str]
+    near: Mapping[str, str]
+    default_text: str
+    summary: str  # what the model plays, for messages
+
+    def translate(self, text: str) -> str:
+        """`text` with the model's words for their synonyms, the longest first."""
+        for phrase in sorted(self.synonyms, key=len, reverse=True):
+            pattern = re.escape(phrase) if _HANGUL.search(phrase) else rf"\b{re.escape(phrase)}\b"
+            text = re.sub(pattern, f" {self.synonyms[phrase]} ", text, flags=re.IGNORECASE)
+        text = re.sub(r"\s+", " ", _PARTICLES.sub("", text)).replace(" ,", ",").strip()
+        return re.sub(r"\b(\w+)( \1\b)+", r"\1", text)  # "진양조 jinyangjo" says it once
+
+    def unknown(self, text: str) -> list[str]:
+        """Words of a translated text that the model was not taught, each once, in their order."""
+        found = dict.fromkeys(_WORD.findall(text.lower()))
+        return [word for word in found if word not in self.words]
+
+    def warning(self, text: str, model: str) -> str | None:
+        """A sentence on the words of a translated text that `model` was not taught; None if it knows them all."""
+        unknown = self.unknown(text)
+        if not unknown:
+            return None
+        named = ", ".join(f"'{word}'" for word in unknown)
+        near = {word: self.near.get(word) or self._respelled(word) for word in unknown}
+        pairs = ", ".join(f"'{nearest}' for '{word}'" for word, nearest in near.items() if nearest)
+        hint = f" Nearest: {pairs}." if pairs else ""
+        return f"{model} was not taught {named}: expect something else.{hint} It plays {self.summary}."
+
+    def _respelled(self, word: str) -> str | None:
+        return next(iter(difflib.get_close_matches(word, self.words, 1, _TYPO)), None) if len(word) > 3 else None

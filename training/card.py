@@ -1,0 +1,58 @@
+"""The card of pansori-mini as its engine reads it: the words that `data/words.py` describes clips with."""
+
+import json
+import re
+
+from .data import words
+from .data.jangdan import JANGDAN
+
+# How musicians say what the model was taught. The longest phrase counts.
+SYNONYMS = {
+    "판소리": "pansori", "소리꾼": "sori singer", "창": "pansori singing", "노래": "pansori singing", "목소리": "pansori voice",
+    "소리": "pansori voice", "대금": "daegeum", "가야금": "gayageum", "고수": "the buk drum", "북": "the buk drum",
+    "독주": "alone", "독창": "alone", "혼자": "alone", "없이": "without", "반주": "with", "장단": "jangdan", "느린": "slow",
+    "아주 느린": "very slow", "빠른": "fast", "아주 빠른": "very fast", "보통": "medium", "슬픈": "sad", "밝은": "bright",
+    "평화로운": "peaceful", "장엄한": "majestic", "우조": "ujo mode", "평조": "pyeongjo mode", "계면조": "gyemyeonjo mode",
+    "높은": "high", "낮은": "deep", "음계": "scale",
+    "vocal": "pansori voice", "vocalist": "sori singer", "drums": "the buk drum",
+    "percussion": "the buk drum", "drummer": "the buk drum", "happy": "bright", "melancholic": "sorrowful",
+    "melancholy": "sorrowful", "solemnly": "solemn", "rapid": "quick", "slowly": "slow", "quickly": "quick",
+}  # fmt: skip
+# What it plays that comes nearest to what it was not taught.
+NEAR = {
+    "gayageum": "piano guitar bass harp koto guzheng banjo ukulele mandolin sitar lute harpsichord kalimba keyboard marimba",
+    "daegeum": "violin cello saxophone sax trumpet clarinet oboe organ synth synthesizer accordion harmonica recorder "
+    "shakuhachi whistle",
+    "pansori voice": "choir opera rap soprano tenor humming",
+    "the buk drum": "beat beats kick snare cymbal conga djembe taiko janggu",
+}  # fmt: skip
+SMALL = "a an and as at by for from in is it its like of on only or over that the this to very with without"
+DEFAULT_TEXT = "pansori voice with the buk drum, medium jungjungmori"
+PLAYS = (
+    "a pansori voice, daegeum flute, gayageum zither and buk drum, in jinyangjo, jungmori, jungjungmori, jajinmori or "
+    "hwimori (or very slow, slow, medium, fast, very fast), ujo, pyeongjo or gyemyeonjo mode, and plain scales"
+)
+
+
+def vocabulary() -> set[str]:
+    """The single words of all descriptions."""
+    tables = (words.PACES, words.METERS, words.MOODS, words.INSTRUMENTS, words.REGISTERS, words.SCALE_NAMES)
+    phrases = [phrase for table in tables for choices in table.values() for phrase in choices]
+    phrases += [*words.BUK, *words.BUK_ALONE, *words.ALONE, *words.FILLERS, *JANGDAN, SMALL]
+    phrases += ["rhythm tempo jangdan bpm playing rising falling plain on mode scale"]
+    return {word for phrase in phrases for word in re.findall(r"[^\W\d_]+", phrase.lower())}
+
+
+def card() -> str:
+    """The text of `pansori-mini.card.json`."""
+    known = vocabulary()
+    synonyms = {phrase: words for phrase, words in SYNONYMS.items() if not known.issuperset(phrase.split())}
+    synonyms |= {jangdan.hangul: name for name, jangdan in JANGDAN.items()}
+    table = {
+        "default_text": DEFAULT_TEXT,
+        "near": sorted(f"{word} = {player}" for player, words in NEAR.items() for word in words.split()),
+        "plays": PLAYS,
+        "synonyms": [f"{phrase} = {words}" for phrase, words in sorted(synonyms.items())],
+        "words": sorted(known),
+    }
+    return json.dumps(table, ensure_ascii=False, indent=1) + "\n"
