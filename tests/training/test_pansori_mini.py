@@ -54,8 +54,9 @@ def test_it_follows_a_melody(mini):
 
 
 def test_the_critic_can_be_trusted_behind_the_codec(mini, critic):
-    rhythm, player = evaluate.critic_findings(critic, evaluate.coded(mini), 24)
+    rhythm, player, tempo, noise = evaluate.critic_findings(critic, evaluate.coded(mini), 24)
     assert rhythm.value >= 0.8 and player.value >= 0.9
+    assert rhythm.chance < 0.4 and tempo.value > max(tempo.chance, noise.value) + 0.2
     gayageum = (made for made in evaluate._clips(lambda label: label.instrument == "gayageum", evaluate.DURATION_S))
     samples = [
         evaluate.coded(mini)(torch.from_numpy(made.samples)) for _, made in zip(range(12), gayageum, strict=False)
@@ -85,9 +86,13 @@ def test_the_text_decides_the_beat(mini, critic):
 
 
 def test_a_continuation_keeps_tempo_and_mode_and_joins_without_a_click(mini):
-    found = values(evaluate.continuation_findings(mini, 16, 3.0)[0])
+    findings, _ = evaluate.continuation_findings(mini, 16, 3.0)
+    found = values(findings)
     assert found["joins without a click"] == 1.0
     assert found["mode carried on"] >= 0.7 and found["tempo carried on within 8 %"] >= 0.6
+    tempo, mode, _ = findings
+    for finding in (tempo, mode):
+        assert finding.chance + 0.2 < min(finding.value, finding.ceiling)
 
 
 def test_it_is_one_press_in_the_nodes():

@@ -8,6 +8,7 @@ hears.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,10 +23,12 @@ from ..codec import train as codec_training
 from ..codec.spectral import mel_distance, si_sdr_db
 from ..data.jangdan import JANGDAN
 from ..data.modes import MODES
-from ..data.pieces import Clip, Label, clip, draw_label
+from ..data.pieces import Clip, Label, clip, draw_label, play
 from ..data.words import describe
 from ..recipe import CODEC
 from .listening import Critic, tempo_bpm
+
+T = TypeVar("T")
 
 DURATION_S, PROMPT_S, CONTINUED_S, COLLAPSE_S = 8.0, 3.0, 9.0, 4.0
 TEMPO_TOLERANCE, IN_MODE = 0.08, 0.7  # a clip keeps to its mode if so many frames have one of its tones
@@ -37,11 +40,17 @@ HEARING_HZ = CODEC.sample_rate_hz  # models of other rates are heard at this one
 
 @dataclass(frozen=True)
 class Finding:
-    """One measured number, with what it should be. `at_least` None: only reported."""
+    """One measured number, with what it should be. `at_least` None: only reported.
+
+    chance: the same measure of the same music against what was asked of another piece. ceiling: of the synthesizer's own
+    music behind the same codec, which no language model on that codec can be expected to pass.
+    """
 
     name: str
     value: float
     at_least: float | None = None
+    chance: float | None = None
+    ceiling: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", float(self.value))
@@ -52,7 +61,10 @@ class Finding:
 
     def __str__(self) -> str:
         goal = "" if self.at_least is None else f"  (goal {self.at_least:g}: {'met' if self.good else 'missed'})"
-        return f"{self.name:<58} {self.value:9.3f}{goal}"
+        bounds = "".join(
+            f", {name} {value:.3f}" for name in ("chance", "ceiling") if (value := getattr(self, name)) is not None
+        )
+        return f"{self.name:<58} {self.value:9.3f}{bounds}{goal}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,8 @@ def codec_findings(model: Loaded, n: int) -> list[Finding]:
 def melody_findings(model: Loaded, n: int, cfg: float) -> tuple[list[Finding], list[Example]]:
     """How many chroma frames of a melody come out again, and how many of another melody's do by chance."""
     labels = (made for made in _clips(lambda label: label.instrument != "none", DURATION_S))
-    wanted, heard, examples = [], [], []
+    through = coded(model)
+    wanted, heard, best, examples = [], [], [], []
     for number, made in zip(range(n), labels, strict=False):
         text = _text(made.label, number)
         melody = torch.from_numpy(made.samples)
@@ -108,13 +121,14 @@ def melody_findings(model: Loaded, n: int, cfg: float) -> tuple[list[Finding], l
         samples = _mono(model.codec.decode(codes))[0]
         wanted.append(_chroma(melody))
         heard.append(_chroma(samples))
+        best.append(_chroma(through(melody)))
         examples.append(Example(f"melody-{number}", text, samples, made.label, melody))
     own = np.mean([_alike(a, b) for a, b in zip(wanted, heard, strict=True)])
-    others = np.mean([_alike(wanted[(i + 1 + n // 3) % n], heard[i]) for i in range(n)])
+    others = np.mean([_alike(melody, notes) for melody, notes in zip(_others(wanted), heard, strict=True)])
+    ceiling = np.mean([_alike(a, b) for a, b in zip(wanted, best, strict=True)])
     return [
-        Finding("melody: chroma cosine with the melody", own, 0.6),
-        Finding("melody: chroma cosine with another melody", others),
-        Finding("melody: difference", own - others, 0.3),
+        Finding("melody: chroma cosine with the melody", own, 0.6, others, ceiling),
+        Finding("melody: difference", own - others, 0.3, 0.0, ceiling - others),
     ], examples
 
 
@@ -131,19 +145,24 @@ def critic_findings(critic: Critic, through: Callable[[Tensor], Tensor], n: int)
     """How far the critic can be trusted: the same questions about held-out clips of the synthesizer, behind the codec."""
     clips = _clips(lambda label: label.jangdan is not None, DURATION_S)
     heard = [(made.label, through(torch.from_numpy(made.samples))) for _, made in zip(range(n), clips, strict=False)]
-    rhythm, player = np.mean([_obeyed(critic, label, samples) for label, samples in heard], axis=0)
+    labels, sounds = zip(*heard)
+    (rhythm, player), chance = _all_obeyed(critic, labels, sounds), _all_obeyed(critic, _others(labels), sounds)
+    noise = torch.randn(len(labels), len(sounds[0]), generator=torch.Generator().manual_seed(6))
     at = "the synthesizer behind the codec: "
     return [
-        Finding(at + "the jangdan, tempo within 8 %", rhythm),
-        Finding(at + "buk alone, voice or instrument", player),
+        Finding(at + "the jangdan, tempo within 8 %", rhythm, chance=chance[0]),
+        Finding(at + "buk alone, voice or instrument", player, chance=chance[1]),
+        Finding(at + "tempo within 8 %", _in_tempo(labels, sounds), None, _in_tempo(_others(labels), sounds)),
+        Finding("white noise: tempo within 8 %", _in_tempo(labels, 0.1 * noise)),
     ]
 
 
 def text_findings(
-    model: Loaded, critic: Critic, n: int, cfg: float, between: bool = False
+    model: Loaded, critic: Critic, n: int, cfg: float, between: bool = False, ceilings: Sequence[Finding] = ()
 ) -> tuple[list[Finding], list[Example]]:
     """Whether a critic hears the jangdan, at its tempo, and the players that the text asks for.
 
+    ceilings: what `critic_findings` found.
     between: ask for any tempo between the slowest and the fastest at which the synthesizer plays a jangdan.
     """
     labels = _labels(lambda label: label.jangdan is not None, n)
@@ -152,21 +171,23 @@ def text_findings(
         labels = [replace(label, bpm=round(rng.uniform(*JANGDAN[label.jangdan].tempo_bpm))) for label in labels]
     texts = [_text(label, number, bpm=True) for number, label in enumerate(labels)]
     made = _generated(model, texts, DURATION_S, cfg)
-    rhythm, player = np.mean(
-        [_obeyed(critic, label, samples) for label, samples in zip(labels, made, strict=True)], axis=0
-    )
+    (rhythm, player), chance = _all_obeyed(critic, labels, made), _all_obeyed(critic, _others(labels), made)
+    best = [finding.value for finding in ceilings[:2]] or [None, None]
+    off = [100 * abs(_tempo(samples, label) / label.bpm - 1) for label, samples in zip(labels, made, strict=True)]
     examples = [Example(f"text-{number}", *row) for number, row in enumerate(zip(texts, made, labels, strict=True))]
     at = f"text, guidance {cfg:g}{', any tempo' if between else ''}: "
     return [
-        Finding(at + "the jangdan asked for, tempo within 8 %", rhythm, 0.7),
-        Finding(at + "buk alone, voice or instrument as asked for", player, 0.9),
+        Finding(at + "the jangdan asked for, tempo within 8 %", rhythm, 0.7, chance[0], best[0]),
+        Finding(at + "buk alone, voice or instrument as asked for", player, 0.9, chance[1], best[1]),
+        Finding(at + "tempo off by, median of %", np.median(off)),
     ], examples
 
 
 def continuation_findings(model: Loaded, n: int, cfg: float) -> tuple[list[Finding], list[Example]]:
     """Whether what follows a prompt of 3 s has its tempo and its mode, and whether the join is heard."""
     join = int(PROMPT_S * HEARING_HZ)
-    tempo, mode, clicks, examples = [], [], [], []
+    through = coded(model)
+    labels, parts, clicks, best, examples = [], [], [], [], []
     clips = _clips(lambda label: label.buk and label.instrument != "none", PROMPT_S)
     for number, made in zip(range(n), clips, strict=False):
         label, text = made.label, _text(made.label, number, bpm=False)
@@ -174,15 +195,18 @@ def continuation_findings(model: Loaded, n: int, cfg: float) -> tuple[list[Findi
         conditioning = model.conditioner.encode_text([text])
         codes = model.model.generate(conditioning, _params(CONTINUED_S, number, cfg), prompt)
         samples = _mono(model.codec.decode(codes))[0]
-        new = samples[join:]
-        tempo.append(abs(tempo_bpm(new, HEARING_HZ, label.jangdan) / label.bpm - 1) <= TEMPO_TOLERANCE)
-        tones = [(label.tonic + tone) % 12 for tone in MODES[label.mode].tones]
-        mode.append(np.isin(_chroma(new).argmax(1).numpy(), tones).mean() >= IN_MODE)
+        labels.append(label)
+        parts.append(samples[join:])
+        rng = np.random.default_rng([8, number])
+        best.append(through(torch.from_numpy(play(label, CONTINUED_S, HEARING_HZ, rng).samples))[join:])
         clicks.append(_clicks(samples, join))
         examples.append(Example(f"continuation-{number}", text, samples, label))
+    others = _others(labels)
+    tempo = (_in_tempo(labels, parts), 0.7, _in_tempo(others, parts), _in_tempo(labels, best))
+    mode = (_in_mode(labels, parts), 0.7, _in_mode(others, parts), _in_mode(labels, best))
     return [
-        Finding("continuation: tempo carried on within 8 %", float(np.mean(tempo)), 0.7),
-        Finding("continuation: mode carried on", float(np.mean(mode)), 0.7),
+        Finding("continuation: tempo carried on within 8 %", *tempo),
+        Finding("continuation: mode carried on", *mode),
         Finding("continuation: joins without a click", 1 - float(np.mean(clicks)), 1.0),
     ], examples
 
@@ -285,8 +309,39 @@ def _alike(a: Tensor, b: Tensor) -> float:
 def _obeyed(critic: Critic, label: Label, samples: Tensor) -> tuple[bool, bool]:
     """Whether the jangdan is heard, at its tempo; whether the players are."""
     heard = critic.hear(samples, HEARING_HZ)
-    kept = abs(tempo_bpm(samples, HEARING_HZ, label.jangdan) / label.bpm - 1) <= TEMPO_TOLERANCE
+    kept = abs(_tempo(samples, label) / label.bpm - 1) <= TEMPO_TOLERANCE
     return heard.rhythm == label.jangdan and kept, _group(heard.player) == _group(label.instrument)
+
+
+def _all_obeyed(critic: Critic, labels: Sequence[Label], sounds: Sequence[Tensor]) -> tuple[float, float]:
+    """Shares of clips in which the jangdan is heard, at its tempo; and the players."""
+    rhythm, player = np.mean([_obeyed(critic, label, samples) for label, samples in zip(labels, sounds)], axis=0)
+    return float(rhythm), float(player)
+
+
+def _others(items: Sequence[T]) -> list[T]:
+    """The items moved on by more than a third of their number: each in the place of another."""
+    n = len(items)
+    return [items[(i + 1 + n // 3) % n] for i in range(n)]
+
+
+def _tempo(samples: Tensor, label: Label) -> float:
+    return tempo_bpm(samples, HEARING_HZ, label.jangdan)
+
+
+def _in_tempo(labels: Sequence[Label], sounds: Sequence[Tensor]) -> float:
+    """Share of clips within 8 % of their label's tempo."""
+    off = [abs(_tempo(samples, label) / label.bpm - 1) for label, samples in zip(labels, sounds)]
+    return float(np.mean([error <= TEMPO_TOLERANCE for error in off]))
+
+
+def _in_mode(labels: Sequence[Label], sounds: Sequence[Tensor]) -> float:
+    """Share of clips whose frames are mostly of their label's mode, in its key."""
+    shares = []
+    for label, samples in zip(labels, sounds):
+        tones = [(label.tonic + tone) % 12 for tone in MODES[label.mode].tones]
+        shares.append(np.isin(_chroma(samples).argmax(1).numpy(), tones).mean())
+    return float(np.mean(np.array(shares) >= IN_MODE))
 
 
 def _group(player: str) -> str:

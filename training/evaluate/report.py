@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ...musicgen.loading import load
@@ -35,14 +35,16 @@ def report(
         keep(*evaluate.melody_findings(model, n_prompts, cfg))
     through = evaluate.coded(model)
     critic = listening.train_critic(_CRITIC_CLIPS, evaluate.DURATION_S, rate_hz, through)
-    keep(evaluate.critic_findings(critic, through, n_prompts))
+    ceilings = evaluate.critic_findings(critic, through, n_prompts)
+    keep(ceilings)
     unguided, _ = evaluate.text_findings(model, critic, n_prompts, 1.0)
-    guided, examples = evaluate.text_findings(model, critic, n_prompts, 3.0)
-    keep([Finding(finding.name, finding.value) for finding in unguided])
+    guided, examples = evaluate.text_findings(model, critic, n_prompts, 3.0, ceilings=ceilings)
+    keep([replace(finding, at_least=None) for finding in unguided])
     keep(guided, examples)
-    keep([Finding(found.name, found.value) for found in evaluate.text_findings(model, critic, n_prompts, 3.0, True)[0]])
+    between, _ = evaluate.text_findings(model, critic, n_prompts, 3.0, True, ceilings)
+    keep([replace(finding, at_least=None) for finding in between])
     # A rise is one more right answer at least, of all.
-    rise = sum(after.value - before.value for before, after in zip(unguided, guided, strict=True)) / len(guided)
+    rise = sum(after.value - before.value for before, after in zip(unguided[:2], guided[:2], strict=True)) / 2
     keep([Finding("text: mean agreement gained by guidance 3 over 1", rise, 0.5 / n_prompts)])
     keep(*evaluate.continuation_findings(model, n_prompts, cfg))
     keep(evaluate.collapse_findings(model, n_seeds, cfg))
