@@ -1,7 +1,8 @@
 """The Hugging Face hub through huggingface_hub: commits, sizes, checksums, login, mirrors, the cache on this machine.
 
-The bytes themselves are brought by `transfer`. huggingface_hub deletes the part of an interrupted download (its issue
-4196), checks sizes but no checksums, and reports progress every 10 MB, which is too seldom for Cancel.
+The bytes themselves are brought by `transfer`. huggingface_hub 2.4 downloads to a file of a new name each time, which it
+deletes when it is interrupted: nothing is resumed. It compares sizes but no checksums, reports progress every 10 MB,
+which is too seldom for Cancel, and follows a redirect into a private network.
 """
 
 import contextlib
@@ -49,16 +50,16 @@ def by_hand(repository: str, folder: Path) -> str:
     return f"Download {' and '.join(files_of(repository))} from {endpoint()}/{repository} into {folder}"
 
 
-def look_up(repository: str, folder: Path, files: Sequence[str]) -> tuple[str, dict[str, Remote]]:
-    """(commit, {file: where it is}) for a download into `folder`.
+def look_up(repository: str, folder: Path, files: Sequence[str]) -> dict[str, Remote]:
+    """{file: where it is} for a download into `folder`, where the commit and the checksums are written down.
 
     All files come from one commit: that of REVISIONS, or that of earlier downloads, or else what 'main' is now.
     DependencyError without huggingface_hub. CheckpointError: no such repository or file, no access, no connection.
     """
     library = require("huggingface_hub", f"Downloading {repository}")
     token = library.utils.build_hf_headers().get("authorization")
-    earlier = str(_read_record(folder).get("commit"))
-    revision = REVISIONS.get(repository) or (earlier if _COMMIT.fullmatch(earlier) else "main")
+    record = _read_record(folder)
+    revision = REVISIONS.get(repository) or record["commit"] or "main"
     remotes = {}
     for file in files:
         url = library.hf_hub_url(repository, file, revision=revision, endpoint=endpoint())
@@ -71,24 +72,22 @@ def look_up(repository: str, folder: Path, files: Sequence[str]) -> tuple[str, d
         revision = commit
         url = library.hf_hub_url(repository, file, revision=commit, endpoint=endpoint())
         remotes[file] = Remote(url, metadata.size, digest, headers={"Authorization": token} if token else {})
-    return revision, remotes
+    _write_record(folder, record, repository, revision, remotes)
+    return remotes
 
 
 def _metadata(library: Any, repository: str, folder: Path, url: str) -> Any:
-    errors = library.utils
+    page = f"{endpoint()}/{repository}"
+    login = "log in with a token of that account (`hf auth login`, or the environment variable HF_TOKEN)"
     try:
         return library.get_hf_file_metadata(url)
-    except errors.GatedRepoError as error:
+    except library.utils.GatedRepoError as error:
+        raise CheckpointError(f"{repository} is gated: accept its licence at {page}, then {login}.") from error
+    except library.utils.RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"{repository} is gated: accept its licence at {endpoint()}/{repository}, then log in with a token of that "
-            "account (`hf auth login`, or the environment variable HF_TOKEN) and try again."
+            f"{page} does not exist or is private. Is HF_ENDPOINT right? If it is of an account of yours, {login}."
         ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{endpoint()}/{repository} does not exist or is private. Is HF_ENDPOINT right? For a private repository, log "
-            "in with a token (`hf auth login`, or the environment variable HF_TOKEN)."
-        ) from error
-    except errors.HfHubHTTPError as error:
+    except library.utils.HfHubHTTPError as error:
         raise refusal(url, error.response.status_code) from error
     except Exception as error:  # of requests, httpx or httpx2, depending on the version of huggingface_hub
         raise CheckpointError(
@@ -97,12 +96,21 @@ def _metadata(library: Any, repository: str, folder: Path, url: str) -> Any:
         ) from error
 
 
-def record(repository: str, folder: Path, commit: str, remotes: Mapping[str, Remote]) -> None:
-    """Write down which files of which commit are about to be downloaded into `folder`."""
-    earlier = _read_record(folder)
-    files = earlier.get("files") if earlier.get("commit") == commit else {}
-    files = files if isinstance(files, dict) else {}
-    files |= {file: {"size": remote.size, "checksum": remote.digest} for file, remote in remotes.items()}
+def _read_record(folder: Path) -> dict[str, Any]:
+    """What is written down of earlier downloads; an empty commit for nothing, or nothing sensible."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        if _COMMIT.fullmatch(record["commit"]):
+            return {"commit": record["commit"], "files": dict(record["files"])}
+    return {"commit": "", "files": {}}
+
+
+def _write_record(
+    folder: Path, earlier: dict[str, Any], repository: str, commit: str, remotes: Mapping[str, Remote]
+) -> None:
+    files = {file: {"size": remote.size, "checksum": remote.digest} for file, remote in remotes.items()}
+    if earlier["commit"] == commit:
+        files = {**earlier["files"], **files}
     text = json.dumps({"repository": repository, "commit": commit, "files": files}, indent=2) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,11 +119,3 @@ def record(repository: str, folder: Path, commit: str, remotes: Mapping[str, Rem
         raise CheckpointError(
             f"{folder} cannot be written to ({error}). Downloads need a folder of models to go to."
         ) from error
-
-
-def _read_record(folder: Path) -> dict:
-    try:
-        table = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return table if isinstance(table, dict) else {}

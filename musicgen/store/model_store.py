@@ -26,6 +26,7 @@ OnStep = Callable[[int, int], None]
 
 _LISTED = {"model": {"model"}, "weights": {"model", "weights"}, "diffusion": {"diffusion"}}
 _MAX_NAMES = 10  # in a message
+_PART = re.compile(r"(?!\.\.?$|~)[^\\:*?\"<>|\x00-\x1f\ud800-\udfff]+")  # of a name, between its slashes
 
 
 class ModelStore:
@@ -56,31 +57,28 @@ class ModelStore:
         CheckpointError for an unknown name (with what to download, and where to put it), and for a name that two
         folders have.
         """
-        path = self._locate(str(name), kind)
+        path = self._locate(name, kind)
         if path is None:
             raise self._missing(str(name), kind)
         return path
 
     def check(self, name: str, kind: Kind = "model") -> None:
         """CheckpointError for what `ensure` could not give, as far as it shows without the network."""
-        if kind == "weights" and is_url(name):
+        if kind == "weights" and is_url(_text(name)):
             self._web().check(name)
-        elif self._locate(name, kind) is None and (
-            not published.repository_of(name, kind) or not self.dirs or hub.is_offline()
-        ):
-            raise self._missing(name, kind)
+        elif self._locate(name, kind) is None:
+            if not published.repository_of(name, kind) or not self.dirs or hub.is_offline():
+                raise self._missing(name, kind)
 
     def ensure(self, name: str | Path, on_step: OnStep, kind: Kind = "model") -> Path:
         """As `find`, but a published model that is absent is downloaded, and so are weights given by an address.
 
         on_step(bytes there, bytes in all): what it raises stops the download, which a later call resumes.
         """
-        name = str(name)
+        name = _text(name)
         if kind == "weights" and is_url(name):
             if not self.dirs:
-                raise CheckpointError(
-                    f"There is no folder of models to download {shown(name)} into. Give the name of a file."
-                )
+                raise CheckpointError(f"There is no folder of models to download {shown(name)} into. Give a file's name.")
             return fetch_url(self._web(), name, self.dirs[0], on_step)
         repository = published.repository_of(name, kind)
         if repository and self.dirs and self._locate(name, kind) is None:
@@ -100,8 +98,9 @@ class ModelStore:
             advice = hub.by_hand(error.name, target)
             raise codecs.MissingCodecError(f"{error}, nor in {places}. {advice}", error.name) from error
 
-    def _locate(self, name: str, kind: Kind) -> Path | None:
+    def _locate(self, name: str | Path, kind: Kind) -> Path | None:
         """The checkpoint of a name, None if there is none. CheckpointError for a name that can mean two, or anything."""
+        name = _text(name)
         path = _existing(name) if self._allow_paths else None
         if path is not None and (kind != "diffusion" or path.is_file()):
             return path
@@ -115,10 +114,8 @@ class ModelStore:
             paths = _distinct(root / candidate for root in self.dirs)
             found = [path for path in paths if path.is_file() or (kind != "diffusion" and detect(path))]
             if len(found) > 1:
-                raise CheckpointError(
-                    f"There are {len(found)} models named '{candidate}': {' and '.join(map(str, found))}. Rename or "
-                    "remove all but one."
-                )
+                both = " and ".join(map(str, found))
+                raise CheckpointError(f"There are {len(found)} models named '{candidate}': {both}. Rename all but one.")
             if found:
                 return found[0]
         if name == published.SHIPPED and kind != "diffusion" and published.SHIPPED_FILE.is_file():
@@ -156,12 +153,10 @@ class ModelStore:
         """
         folder = self.dirs[0] / repository
         if hub.is_offline():
-            raise CheckpointError(
-                f"HF_HUB_OFFLINE forbids the download of {repository}. {hub.by_hand(repository, folder)}"
-            )
+            advice = hub.by_hand(repository, folder)
+            raise CheckpointError(f"HF_HUB_OFFLINE forbids the download of {repository}. {advice}")
         files = [file for file in published.files_of(repository) if not (folder / file).is_file()]
-        commit, remotes = wait_for(lambda: hub.look_up(repository, folder, files), lambda: on_step(0, 1))
-        hub.record(repository, folder, commit, remotes)
+        remotes = wait_for(lambda: hub.look_up(repository, folder, files), lambda: on_step(0, 1))
         total, before = sum(remote.size for remote in remotes.values()), 0
         logger.info("downloading %s (%.2f GB) into %s", repository, total / 1e9, folder)
         for file, remote in remotes.items():
@@ -224,13 +219,13 @@ def _existing(name: str) -> Path | None:
 
 def _is_name(name: str) -> bool:
     """Whether `name` can only lead downwards: no '..', no drive, no root, no backslash."""
-    try:
-        parts = [part.encode() for part in name.split("/")]
-    except UnicodeEncodeError:
-        return False
-    return bool(re.fullmatch(r"[^/\\:*?\"<>|\x00-\x1f]+(/[^/\\:*?\"<>|\x00-\x1f]+)*", name)) and not any(
-        part in (b".", b"..") or part.startswith(b"~") or len(part) > 255 or len(name) > 1000 for part in parts
-    )
+    return len(name) <= 1000 and all(_PART.fullmatch(part) and len(part.encode()) <= 255 for part in name.split("/"))
+
+
+def _text(name: object) -> str:
+    if not isinstance(name, (str, Path)):
+        raise CheckpointError(f"The name of a model must be text, got {ascii(name)[:200]}.")
+    return str(name)
 
 
 def _distinct(paths: Iterable[Path]) -> Sequence[Path]:

@@ -34,7 +34,7 @@ def is_url(text: str) -> bool:
 
 def allowed_hosts(root: Path) -> tuple[str, ...]:
     """HOSTS, and those in the user's hosts.txt: one a line, "*.name" or ".name" for all below it, # for comments."""
-    file = Path(root) / HOSTS_FILE
+    file = root / HOSTS_FILE
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def file_of(url: str, root: Path) -> Path:
     """Where the file of `url` is kept below the folder of models `root`, there or not."""
     name = unquote(urlsplit(url).path).rpartition("/")[2]
     name = re.sub(r"[^\w.-]", "_", name)[-80:].lstrip(".") or "weights"
-    return Path(root) / FOLDER / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    return root / FOLDER / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
 
 
 def fetch_url(web: Web, url: str, root: Path, on_step: OnStep) -> Path:
@@ -60,16 +60,11 @@ def fetch_url(web: Web, url: str, root: Path, on_step: OnStep) -> Path:
     """
     web.check(url)
     target = file_of(url, root)
-    if target.is_file():
-        return target
-    remote = wait_for(lambda: _look_up(web, url), lambda: on_step(0, 1))
-    logger.info("downloading %s (%.2f GB)", shown(url), remote.size / 1e9)
-    fetch(web, remote, target, lambda n_bytes: on_step(n_bytes, remote.size))
-    try:
-        _check_content(target, url)
-    except CheckpointError:
-        target.unlink()
-        raise
+    if not target.is_file():
+        remote = wait_for(lambda: _look_up(web, url), lambda: on_step(0, 1))
+        logger.info("downloading %s (%.2f GB)", shown(url), remote.size / 1e9)
+        fetch(web, remote, target, lambda n_bytes: on_step(n_bytes, remote.size))
+        _require_checkpoint(target, url)
     return target
 
 
@@ -85,19 +80,20 @@ def _look_up(web: Web, url: str) -> Remote:
     if status != 200:
         raise refusal(url, status)
     length = headers.get("content-length", "")
-    if not re.fullmatch(r"[0-9]{1,18}", length) or int(length) == 0:
+    if not re.fullmatch(r"[1-9][0-9]{0,17}", length):
         raise CheckpointError(f"{shown(url)} cannot be downloaded: the server does not say how large the file is")
     if int(length) > MAX_BYTES:
-        raise CheckpointError(
-            f"{shown(url)} is refused: {int(length) / 1e9:.1f} GB is more than any checkpoint ({MAX_BYTES / 1e9:.1f} GB)"
-        )
+        size, limit = int(length) / 1e9, MAX_BYTES / 1e9
+        raise CheckpointError(f"{shown(url)} is refused: {size:.1f} GB is more than any checkpoint ({limit:.1f} GB)")
     return Remote(url, int(length), version=headers.get("etag") or headers.get("last-modified", ""))
 
 
-def _check_content(path: Path, url: str) -> None:
+def _require_checkpoint(path: Path, url: str) -> None:
+    """Remove a downloaded file that is no checkpoint."""
     with open(path, "rb") as file:
         start = file.read(9)
     if not start.startswith(b"PK\x03\x04") and start[8:] != b"{":
+        path.unlink()
         raise CheckpointError(
             f"{shown(url)} is no checkpoint: neither a file of torch nor of safetensors. Give the address of the file "
             "itself, not that of a page about it."

@@ -15,14 +15,15 @@ import socket
 import ssl
 import urllib.request
 from collections.abc import Mapping, Sequence
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from ..errors import CheckpointError
 
 MAX_REDIRECTS = 8
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-_SAFE = "/%:@!$&'()*+,;=~-._"  # characters of a path that are not quoted again
+_KEPT = "/%:@!$&'()*+,;=~-._?"  # characters of a path and a query that are not quoted again
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class BrokenTransferError(Exception):
@@ -73,7 +74,11 @@ class Web:
         """
         headers = {"Accept-Encoding": "identity", "User-Agent": "musicgen-pansori", **headers}
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._open(url, headers)
+            request = urllib.request.Request(self.check(url), headers=headers)
+            try:
+                response = self._opener.open(request, timeout=self.network.timeout_s)
+            except (OSError, http.client.HTTPException) as error:
+                raise BrokenTransferError(f"{type(error).__name__}: {getattr(error, 'reason', error)}") from error
             location = response.headers.get("location")
             if response.status not in _REDIRECTS or not location:
                 return response
@@ -87,8 +92,8 @@ class Web:
             url = target
         raise CheckpointError(f"{shown(url)} leads from one address to the next without end")
 
-    def check(self, url: str) -> None:
-        """CheckpointError, without asking anybody, for an address that must not be asked."""
+    def check(self, url: str) -> str:
+        """The address to ask for `url`, quoted. CheckpointError, without asking anybody, if it must not be asked."""
         try:
             url.encode()
             parts = urlsplit(url)
@@ -102,8 +107,11 @@ class Web:
             raise CheckpointError(f"{shown(url)} is refused: an address must not carry a user name or password")
         if not _HOST.fullmatch(host):
             raise CheckpointError(f"{shown(url)} is no usable web address: it has no proper host name")
+        netloc = f"{host}:{port}" if port else host
+        path, query = quote(parts.path or "/", safe=_KEPT), quote(parts.query, safe=_KEPT)
+        address = urlunsplit((parts.scheme, netloc, path, query, ""))
         if trusted:
-            return
+            return address
         if port not in (None, 443):
             raise CheckpointError(f"{shown(url)} is refused: only port 443 is downloaded from")
         if not any(host == item or (item[:1] == "." and host.endswith(item)) for item in self._hosts):
@@ -112,7 +120,8 @@ class Web:
                 "trust it, add it as a line of its own to hosts.txt in the folder models/musicgen, or download the file "
                 "yourself into that folder and give its name."
             )
-        _check_public(host, _literal_address(host))
+        _require_public(host, _literal_address(host))
+        return address
 
     def connect(self, host: str, port: int) -> socket.socket:
         """A connection to the first address of `host` that answers; all of them must be public."""
@@ -122,7 +131,7 @@ class Web:
             raise BrokenTransferError(f"the host {host} was not found ({error})") from error
         if ("https", host, port) != self._trusted:
             for address in addresses:
-                _check_public(host, address)
+                _require_public(host, address)
         failure: OSError | None = None
         for address in addresses:
             try:
@@ -130,19 +139,6 @@ class Web:
             except OSError as error:
                 failure = error
         raise BrokenTransferError(f"{host} cannot be reached ({failure or 'it has no address'})") from failure
-
-    def _open(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-        self.check(url)
-        parts = urlsplit(url)
-        address = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
-        address += quote(parts.path or "/", safe=_SAFE) + (
-            f"?{quote(parts.query, safe=_SAFE + '?')}" if parts.query else ""
-        )
-        request = urllib.request.Request(address, headers=dict(headers))
-        try:
-            return self._opener.open(request, timeout=self.network.timeout_s)
-        except (OSError, http.client.HTTPException) as error:
-            raise BrokenTransferError(f"{type(error).__name__}: {getattr(error, 'reason', error)}") from error
 
 
 class _HttpsHandler(urllib.request.HTTPSHandler):
@@ -179,22 +175,20 @@ class _HttpsConnection(http.client.HTTPConnection):
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is on the public internet, also where it wraps another one (mapped, 6to4, NAT64, Teredo)."""
+    """Whether an address is on the public internet. An IPv6 address that wraps an IPv4 one is what it wraps."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv6Address):
-        wrapped = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        if ip in ipaddress.ip_network("64:ff9b::/96"):
-            wrapped.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-        inner = [item for item in wrapped if item is not None]
-        if inner:
-            return all(is_public(str(item)) for item in inner)
+        if ip.sixtofour or ip.teredo:  # tunnels to IPv4 addresses, out of use
+            return False
+        if ip.ipv4_mapped or ip in _NAT64:
+            ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
-def _check_public(host: str, address: str | None) -> None:
+def _require_public(host: str, address: str | None) -> None:
     if address is not None and not is_public(address):
         raise CheckpointError(
             f"the host {host} is refused: it stands for {address}, an address that is not on the public internet"
