@@ -172,6 +172,16 @@ class Parameter:
             raise InputError(f"'{name}' must be {allowed}{self.note}, got {value!r}")
 
 
+def check_text(name: str, text: str | None) -> None:
+    """InputError for text that no encoding holds: half of a surrogate pair, as broken JSON has."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"'{name}' holds {ascii(text[error.start])} at character {error.start + 1}, half of a character. Type it anew."
+        ) from error
+
+
 def _parameter(*values: Any, **options: Any) -> Any:
     entry = Parameter(*values, **options)
     return field(default=entry.default, metadata={"parameter": entry})

@@ -33,16 +33,16 @@ def check_output(path: str | os.PathLike, formats: Sequence[str] = ()) -> Path:
     """
     shown = _shown(path)
     if formats and Path(path).suffix.lower().lstrip(".") not in formats:
-        raise InputError(f"{shown} must end in {' or '.join('.' + format for format in formats)}")
+        raise InputError(f"'{shown}' must end in {' or '.join('.' + format for format in formats)}")
     try:
         target = _plain_file(path)
         if target.exists() and not os.access(target, os.W_OK):
-            raise InputError(f"{shown} is read-only. Choose another name, or make it writable.")
+            raise InputError(f"'{shown}' is read-only. Choose another name, or make it writable.")
         draft, file = _new_draft(target.parent)
         file.close()
         draft.unlink()
     except OSError as error:
-        raise InputError(f"{shown} cannot be written: {error.strerror or error}. Choose another file.") from error
+        raise InputError(f"'{shown}' cannot be written: {error.strerror or error}. Choose another file.") from error
     return target
 
 
@@ -69,9 +69,13 @@ def remove_abandoned(folder: Path, pattern: str) -> None:
     """Remove the files of a folder that match, other than those that a running process has locked."""
     for draft in folder.glob(pattern):
         with contextlib.suppress(OSError):
+            if not stat.S_ISREG(draft.lstat().st_mode):
+                continue
             with open(draft, "ab") as file:
-                abandoned = lock(file, default=False)
-            if abandoned:
+                if not lock(file, default=False):
+                    continue
+                if sys.platform == "win32":  # where an open file cannot be removed
+                    file.close()
                 draft.unlink()
 
 
@@ -105,13 +109,14 @@ def _plain_file(path: str | os.PathLike) -> Path:
     except FileNotFoundError:
         mode = stat.S_IFREG
     except ValueError as error:  # NUL, or a lone surrogate
-        raise InputError(f"{shown} is no usable name of a file ({error})") from error
+        raise InputError(f"'{shown}' is no usable name of a file ({error})") from error
     if not has_folder:
-        raise InputError(f"the folder of {shown} does not exist: make {_shown(target.parent)}, or choose another")
+        folder = _shown(target.parent)
+        raise InputError(f"'{shown}' cannot be written: the folder {folder} does not exist. Make it, or choose another.")
     if stat.S_ISDIR(mode):
-        raise InputError(f"{shown} is a folder; give the name of a file")
+        raise InputError(f"'{shown}' is a folder; give the name of a file")
     if not stat.S_ISREG(mode):
-        raise InputError(f"{shown} is a device, a pipe or a socket; give the name of a file")
+        raise InputError(f"'{shown}' is a device, a pipe or a socket; give the name of a file")
     return target
 
 
@@ -120,12 +125,11 @@ def _new_draft(folder: Path) -> tuple[Path, BinaryIO]:
     while True:
         draft = folder / f".musicgen-{secrets.token_hex(8)}.part"
         file = open(draft, "xb")  # noqa: SIM115  not tempfile, whose files only their owner may read
-        lock(file, default=True)
-        if draft.exists():  # else another process removed it before it was locked
+        if lock(file, default=True) and draft.exists():  # else another process removes it before it is locked
             return draft, file
         file.close()
 
 
 def _shown(path: str | os.PathLike) -> str:
     text = os.fspath(path)[:_MAX_SHOWN].replace("\0", "\\0")
-    return f"'{text.encode(errors='backslashreplace').decode()}'"
+    return text.encode(errors="backslashreplace").decode()

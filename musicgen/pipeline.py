@@ -139,9 +139,8 @@ class LanguageModel(nn.Module):
         prompt.check_codec(self.config.codec.identity)
         codes = prompt.codes
         if codes.shape[0] not in (1, n_rows):
-            raise InputError(
-                f"'prompt' holds {codes.shape[0]} clips, but {n_rows} are to be made. Give one clip, or {n_rows}."
-            )
+            allowed = "one clip" if n_rows == 1 else f"one clip, or {n_rows}"
+            raise InputError(f"'prompt' holds {codes.shape[0]} clips, but {n_rows} are to be made. Give {allowed}.")
         return codes.expand(n_rows, -1, -1)
 
 

@@ -1,5 +1,6 @@
 """One piece of music from a loaded checkpoint, outside ComfyUI. Each module is on the device only while it runs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from torch import nn
 
 from .audio import Audio
 from .codes import Codes
-from .config import GenerationParams
+from .config import GenerationParams, check_text
 from .errors import InputError
 from .loading import Loaded
 from .pipeline import Diffusion
@@ -26,6 +27,10 @@ class RenderRequest:
     prompt: Audio | None = None  # a clip to continue
     melody: Audio | None = None  # a clip whose melody is followed
     stems: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_text("prompt", self.text)
+        check_text("negative", self.negative)
 
 
 def render(
@@ -47,7 +52,8 @@ def render(
         positive = conditioner.encode_text([request.text])
         negative = conditioner.encode_text([request.negative]) if request.negative else None
         if request.melody is not None:
-            positive = conditioner.encode_melody(positive, request.melody, request.stems, stem_dirs)
+            listen = functools.partial(on_progress, "hearing the melody", 0, 1)
+            positive = conditioner.encode_melody(positive, request.melody, request.stems, stem_dirs, listen)
     prompt = None
     if request.prompt is not None:
         with on_device(device, loaded.codec) as codec:
@@ -85,8 +91,10 @@ def find_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
+        if device.type == "mps" and not torch.backends.mps.is_available():
+            raise RuntimeError("mps is the GPU of Apple's processors, which torch does not find")
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(f"'--device {name}' cannot be used here: {reason}. Leave it out, or give cpu.") from error
     return device

@@ -38,13 +38,13 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
         )
     if n_prompt >= total:
         raise InputError(
-            f"'prompt' is {n_prompt / rate:g} s long, but 'duration_s' (which includes it) is {params.duration_s:g} s: "
-            "nothing is left to generate. Raise 'duration_s', or trim the prompt."
+            f"The clip to continue is {n_prompt / rate:g} s long, but the music, which includes it, is to be "
+            f"{params.duration_s:g} s long: nothing is left to generate. Raise the duration, or trim the clip."
         )
     if n_prompt >= longest:
         raise InputError(
-            f"'prompt' is {n_prompt / rate:g} s long, but {config.name} sees at most {config.segment_s:g} s at a time. "
-            f"Trim the prompt to less than that, for instance to its last {config.segment_s / 3:g} s."
+            f"The clip to continue is {n_prompt / rate:g} s long, but {config.name} sees at most {config.segment_s:g} s at a time. "
+            f"Trim it to less than that, for instance to its last {config.segment_s / 3:g} s."
         )
     if total <= longest:
         return [Window(0, n_prompt, total)]

@@ -87,6 +87,8 @@ class MusicGenLoader:
             return float("nan")  # run it, so that it can say what is wrong
 
     def load(self, model: str, precision: str, engine: str = "native") -> tuple:
+        if engine not in ENGINES:
+            raise InputError(f"'engine' must be one of {', '.join(ENGINES)}, got {engine!r}")
         store, on_download = _store(), host.progress()
         path = store.ensure(model, on_download)
         device, text_encoder_dirs = host.model_device(), host.text_encoder_dirs()

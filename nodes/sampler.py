@@ -61,10 +61,10 @@ class MusicGenSampler:
     def VALIDATE_INPUTS(cls, duration_s: float = _DURATION.default) -> bool | str:
         # ComfyUI's own check of the range lets NaN through.
         if not _DURATION.low <= duration_s <= _DURATION.high:
-            return (
-                f"the length must be from {_DURATION.low:g} to {_DURATION.high:g} seconds, got {duration_s:g}. "
-                "Make longer music in several runs, continuing the last one."
-            )
+            is_longer = duration_s > _DURATION.high
+            advice = " Make longer music in several runs, continuing the last one." if is_longer else ""
+            limits = f"from {_DURATION.low:g} to {_DURATION.high:g} seconds"
+            return f"the length must be {limits}, got {duration_s:g}.{advice}"
         return True
 
     def sample(

@@ -1,12 +1,10 @@
 """Audio files through PyAV: reading of any format, atomic writing of four."""
 
 import contextlib
-import errno
 import json
 import os
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,13 +17,13 @@ from torch import Tensor
 
 from ..dependencies import require
 from ..errors import InputError
+from ..outputs import DISK_FULL, atomic_file
 from .waveform import Audio, check_span, convert, span
 
 # FFmpeg's layout for each number of channels, as FLAC and Opus order them.
 _LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 _MPEG_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES_HZ = (8000, 12000, 16000, 24000, 48000)
-_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))  # disk, file size limit, quota
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,6 @@ def write(
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(value, str) or not key:
             raise InputError(f"metadata must map text to text, got {key!r}: {value!r}")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the name of a file in it.")
-    if not path.parent.is_dir():
-        raise InputError(f"Cannot write {path}: the folder {path.parent} does not exist. Create it first.")
     if encoding.rates_hz and audio.rate_hz not in encoding.rates_hz:
         above = [rate for rate in encoding.rates_hz if rate > audio.rate_hz]
         audio = convert(audio, min(above, default=max(encoding.rates_hz)), audio.n_channels)
@@ -121,9 +115,11 @@ def write(
     try:
         with contextlib.ExitStack() as files:
             if beside:
-                sidecar = files.enter_context(_atomic_file(path.with_name(path.name + ".json")))
+                sidecar = files.enter_context(atomic_file(path.with_name(path.name + ".json")))
                 sidecar.write((json.dumps(_parsed(beside), indent=2) + "\n").encode())
-            _encode(av, audio, files.enter_context(_atomic_file(path)), encoding, inside or {})
+            _encode(av, audio, files.enter_context(atomic_file(path)), encoding, inside or {})
+    except InputError:
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(_cannot_write(path, error)) from error
     return path
@@ -275,19 +271,6 @@ class _DeferredErrorFile:
         return 0
 
 
-@contextlib.contextmanager
-def _atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Binary file that is renamed to `path` when the block ends, and removed if the block raises."""
-    temporary = path.with_name(f".musicgen-{secrets.token_hex(8)}.part")  # same folder: os.replace is atomic
-    try:
-        with open(temporary, "xb") as file:  # not tempfile, whose files only their owner may read
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _parsed(metadata: Mapping[str, str]) -> dict:
     """Metadata with JSON values parsed; other text is unchanged."""
     parsed = {}
@@ -302,7 +285,7 @@ def _parsed(metadata: Mapping[str, str]) -> dict:
 def _cannot_write(path: Path, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error)
     message = f"Cannot write {path}: {reason}."
-    if getattr(error, "errno", None) in _FULL:
+    if getattr(error, "errno", None) in DISK_FULL:
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(path.parent).free
             message += f" {free} bytes are free in {path.parent}: free some space there, or save to another folder."

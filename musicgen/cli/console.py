@@ -1,10 +1,9 @@
-"""Progress bars of the commands, and a check of the folders that they write to."""
+"""Progress bars of the commands, and output on consoles that cannot show every character."""
 
+import io
 import sys
-from pathlib import Path
 
 from ..dependencies import require
-from ..errors import InputError
 
 
 class Progress:
@@ -30,9 +29,7 @@ class Progress:
         self._bar.update(done - self._bar.n)
 
 
-def require_folder(file: Path) -> None:
-    """InputError, before any work is done, if `file` has no folder to be written in."""
-    if not file.parent.is_dir():
-        raise InputError(f"the folder of '{file}' does not exist: make {file.parent}, or choose another")
-    if file.is_dir():
-        raise InputError(f"'{file}' is a folder; give the name of a file")
+def print_everywhere() -> None:
+    """Let standard output replace what its encoding lacks, as standard error does, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from ..dependencies import require
 from ..errors import DependencyError
+from .console import print_everywhere
 from .folders import PACK, comfyui_dir, models_dir
 
 Status = Literal["ok", "note", "stop"]
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command by itself, without the other commands' imports. `argv` begins with the word doctor."""
     parser = argparse.ArgumentParser(prog="python -m musicgen doctor", description="Say what stops or slows music.")
     add(parser, models_dir())
+    print_everywhere()
     return _doctor(parser.parse_args((sys.argv[1:] if argv is None else argv)[1:]))
 
 

@@ -1,19 +1,20 @@
-"""python -m musicgen generate: music from a text, or the continuation of a clip."""
+"""python -m musicgen generate: music from a text, after a melody, or the continuation of a clip."""
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
 
 from .. import audio as audio_files
+from ..conditioning import STEM_CHOICES
 from ..config import PARAMETERS, GenerationParams
 from ..dependencies import require
 from ..errors import InputError
 from ..loading import load
+from ..outputs import atomic_file, check_output
 from ..render import RenderRequest, find_device, render
 from ..store.published import SHIPPED
-from .console import Progress, require_folder
+from .console import Progress
 from .options import add_execution, add_model, add_models, model_store
 
 # Option -> field of GenerationParams.
@@ -37,7 +38,15 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
     parser.add_argument("--prompt", default="", metavar="TEXT", help="description of the music; empty = free")
     parser.add_argument("--negative", metavar="TEXT", help="description of what the music should not be")
     parser.add_argument("--continue", dest="clip", type=Path, metavar="FILE", help="audio to continue")
-    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="take the clip from here, in seconds")
+    parser.add_argument("--melody", type=Path, metavar="FILE", help="audio whose tune is followed, by a melody model")
+    parser.add_argument(
+        "--stems", choices=STEM_CHOICES, default=STEM_CHOICES[0],
+        help="take drums and bass out of the melody first: with Demucs if it is installed, always, or never (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--start", type=float, default=0.0, metavar="S",
+        help="take the clip from here, in seconds: that of --continue, or else of --melody",
+    )  # fmt: skip
     parser.add_argument("--end", type=float, default=-1.0, metavar="S", help="... to here; -1 = its end")
     for option, name in _PARAMETERS.items():
         entry = PARAMETERS[name]
@@ -60,11 +69,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Write one file a take, and print their paths."""
     params = GenerationParams(**{name: getattr(arguments, name) for name in _PARAMETERS.values()})
     outputs = _outputs(arguments.out, params.batch_size)
-    for file in (*outputs, *([arguments.codes] if arguments.codes else [])):
-        require_folder(file)
-    clip = None
-    if arguments.clip is not None:
-        clip = audio_files.read(arguments.clip, arguments.start, arguments.end)
+    for file in outputs:
+        check_output(file, audio_files.FORMATS)
+    if arguments.codes:
+        check_output(arguments.codes, ["npy"])
+    request = _request(arguments)
     device = find_device(arguments.device)
     store = model_store(arguments)
     with Progress() as on_progress:
@@ -75,8 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         path = store.ensure(arguments.model, downloaded)
         encoders = [arguments.models / "text_encoders"]
         loaded = load(path, arguments.precision, device, encoders, store=store, on_download=downloaded)
-        request = RenderRequest(arguments.prompt, arguments.negative, prompt=clip)
-        audio, codes = render(loaded, request, params, device, on_progress)
+        audio, codes = render(loaded, request, params, device, on_progress, [arguments.models / "demucs"])
     if arguments.codes:
         _save_codes(codes.codes, arguments.codes)
     if arguments.normalize != "off":
@@ -87,23 +95,27 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _outputs(out: Path, n_takes: int) -> list[Path]:
-    """song.wav, or song-1.wav, song-2.wav, ... for several takes. InputError for a format that cannot be written."""
-    formats = audio_files.FORMATS
-    if out.suffix.lower().lstrip(".") not in formats:
-        raise InputError(f"'--out {out}' must end in one of {', '.join('.' + f for f in formats)}")
+    """song.wav, or song-1.wav, song-2.wav, ... for several takes."""
     if n_takes == 1:
         return [out]
     return [out.with_name(f"{out.stem}-{take + 1}{out.suffix}") for take in range(n_takes)]
 
 
+def _request(arguments: argparse.Namespace) -> RenderRequest:
+    """Texts and clips; --start and --end cut the clip that is continued, or else the melody."""
+    clip = melody = None
+    span = (arguments.start, arguments.end)
+    if arguments.clip is not None:
+        clip, span = audio_files.read(arguments.clip, *span), (0.0, None)
+    if arguments.melody is not None:
+        melody = audio_files.read(arguments.melody, *span)
+    return RenderRequest(arguments.prompt, arguments.negative, clip, melody, arguments.stems)
+
+
 def _save_codes(codes: torch.Tensor, file: Path) -> None:
-    temporary = file.with_name(f".{file.name}.part")
     try:
-        with open(temporary, "wb") as stream:
+        with atomic_file(file) as stream:
             require("numpy", "--codes").save(stream, codes.numpy())
-        os.replace(temporary, file)
     except OSError as error:
         raise InputError(f"the codes could not be saved as '{file}': {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     print(file)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import MusicGenError
 from . import convert, doctor, evaluate, generate, inspect, predict
+from .console import print_everywhere
 from .folders import models_dir
 
 # Name -> module with add(parser, models), which sets `run`, and the line of the help.
@@ -22,6 +23,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command -> exit status: 0 done, 1 a reported error or a missed goal, 2 wrong usage, 130 stopped."""
+    print_everywhere()
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     try:

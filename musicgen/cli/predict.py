@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..replicate.predict import DEFAULT_MODEL, FIELDS, predict, schema
 from ..store.published import DIFFUSION_MODEL
-from .console import Progress, require_folder
+from .console import Progress
 from .options import add_execution, add_model, add_models
 
 
@@ -63,8 +63,6 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.schema:
         print(json.dumps(schema(), indent=2))
         return
-    if arguments.out:
-        require_folder(arguments.out)
     with Progress() as on_progress:
         prediction = predict(
             model=arguments.model,

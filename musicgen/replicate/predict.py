@@ -3,15 +3,18 @@
 import math
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from .. import audio as audio_files
-from ..config import MAX_SEED, PARAMETERS, GenerationParams
+from ..config import MAX_SEED, PARAMETERS, GenerationParams, check_text
 from ..errors import InputError
 from ..loading import apply_fine_tune, load, load_diffusion
+from ..outputs import check_output
 from ..render import RenderRequest, find_device, render
 from ..store import ModelStore
 from ..store.published import DIFFUSION_MODEL
@@ -82,6 +85,9 @@ class Request:
     def __post_init__(self) -> None:
         for name, kind in FIELDS.items():
             object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
+        check_text("prompt", self.prompt)
+        if self.input_audio is not None:
+            object.__setattr__(self, "input_audio", _path_of(self.input_audio))
         if self.prompt is None and self.input_audio is None:
             raise InputError("'prompt' and 'input_audio' are both missing. Give a description, an audio file, or both.")
         if self.continuation and self.input_audio is None:
@@ -142,6 +148,19 @@ def _checked(name: str, kind: Field, value: Any) -> Any:
     if not valid:
         raise InputError(f"'{name}' must be {_allowed(kind)}, got {value!r}")
     return None if value == "" and kind.default is None and name != "prompt" else value
+
+
+def _path_of(text: str) -> str:
+    """The path of a file on this machine, which the schema's uri may be too: file:///home/me/clip.wav."""
+    if "://" not in text:
+        return text
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        raise InputError(f"'input_audio' must be a file on this machine, as a path or as file:///..., got {text[:200]!r}")
+    return url2pathname(parts.path)
 
 
 def _allowed(kind: Field) -> str:
@@ -206,9 +225,15 @@ def predict(
     Raises InputError, CheckpointError or DependencyError; no file is left behind then.
     """
     request = Request.of(values)
+    _check_out(out, request.output_format)
     clip = None
     if request.input_audio is not None:
         clip = audio_files.read(Path(request.input_audio), request.continuation_start, request.end_s)
+    if request.continuation and clip.duration_s >= request.duration:
+        raise InputError(
+            f"'input_audio' is {clip.duration_s:g} s long, but 'duration', which includes it, is {request.duration} s: "
+            "nothing is left to generate. Raise 'duration', or trim the clip by 'continuation_start' and 'continuation_end'."
+        )
     torch_device = find_device(device)
     store = ModelStore([models_dir / "musicgen"], allow_paths=True)
 
@@ -236,10 +261,25 @@ def predict(
     return Prediction(file, request.seed)
 
 
+def _check_out(out: Path | None, format: str) -> None:
+    """InputError, before anything is loaded, for a file that cannot be written or whose name is of another format."""
+    if out and out.suffix.lower() != f".{format}":
+        others = " or ".join(FIELDS["output_format"].choices)
+        raise InputError(
+            f"'{out}' does not end in .{format}, but 'output_format' is {format}. Give a name that does, or another "
+            f"'output_format' ({others})."
+        )
+    free = (file for file in _numbered(format) if not file.exists())
+    check_output(out or next(free, Path(f"musicgen.{format}")))
+
+
+def _numbered(format: str) -> Iterator[Path]:
+    return (Path(f"musicgen-{number}.{format}") for number in range(1, 10**6))
+
+
 def _write_free(audio: audio_files.Audio, suffix: str) -> Path:
     """Write the first of musicgen-1.wav, musicgen-2.wav, ... that no other run has taken."""
-    for number in range(1, 10**6):
-        file = Path(f"musicgen-{number}.{suffix}")
+    for file in _numbered(suffix):
         try:
             os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:

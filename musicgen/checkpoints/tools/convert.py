@@ -1,11 +1,9 @@
 """Writes a checkpoint of any format as one safetensors file (`converted`), a slab of one tensor at a time."""
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from ...config import TextConfig
 from ...diffusion.checkpoint import DiffusionCheckpoint, metadata_of
 from ...errors import InputError
+from ...outputs import DISK_FULL, atomic_file, check_output
 from ...store import hub
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.safetensors import DTYPES
@@ -27,7 +26,6 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _NO_DIGEST = "0" * 64  # in its place until all data are written
 _ALIGNMENT = 8
-_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 OnStep = Callable[[int, int], None]
 
@@ -118,31 +116,24 @@ def convert_diffusion(
 def _save(target: Path, entries: Sequence[_Entry], metadata: dict[str, str], on_step: OnStep | None) -> Path:
     header = _header(entries, metadata)
     total = len(header) + sum(entry.n_bytes for entry in entries)
-    if (free := shutil.disk_usage(target.parent).free) < total:
-        raise _no_space(target, total, free)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
-        with open(draft, "w+b") as file:
+        with atomic_file(target) as file:
+            if (free := shutil.disk_usage(target.parent).free) < total:
+                raise _no_space(target, total, free)
             _write(file, header, entries, lambda done: on_step and on_step(done, total))
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, target)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise _no_space(target, total, shutil.disk_usage(target.parent).free) from error
         raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
     return target
 
 
 def _check(target: Path, precision: str | None) -> None:
     if precision not in (None, *PRECISIONS):
         raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if target.suffix != ".safetensors":
-        raise InputError(f"'{target}' must end in .safetensors")
-    if not target.parent.is_dir():
-        raise InputError(f"the folder of '{target}' does not exist: make {target.parent}, or choose another")
+    check_output(target, ["safetensors"])
     if target.exists():
         raise InputError(f"'{target}' exists already. Remove it first, or choose another name.")
 
