@@ -178,7 +178,7 @@ def check_text(name: str, text: str | None) -> None:
         (text or "").encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"'{name}' holds {ascii(text[error.start])} at character {error.start + 1}, half of a character. Type it anew."
+            f"'{name}' holds {error.object[error.start]!a} at character {error.start + 1}, half of a character. Type it anew."
         ) from error
 
 

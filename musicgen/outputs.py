@@ -112,7 +112,9 @@ def _plain_file(path: str | os.PathLike) -> Path:
         raise InputError(f"'{shown}' is no usable name of a file ({error})") from error
     if not has_folder:
         folder = _shown(target.parent)
-        raise InputError(f"'{shown}' cannot be written: the folder {folder} does not exist. Make it, or choose another.")
+        raise InputError(
+            f"'{shown}' cannot be written: the folder {folder} does not exist. Make it, or choose another."
+        )
     if stat.S_ISDIR(mode):
         raise InputError(f"'{shown}' is a folder; give the name of a file")
     if not stat.S_ISREG(mode):

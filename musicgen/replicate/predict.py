@@ -159,7 +159,9 @@ def _path_of(text: str) -> str:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise InputError(f"'input_audio' must be a file on this machine, as a path or as file:///..., got {text[:200]!r}")
+        raise InputError(
+            f"'input_audio' must be a file on this machine, as a path or as file:///..., got {text[:200]!r}"
+        )
     return url2pathname(parts.path)
 
 

@@ -66,9 +66,10 @@ class ModelStore:
         """CheckpointError for what `ensure` could not give, as far as it shows without the network."""
         if kind == "weights" and is_url(_text(name)):
             self._web().check(name)
-        elif self._locate(name, kind) is None:
-            if not published.repository_of(name, kind) or not self.dirs or hub.is_offline():
-                raise self._missing(name, kind)
+            return
+        downloadable = published.repository_of(_text(name), kind) and self.dirs and not hub.is_offline()
+        if self._locate(name, kind) is None and not downloadable:
+            raise self._missing(name, kind)
 
     def ensure(self, name: str | Path, on_step: OnStep, kind: Kind = "model") -> Path:
         """As `find`, but a published model that is absent is downloaded, and so are weights given by an address.
@@ -78,7 +79,9 @@ class ModelStore:
         name = _text(name)
         if kind == "weights" and is_url(name):
             if not self.dirs:
-                raise CheckpointError(f"There is no folder of models to download {shown(name)} into. Give a file's name.")
+                raise CheckpointError(
+                    f"There is no folder of models to download {shown(name)} into. Give a file's name."
+                )
             return fetch_url(self._web(), name, self.dirs[0], on_step)
         repository = published.repository_of(name, kind)
         if repository and self.dirs and self._locate(name, kind) is None:
