@@ -2,21 +2,23 @@
 
     python -m clients.comfyui workflows/api/text_to_music.json --set MusicGenText.text="calm piano" --out results
 
-Uses nothing of the pack, and of ComfyUI only its HTTP and websocket interface, so it runs against a server anywhere.
-The functions below the command line's are the same thing for programs: `run` does it all.
+Uses nothing of the pack, and of ComfyUI only its HTTP and websocket interface. For programs, `run` does it all.
 """
 
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -28,13 +30,9 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 class ClientError(Exception):
-    """Base of what can go wrong. `exit_code` is the command's; `details` what ComfyUI said, if it did."""
+    """Base of what can go wrong. `exit_code` is the command's."""
 
     exit_code = 1
-
-    def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.details = details or {}
 
 
 class WorkflowError(ClientError):  # The workflow file, or a change to it, makes no sense.
@@ -77,10 +75,7 @@ def load_workflow(path: str | os.PathLike) -> Prompt:
     """Read an API-format workflow. WorkflowError if it is not one."""
     prompt = _read_json(path)
     if isinstance(prompt, dict) and isinstance(prompt.get("nodes"), list):
-        raise WorkflowError(
-            f"{path} is a workflow in graph format. Export it from ComfyUI with File > Export (API), "
-            "or take the one in workflows/api."
-        )
+        raise WorkflowError(f"{path} is in graph format. Export it with File > Export (API), or see workflows/api.")
     if not isinstance(prompt, dict) or not prompt or not all(_is_node(node) for node in prompt.values()):
         raise WorkflowError(f"{path} is not a workflow in API format: it must map node ids to class_type and inputs.")
     return prompt
@@ -123,11 +118,17 @@ def with_input(prompt: Prompt, target: str, value: Any) -> Prompt:
 
 def parse_value(text: str) -> Any:
     """A number, true, false, null or a quoted string as JSON has them; all else is plain text."""
-    try:
+    with contextlib.suppress(ValueError):
         value = json.loads(text)
-    except ValueError:
-        return text
-    return text if isinstance(value, (list, dict)) else value
+        return text if isinstance(value, (list, dict)) else value
+    return text
+
+
+def parse_upload(text: str) -> tuple[str | None, str]:
+    """(NODE.INPUT, file) of [NODE.INPUT=]FILE. Either may contain "=": the first reading whose file exists counts."""
+    readings = [(None, text), *((text[:at], text[at + 1 :]) for at, each in enumerate(text) if each == "=")]
+    likeliest = readings[1] if len(readings) > 1 else readings[0]
+    return next((reading for reading in readings if os.path.isfile(reading[1])), likeliest)
 
 
 class Server:
@@ -138,42 +139,35 @@ class Server:
         self.client_id = uuid.uuid4().hex
 
     async def __aenter__(self) -> "Server":
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
-        self._session = aiohttp.ClientSession(timeout=timeout)
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(None, sock_connect=CONNECT_TIMEOUT_S))
         return self
 
     async def __aexit__(self, *_) -> None:
         await self._session.close()
 
     @contextlib.asynccontextmanager
-    async def _request(self, method: str, path: str, **options):
+    async def _request(self, method: str, path: str, expected: int = 200, **options):
         with _server_errors(self.url):
             async with self._session.request(method, self.url + path, **options) as response:
+                if response.status >= 400 and response.status != expected:
+                    status = f"{response.status} {response.reason}"
+                    raise ServerError(f"{response.url.origin()} answered {path} with {status}. Is it a ComfyUI?")
                 yield response
 
-    async def get(self, path: str, **params: str) -> Any:
-        """JSON of a GET."""
-        async with self._request("GET", path, params=params) as response:
-            _check(response, path)
-            return await response.json()
-
-    async def post(self, path: str, body: dict[str, Any]) -> Any:
-        """JSON of a POST, None if the reply is empty."""
-        async with self._request("POST", path, json=body) as response:
-            _check(response, path)
+    async def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """JSON of a GET, or of a POST of `body`; None if the reply is empty."""
+        async with self._request("POST" if body else "GET", path, json=body) as response:
             return json.loads(await response.text() or "null")
 
     async def upload(self, path: str | os.PathLike) -> str:
         """Copy a file into ComfyUI's input folder; its name there."""
-        path = Path(path)
         try:
-            content = path.read_bytes()
+            content = Path(path).read_bytes()
         except OSError as error:
             raise WorkflowError(f"cannot read {path}: {error.strerror or error}") from error
         form = aiohttp.FormData(quote_fields=False)  # or a space would become %20 in the file's name
-        form.add_field("image", content, filename=path.name)  # the field has this name for audio too
+        form.add_field("image", content, filename=Path(path).name)  # the field has this name for audio too
         async with self._request("POST", "/upload/image", data=form) as response:
-            _check(response, "/upload/image")
             reply = await response.json()
         return f"{reply['subfolder']}/{reply['name']}" if reply.get("subfolder") else reply["name"]
 
@@ -182,23 +176,29 @@ class Server:
         body: dict[str, Any] = {"prompt": prompt, "client_id": self.client_id}
         if graph is not None:
             body["extra_data"] = {"extra_pnginfo": {"workflow": graph}}
-        async with self._request("POST", "/prompt", json=body) as response:
-            if response.status == 400:
-                reply = await response.json()
-                raise RejectedError(_describe_rejection(reply), reply)
-            _check(response, "/prompt")
+        async with self._request("POST", "/prompt", expected=400, json=body) as response:
             reply = await response.json()
-        if reply.get("node_errors"):
-            await self.cancel(reply["prompt_id"])  # it would run without the branches that are wrong
-            raise RejectedError(_describe_rejection(reply), reply)
+        if response.status == 400 or reply.get("node_errors"):
+            if "prompt_id" in reply:
+                await self.cancel(reply["prompt_id"])  # it would run without the branches that are wrong
+            raise RejectedError(_describe_rejection(reply))
         return reply["prompt_id"]
+
+    async def check_input(self, prompt: Prompt, target: str) -> None:
+        """WorkflowError for a NODE.INPUT that this server's node does not have: ComfyUI would ignore it."""
+        with_input(prompt, target, None)
+        name, _, input_name = target.rpartition(".")
+        type = prompt[find_node(prompt, name)]["class_type"]
+        info = (await self.call(f"/object_info/{quote(type, safe='')}")).get(type)  # None: refused when it is queued
+        known = [each for group in (info or {}).get("input", {}).values() for each in group]
+        if info and input_name.partition(".")[0] not in known:
+            raise WorkflowError(f"{type} has no input {input_name!r}. It has: {', '.join(known)}")
 
     async def cancel(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, or interrupt it if it is running."""
-        await self.post("/queue", {"delete": [prompt_id]})
-        running = (await self.get("/queue"))["queue_running"]
-        if any(entry[1] == prompt_id for entry in running):
-            await self.post("/interrupt", {"prompt_id": prompt_id})
+        await self.call("/queue", {"delete": [prompt_id]})
+        if any(entry[1] == prompt_id for entry in (await self.call("/queue"))["queue_running"]):
+            await self.call("/interrupt", {"prompt_id": prompt_id})
 
     async def run(self, prompt: Prompt, graph: dict[str, Any] | None = None, on_event: OnEvent | None = None) -> Result:
         """Queue a workflow and wait for its end. Being cancelled, or Ctrl-C, cancels it on the server too.
@@ -232,42 +232,47 @@ class Server:
             elif type == "executing" and data["node"] is not None:
                 result.executed.append(data["node"])
             elif type == "execution_error":
-                reason = str(data.get("exception_message", "")).strip()
-                raise NodeError(f"{data.get('node_type')} (node {data.get('node_id')}) failed: {reason}", data)
+                node, reason = (
+                    f"{data.get('node_type')} (node {data.get('node_id')})",
+                    data.get("exception_message", ""),
+                )
+                raise NodeError(f"{node} failed: {str(reason).strip()}")
             elif type == "execution_interrupted":
                 raise InterruptedRunError("The run was interrupted on the server.")
             elif type == "executing":
-                history = await self.get(f"/history/{prompt_id}")
+                history = await self.call(f"/history/{prompt_id}")
                 result.outputs = history[prompt_id]["outputs"] if prompt_id in history else {}
                 return result
         raise ServerError(f"{self.url} went away before the workflow had finished. Is ComfyUI still running?")
 
     async def download(self, saved: Iterable[dict[str, str]], folder: str | os.PathLike) -> list[Path]:
-        """Fetch saved files into `folder`, whole or not at all; their paths."""
-        folder = Path(folder)
+        """Fetch saved files into `folder`, whole or not at all; their paths. No file that is there is replaced."""
         paths = []
         for item in saved:
-            target = folder / PurePosixPath(item["filename"].replace("\\", "/")).name
+            name = PurePosixPath(item["filename"].replace("\\", "/")).name or "file"
             params = {key: str(item.get(key, "")) for key in ("filename", "subfolder", "type")}
             async with self._request("GET", "/view", params=params) as response:
-                _check(response, f"/view of {item['filename']}")
                 content = await response.read()
-            _write_whole(target, content)
-            paths.append(target)
+            paths.append(_write_new(Path(folder) / name, content))
         return paths
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
+def _write_new(path: Path, content: bytes) -> Path:
+    """Write take.wav, or take-2.wav, take-3.wav, ... if there is one already; its path."""
+    temporary, free = path.with_name(f".{uuid.uuid4().hex}.part"), path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ClientError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
+        for number in itertools.count(2):
+            with contextlib.suppress(FileExistsError):
+                free.touch(exist_ok=False)  # reserves the name
+                return temporary.replace(free)
+            free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    except (OSError, ValueError) as error:  # ValueError: a name that is none here
+        raise ClientError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -279,25 +284,18 @@ def _server_errors(url: str):
         raise ServerError(f"No answer from ComfyUI at {url} ({reason}). Start it, or give another --server.") from error
 
 
-def _check(response: aiohttp.ClientResponse, what: str) -> None:
-    if response.status >= 400:
-        status = f"{response.status} {response.reason}"
-        raise ServerError(f"{response.url.origin()} answered {what} with {status}. Is it a ComfyUI?")
-
-
 def _describe_rejection(reply: dict[str, Any]) -> str:
     """ComfyUI's reply to a workflow that it refuses, as one line a problem."""
-    lines = []
-    for id, node in (reply.get("node_errors") or {}).items():
-        for error in node["errors"]:
-            line = f"  {node['class_type']} (node {id}): {error['message']}: {error['details']}"
-            if line not in lines:
-                lines.append(line)
+    lines = [
+        f"  {node['class_type']} (node {id}): {error['message']}: {error['details']}"
+        for id, node in (reply.get("node_errors") or {}).items()
+        for error in node["errors"]
+    ]
     if not lines:
         error = reply.get("error") or {}
         error = {"message": error} if isinstance(error, str) else error
         lines = [f"  {error.get('message', 'no reason given')} {error.get('details', '')}".rstrip()]
-    return "\n".join(["ComfyUI refused the workflow:", *lines])
+    return "\n".join(["ComfyUI refused the workflow:", *dict.fromkeys(lines)])
 
 
 async def run(
@@ -307,12 +305,22 @@ async def run(
     uploads: Sequence[tuple[str | None, str | os.PathLike]] = (),
     graph: dict[str, Any] | None = None,
     on_event: OnEvent | None = None,
+    targets: Iterable[str] = (),
 ) -> tuple[Result, list[Path]]:
     """Upload, queue, follow, download: the result, and the files below `out` (none if it is None).
 
     uploads: (NODE.INPUT, file) pairs; None in place of NODE.INPUT means the workflow's only LoadAudio.
+    targets: the NODE.INPUTs of the workflow that the server's nodes must have.
     """
+    if out is not None:
+        try:  # before anything is run
+            Path(out).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=out).close()
+        except (OSError, ValueError) as error:
+            raise WorkflowError(f"no file can be saved in --out {out}: {error}. Give another folder.") from error
     async with Server(server) as comfy:
+        for target in (*targets, *(target for target, _ in uploads if target)):
+            await comfy.check_input(prompt, target)
         for target, path in uploads:
             prompt = with_input(prompt, target or "LoadAudio.audio", await comfy.upload(path))
         result = await comfy.run(prompt, graph, on_event)
@@ -322,47 +330,37 @@ async def run(
 class ProgressLine:
     """What is running and how far it is, on one line of the terminal; without a terminal, a line a node."""
 
-    WIDTH = 30
-
     def __init__(self, prompt: Prompt, stream: Any) -> None:
-        self._prompt, self._stream = prompt, stream
-        self._node, self._length = "", 0
+        self._prompt, self._stream, self._node = prompt, stream, ""
 
     def __call__(self, type: str, data: dict[str, Any]) -> None:
         if type == "executing" and data["node"] is not None:
             self._node = self._prompt.get(data["node"], {}).get("class_type", data["node"])
-            self._show(self._node, final=not self._stream.isatty())
+            self._show(self._node) if self._stream.isatty() else print(self._node, file=self._stream, flush=True)
         elif type == "progress" and self._stream.isatty():
             done, total = data["value"], max(data["max"], 1)
-            filled = int(self.WIDTH * done / total)
-            bar = "=" * filled + " " * (self.WIDTH - filled)
+            bar = ("=" * int(30 * done / total)).ljust(30)
             self._show(f"{self._node} [{bar}] {100 * done / total:3.0f} %  {done:g}/{total:g}")
         elif type in ("execution_success", "execution_error", "execution_interrupted") and self._stream.isatty():
-            self._show("", final=True)
+            self._show("", end="\r")
 
-    def _show(self, text: str, final: bool = False) -> None:
-        start = "\r" if self._stream.isatty() else ""
-        padding = " " * max(0, self._length - len(text))
-        self._length = 0 if final else len(text)
-        print(f"{start}{text}{padding}", end="\n" if final else "", file=self._stream, flush=True)
+    def _show(self, text: str, end: str = "") -> None:
+        print(f"\r{text:<78}", end=end, file=self._stream, flush=True)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="clients.comfyui",
         description="Queue an API-format workflow on a running ComfyUI and download what it saved.",
-        epilog="Exit codes: 0 done, 2 workflow or arguments wrong, 3 no server, 4 workflow refused, 5 a node failed, "
-        "6 interrupted on the server, 130 Ctrl-C (which also interrupts the server's run).",
+        epilog="Exit codes: 0 done, 2 workflow or arguments wrong, 3 no server, 4 refused, 5 a node failed, 6 interrupted "
+        "on the server, 130 Ctrl-C (interrupts the server's run too).",
     )
     parser.add_argument("workflow", help="JSON in API format, for example workflows/api/text_to_music.json")
     parser.add_argument("--server", default=DEFAULT_SERVER, help="address of ComfyUI (%(default)s)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="NODE is an id, a class or a title"
-    )
-    parser.add_argument(
-        "--upload", action="append", default=[], metavar="[NODE.INPUT=]FILE",
-        help="copy a file to the server and use it there; without NODE.INPUT, in the workflow's only LoadAudio",
-    )  # fmt: skip
+    repeated = {"action": "append", "default": []}
+    parser.add_argument("--set", **repeated, metavar="NODE.INPUT=VALUE", help="NODE is an id, a class or a title")
+    upload = "copy a file to the server and use it there; without NODE.INPUT, in the workflow's only LoadAudio"
+    parser.add_argument("--upload", **repeated, metavar="[NODE.INPUT=]FILE", help=upload)
     parser.add_argument("--graph", help="the same workflow in graph format, to be put into the saved files")
     parser.add_argument("--out", default=".", help="folder for the downloaded files (the current one)")
     return parser.parse_args(argv)
@@ -370,19 +368,21 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Prints the path of each downloaded file on its own line; everything else goes to stderr."""
+    with contextlib.suppress(AttributeError):  # a console may lack a file name's characters
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _arguments(argv)
     try:
-        prompt = load_workflow(arguments.workflow)
+        prompt, targets = load_workflow(arguments.workflow), []
         for change in arguments.set:
             target, equals, value = change.partition("=")
             if not equals:
                 raise WorkflowError(f"--set {change!r} must be NODE.INPUT=VALUE")
             prompt = with_input(prompt, target, parse_value(value))
+            targets.append(target)
         graph = _read_json(arguments.graph) if arguments.graph else None
-        split = (text.rpartition("=") for text in arguments.upload)
-        uploads = [(target or None, path) for target, _, path in split]
+        uploads = [parse_upload(text) for text in arguments.upload]
         progress = ProgressLine(prompt, sys.stderr)
-        _, paths = asyncio.run(run(prompt, arguments.server, arguments.out, uploads, graph, progress))
+        _, paths = asyncio.run(run(prompt, arguments.server, arguments.out, uploads, graph, progress, targets))
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

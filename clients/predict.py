@@ -12,11 +12,13 @@ from pathlib import Path
 from .comfyui import DEFAULT_SERVER, ClientError, OnEvent, ProgressLine, Prompt, run
 
 if __package__ == "clients":  # started from the pack's own folder
+    from musicgen.cli.console import print_everywhere
     from musicgen.cli.predict import add_fields, parse_fields
     from musicgen.errors import MusicGenError
     from musicgen.replicate.predict import DEFAULT_MODEL, Prediction, Request
     from musicgen.store.published import DIFFUSION_MODEL
 else:
+    from ..musicgen.cli.console import print_everywhere
     from ..musicgen.cli.predict import add_fields, parse_fields
     from ..musicgen.errors import MusicGenError
     from ..musicgen.replicate.predict import DEFAULT_MODEL, Prediction, Request
@@ -102,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for the file (this one)")
     add_fields(parser)
+    print_everywhere()
     arguments = parser.parse_args(argv)
     try:
         request = Request.of(parse_fields(arguments))

@@ -1,13 +1,18 @@
 """python -m musicgen, as a user would type it."""
 
 import os
+import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from comfyui_musicgen.musicgen import audio
+from comfyui_musicgen.musicgen.cli import generate
 from comfyui_musicgen.musicgen.cli.main import main
+from comfyui_musicgen.musicgen.replicate import predict as replicate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -121,3 +126,138 @@ def test_the_recipe_explains_what_it_cannot_open(tmp_path):
     command = [sys.executable, "-m", "training", "evaluate", str(tmp_path), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+# --- output paths: found before anything is computed
+
+
+@pytest.fixture
+def never(monkeypatch):
+    """No model may be loaded, let alone run."""
+    monkeypatch.setattr(generate, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(replicate, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+
+
+OUT = {
+    "device": ("/dev/null", "device"),
+    "folder": (".", "folder|must end|does not end"),
+    "absent folder": ("absent/a.wav", "does not exist"),
+    "long": ("a" * 300 + ".wav", "too long"),
+    "system's": ("/proc/a.wav", "cannot be written"),
+    "no suffix": ("a", "must end in|does not end in"),
+    "m4a": ("a.m4a", "must end in|does not end in"),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+@pytest.mark.parametrize("command", ["generate", "predict"])
+@pytest.mark.parametrize("kind", OUT)
+def test_outputs_that_cannot_be_are_found_beforehand(never, toys, tmp_path, monkeypatch, capsys, command, kind):
+    out, words = OUT[kind]
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "--model", str(toys()), "--prompt", "x", "--out", out]) == 1
+    error = capsys.readouterr().err
+    assert re.search(words, error) and "Traceback" not in error
+    assert list(tmp_path.iterdir()) == [] and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no FIFOs")
+def test_a_pipe_is_refused_and_stays(never, toys, tmp_path, capsys):
+    for option, name in (("--out", "a.wav"), ("--codes", "a.npy")):
+        os.mkfifo(tmp_path / name)
+        out = [] if option == "--out" else ["--out", str(tmp_path / "b.wav")]
+        assert main(["generate", "--model", str(toys()), option, str(tmp_path / name), *out]) == 1
+        assert "pipe" in capsys.readouterr().err and stat.S_ISFIFO((tmp_path / name).stat().st_mode)
+
+
+@pytest.mark.parametrize("codes", ["a.txt", "a", "absent/a.npy", "a" * 300 + ".npy", "."])
+def test_a_file_of_codes_that_cannot_be_is_found_beforehand(never, toys, tmp_path, monkeypatch, capsys, codes):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "--model", str(toys()), "--out", "a.wav", "--codes", codes]) == 1
+    assert capsys.readouterr().err.startswith("error: ") and list(tmp_path.iterdir()) == []
+
+
+def test_every_numbered_take_is_checked(never, toys, tmp_path, capsys):
+    (tmp_path / "music-2.wav").mkdir()
+    assert main(["generate", "--model", str(toys()), "--batch", "2", "--out", str(tmp_path / "music.wav")]) == 1
+    assert "music-2.wav' is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.flac", "a.opus", "a.m4a", "a"])
+def test_predict_refuses_a_name_of_another_format(never, toys, tmp_path, capsys, name):
+    """It got a WAV."""
+    assert main(["predict", "--prompt", "x", "--model", str(toys()), "--out", str(tmp_path / name)]) == 1
+    error = capsys.readouterr().err
+    assert "does not end in .wav" in error and "wav or mp3" in error
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_links_are_written_through(run, tmp_path):
+    (tmp_path / "there").mkdir()
+    for option, name in (("--out", "music.wav"), ("--codes", "codes.npy")):
+        (tmp_path / name).symlink_to(tmp_path / "there" / name)
+    status, _, captured = run("--codes", tmp_path / "codes.npy")
+    assert status == 0, captured.err
+    for name in ("music.wav", "codes.npy"):
+        assert (tmp_path / name).is_symlink() and (tmp_path / "there" / name).stat().st_size > 100
+
+
+# --- a melody, and words
+
+
+def test_a_melody_is_followed(run, toys, tmp_path):
+    model = toys(melody=True)
+    clip = audio.write(
+        audio.Audio(0.3 * torch.sin(torch.arange(64000) / 9.0)[None, None], 32000), tmp_path / "tune.wav"
+    )
+    files = []
+    for options in ([], ["--melody", clip], ["--melody", clip, "--start", 1, "--stems", "off"]):
+        status, out, captured = run(*options, model=model)
+        assert status == 0, captured.err
+        files.append(out.read_bytes())
+    assert files[0] != files[1]
+    status, _, captured = run("--melody", clip)
+    assert status == 1 and "no melody conditioning" in captured.err and "musicgen-melody" in captured.err
+    status, _, captured = run("--melody", tmp_path / "gone.wav", model=model)
+    assert status == 1 and "gone.wav does not exist" in captured.err
+
+
+def test_a_clip_and_a_melody_go_together(run, toys, tmp_path):
+    model = toys(melody=True)
+    clip = audio.write(audio.Audio(torch.rand(1, 1, 32000) - 0.5, 32000), tmp_path / "clip.wav")
+    status, out, captured = run("--continue", clip, "--melody", clip, "--end", 0.5, "--duration", 1, model=model)
+    assert status == 0, captured.err
+    assert audio.read(out).duration_s == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--prompt", "a\ud800"], ["--negative", "\udfff"], ["--model", "x" * 5000], ["--model", "\ud800"], ["--device", "\ud800"],
+     ["--continue", "\ud800.wav"], ["--melody", "x" * 5000], ["--out", "\ud800.wav"], ["--codes", "\ud800.npy"]],
+    ids=ascii,
+)  # fmt: skip
+def test_half_characters_and_endless_names_are_explained(run, tmp_path, arguments):
+    status, _, captured = run(*arguments)
+    assert status == 1 and captured.err.startswith("error: ") and "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("device", ["mps", "mps:0", "meta", "nonsense", "cuda:77", ""])
+def test_a_device_that_is_not_there_is_explained_in_a_sentence(run, device):
+    if device.startswith("mps") and torch.backends.mps.is_available():
+        pytest.skip("this machine has Apple's GPU")
+    status, _, captured = run("--device", device)
+    assert status == 1 and f"--device {device}" in captured.err and "give cpu" in captured.err
+    assert len(captured.err) < 400 and "Facebook" not in captured.err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp949"])
+def test_a_console_of_few_characters_gets_every_file(toys, tmp_path, encoding):
+    """The first name that it could not show ended the batch."""
+    out = tmp_path / "판소리 ♪.wav"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "HF_HUB_OFFLINE": "1"}
+    options = ["--model", str(toys()), "--duration", "0.5", "--batch", "2", "--out", str(out)]
+    command = [sys.executable, "-m", "musicgen", "generate", *options]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2 and len(list(tmp_path.iterdir())) == 2

@@ -1,6 +1,7 @@
 """clients/comfyui.py: what needs no server here, and the command against a real one."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -59,6 +60,114 @@ def test_values_are_read_like_json_or_as_text(text, value):
     assert client.parse_value(text) == value
 
 
+def test_uploads_are_split_where_a_file_is(tmp_path, monkeypatch):
+    """`--upload` could not take a path with "="."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a=b.wav", "plain.wav"):
+        (tmp_path / name).write_bytes(b"")
+    folder = tmp_path / "x=y"
+    folder.mkdir()
+    (folder / "c.wav").write_bytes(b"")
+    readings = {
+        "plain.wav": (None, "plain.wav"),
+        "a=b.wav": (None, "a=b.wav"),
+        "LoadAudio.audio=a=b.wav": ("LoadAudio.audio", "a=b.wav"),
+        f"LoadAudio.audio={folder}/c.wav": ("LoadAudio.audio", f"{folder}/c.wav"),
+        f"My=title.audio={folder}/c.wav": ("My=title.audio", f"{folder}/c.wav"),
+        f"{folder}/c.wav": (None, f"{folder}/c.wav"),
+        "LoadAudio.audio=gone.wav": ("LoadAudio.audio", "gone.wav"),
+        "gone.wav": (None, "gone.wav"),
+    }
+    assert {text: client.parse_upload(text) for text in readings} == readings
+
+
+@pytest.fixture
+def fake():
+    """Runs `use(server)` against a server with the files of its answers to /view, and a node A with the input x."""
+
+    def call(use, files=()):
+        async def view(request):
+            return web.Response(body=contents[request.query["subfolder"]])
+
+        async def object_info(request):
+            known = {"A": {"input": {"required": {"x": ["INT"]}, "optional": {"y": ["INT"]}}}}
+            name = request.match_info["name"]
+            return web.json_response({name: known[name]} if name in known else {})
+
+        async def served():
+            app = web.Application()
+            app.router.add_get("/view", view)
+            app.router.add_get("/object_info/{name}", object_info)
+            runner = web.AppRunner(app)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            try:
+                async with client.Server(f"127.0.0.1:{runner.addresses[0][1]}") as server:
+                    return await use(server)
+            finally:
+                await runner.cleanup()
+
+        contents = dict(files)
+        return asyncio.run(served())
+
+    return call
+
+
+def test_no_result_replaces_another_or_an_older_file(fake, tmp_path):
+    """Two savers with one file name in two folders were one local file; so were those of an earlier run."""
+    (tmp_path / "take.wav").write_bytes(b"older")
+    saved = [{"filename": "take.wav", "subfolder": folder, "type": "output"} for folder in ("dry", "wet")]
+    for run in range(2):
+        paths = fake(lambda server: server.download(saved, tmp_path), {"dry": b"dry", "wet": b"wet"})
+        assert [path.read_bytes() for path in paths] == [b"dry", b"wet"]
+        assert [path.name for path in paths] == [f"take-{2 * run + n}.wav" for n in (2, 3)]
+    assert (tmp_path / "take.wav").read_bytes() == b"older" and len(list(tmp_path.iterdir())) == 5
+
+
+@pytest.mark.parametrize("name", ["a\0b.wav", "..", "/", "x" * 300, "\ud800"])
+def test_names_that_cannot_be_are_explained(fake, tmp_path, name):
+    saved = [{"filename": name, "subfolder": "", "type": "output"}]
+    try:
+        (path,) = fake(lambda server: server.download(saved, tmp_path / "out"), {"": b"data"})
+    except client.ClientError as error:
+        assert "cannot write" in str(error) or "No answer" in str(error)
+    else:
+        assert path.resolve().parent == tmp_path / "out"
+    assert [path.name for path in tmp_path.iterdir()] in (["out"], [])
+
+
+def test_inputs_that_a_node_does_not_have_are_refused(fake):
+    """`--set Node.inptu=...` was accepted, and ignored by ComfyUI."""
+    for name in ("x", "y"):
+        fake(lambda server, name=name: server.check_input(PROMPT, f"First.{name}"))
+    with pytest.raises(client.WorkflowError, match=r"A has no input 'z'. It has: x, y"):
+        fake(lambda server: server.check_input(PROMPT, "First.z"))
+    fake(lambda server: server.check_input(PROMPT, "2.z"))  # a node that this server does not know is refused later
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "a\0b"])
+def test_an_output_folder_that_is_none_is_found_before_the_run(tmp_path, capsys, out):
+    (tmp_path / "file").write_bytes(b"mine")
+    assert client.main([str(API / "text_to_music.json"), "--server", NOBODY, "--out", str(tmp_path / out)]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_a_console_of_few_characters_gets_every_line(monkeypatch, tmp_path):
+    paths = [tmp_path / "판소리.wav", tmp_path / "second.wav"]
+
+    async def done(*_):
+        return None, paths
+
+    monkeypatch.setattr(client, "run", done)
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    assert client.main([str(API / "text_to_music.json")]) == 0
+    console.flush()
+    lines = console.buffer.getvalue().decode("ascii").splitlines()
+    assert len(lines) == 2 and lines[1] == str(paths[1])
+
+
 def command(*arguments):
     return [sys.executable, str(ROOT / "clients" / "comfyui.py"), *map(str, arguments)]
 
@@ -113,6 +222,25 @@ def test_command_uploads_a_clip(comfy, tmp_path):
     assert done.returncode == 0, done.stderr
     assert read(done.stdout.strip()).n_samples == 19200
     assert (comfy.base / "input" / "clip for upload.wav").is_file()
+
+
+def test_two_saves_of_one_name_are_two_files(comfy, tmp_path):
+    """tests/data/reports: gokayfem/ComfyUI_VLM_nodes#118, WASasquatch/was-node-suite-comfyui#222."""
+    older = tmp_path / "take_00001_.wav"
+    older.write_bytes(b"older")
+    folders = [f"{kind}-{tmp_path.name}/take" for kind in ("dry", "wet")]
+    prefixes = [word for id, folder in enumerate(folders, 1) for word in ("--set", f"{id}.filename_prefix={folder}")]
+    workflow = ROOT / "tests" / "data" / "reports" / "two_saves.json"
+    done = run(workflow, *prefixes, "--server", comfy.address, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(read(path).duration_s for path in done.stdout.split()) == [1, 2]
+    assert older.read_bytes() == b"older"
+
+
+def test_a_misspelt_input_is_refused_by_name(comfy, tmp_path):
+    arguments = ["--set", "MusicGenSampler.duratoin_s=2", "--server", comfy.address, "--out", tmp_path]
+    done = run(API / "text_to_music.json", *QUICK, *arguments)
+    assert done.returncode == 2 and "no input 'duratoin_s'" in done.stderr and "duration_s" in done.stderr
 
 
 def test_refusal_and_failure_have_codes_of_their_own(comfy, tmp_path):
