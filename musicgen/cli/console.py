@@ -30,6 +30,7 @@ class Progress:
 
 
 def print_everywhere() -> None:
-    """Let standard output replace what its encoding lacks, as standard error does, instead of failing."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Let the console show what its encoding lacks as escapes, where printing would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
