@@ -1,7 +1,9 @@
 """The Replicate contract: 15 fields, by Python, by the command line, and as a graph; the original's defects mended."""
 
+import contextlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -330,3 +332,46 @@ def test_fine_tuned_weights_are_used_and_left_behind(make, toys):
         make(replicate_weights=str(toys()))
     with pytest.raises((CheckpointError, InputError), match="https"):
         make(replicate_weights="http://example.com/x.tar")
+
+
+def test_the_schema_s_uri_is_taken(make, clip, tmp_path):
+    """The schema says uri, and file:// was not found."""
+    path, _ = make(input_audio=str(clip))
+    uri, _ = make(input_audio=clip.as_uri())
+    assert torch.equal(path.samples, uri.samples)
+    named = tmp_path / "my clip 50%.wav"
+    named.write_bytes(clip.read_bytes())
+    assert Request(input_audio=named.as_uri()).input_audio == str(named)
+    for uri in ("https://example.com/a.wav", "file://elsewhere/a.wav", "s3://a/b", "file://[::1", "ftp://a"):
+        with pytest.raises(InputError, match="'input_audio' must be a file on this machine"):
+            Request(input_audio=uri)
+
+
+def test_a_clip_that_fills_the_duration_is_found_before_a_model_is_loaded(clip, tmp_path):
+    """It was called 'prompt', which is the description here."""
+    with pytest.raises(InputError, match="'input_audio' is 3 s long.*'duration'.*2 s.*trim the clip") as error:
+        predict(input_audio=str(clip), continuation=True, duration=2, model="no/such", out=tmp_path / "a.wav")
+    assert "'prompt'" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [name for name, (kind, _) in CONTRACT.items() if kind == "string"])
+@pytest.mark.parametrize("text", ["\ud800", "\udfff.wav", "x\0y", "x" * 5000])
+def test_texts_of_any_kind_are_taken_or_explained(toys, tmp_path, name, text):
+    values = {"prompt": "x", "duration": 1, name: text}
+    with contextlib.suppress(InputError, CheckpointError):
+        predict(model=toys(), models_dir=tmp_path / "models", out=tmp_path / "a.wav", device="cpu", **values)
+        assert (name, text) == ("prompt", "x\0y")
+
+
+@pytest.mark.parametrize("text", ["calm \ud83c", "\udfb5 calm"])
+def test_half_a_character_is_named_before_a_model_is_loaded(tmp_path, text):
+    with pytest.raises(InputError, match=r"'prompt' holds '\\ud83c'|'prompt' holds '\\udfb5'"):
+        predict(prompt=text, model="no/such", models_dir=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_a_model_is_loaded(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    monkeypatch.setattr(Path, "is_dir", lambda _: False)
+    with pytest.raises(InputError, match="cannot be written"):
+        predict(prompt="x", model="no/such", models_dir=tmp_path)
