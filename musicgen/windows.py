@@ -38,8 +38,8 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
         )
     if n_prompt >= total:
         raise InputError(
-            f"The clip to continue is {n_prompt / rate:g} s long, but the music, which includes it, is to be "
-            f"{params.duration_s:g} s long: nothing is left to generate. Raise the duration, or trim the clip."
+            f"The clip to continue ('prompt') is {n_prompt / rate:g} s long, but 'duration_s' (which includes it) is "
+            f"{params.duration_s:g} s: nothing is left to generate. Raise 'duration_s', or trim the clip."
         )
     if n_prompt >= longest:
         raise InputError(
