@@ -9,7 +9,7 @@ from torch import Tensor
 from .cache import Columns, KVCache, TextCache
 from .model import LM, Rows, Stream
 
-PREFILL_COLUMNS = 256  # columns of a prompt in one pass: bounds the memory between layers, and the time to a Cancel
+PREFILL_COLUMNS, PREFILL_CELLS = 256, 1024  # columns, and rows x columns, of a prompt in one pass, at most: bounds the memory
 
 
 class Stepper(Protocol):
@@ -24,7 +24,7 @@ class Stepper(Protocol):
     def take_in(self, codes: Tensor, on_pass: Callable[[], None] | None = None) -> Tensor:
         """The next columns of codes [R, K, S], S >= 1 -> logits of the last one, [R, K, cardinality] float32.
 
-        on_pass is called before each of the passes that a long prompt takes; what it raises ends the run.
+        on_pass is called before each part of the work that a long prompt takes; what it raises ends the run.
         """
 
     def __enter__(self) -> "Stepper": ...
@@ -55,10 +55,8 @@ class PlainStepper:
         x = self._lm.embed(codes)
         if self._prefix is not None:
             x, self._prefix = torch.cat([self._prefix, x], dim=1), None
-        for columns in x.split(self._prefill_columns, dim=1):
-            if on_pass is not None and columns.shape[1] > 1:
-                on_pass()
-            x = self._through_layers(columns)
+        for columns in x.split(max(1, min(self._prefill_columns, PREFILL_CELLS // len(x))), dim=1):
+            x = self._through_layers(columns, on_pass if columns.shape[1] > 1 else None)
         return self._lm.logits(x[:, -1:])[:, :, 0]
 
     def _new_caches(self, shape: tuple[int, int, int, int]) -> list[KVCache]:
@@ -66,12 +64,14 @@ class PlainStepper:
         self._caches = []  # freed before the new ones are allocated
         return [KVCache.empty(shape, block.qkv.compute_dtype, self._lm.device) for block in self._lm.layers]
 
-    def _through_layers(self, x: Tensor) -> Tensor:
-        """The next columns [R, S, D] through all layers."""
+    def _through_layers(self, x: Tensor, on_pass: Callable[[], None] | None = None) -> Tensor:
+        """The next columns [R, S, D] through all layers; on_pass is called before each."""
         start, end = self._length, self._length + x.shape[1]
         columns = Columns(start, end, self._rows.mask(start, end))
         x = x + self._positions[..., start:end, :]
         for block, cache, text in zip(self._lm.layers, self._caches, self._texts, strict=True):
+            if on_pass is not None:
+                on_pass()
             x = block(x, columns, cache, text)
         self._length = end
         return x

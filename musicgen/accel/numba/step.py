@@ -15,7 +15,7 @@ from .texts import MAX_FOLDED, Texts, text_blocks
 from .threads import team
 
 # A pass of a prompt holds this many cells, columns times rows, and at least so many columns: its workspace stays in cache.
-PREFILL_CELLS, _MIN_COLUMNS = 128, 16
+PREFILL_CELLS, _MIN_COLUMNS = 128, 4
 
 
 class NumbaStepper:
