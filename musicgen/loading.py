@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from . import accel
-from .checkpoints import Checkpoint, TextEncoderSource, Weight, blend, fill, open_checkpoint
+from .checkpoints import Checkpoint, Weight, blend, fill, open_checkpoint
 from .checkpoints.settings import Settings
 from .codec import Codec, fingerprint
-from .conditioning import Conditioner, TextEncoder, empty_encoder, find_encoder
+from .conditioning import Conditioner, TextEncoder, Tokenizer, t5_encoder
 from .conditioning.vocabulary import Vocabulary
 from .config import PRECISIONS, ModelConfig, with_fingerprint
 from .diffusion import MultiBandDecoder
@@ -22,6 +22,7 @@ from .errors import InputError
 from .lm import LM, quantize_linears, storage_dtype
 from .pipeline import Diffusion, LanguageModel
 from .store import ModelStore, OnStep
+from .store.text_encoders import fetch_text_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def load(
     codec.config = config.codec
     codec.eval().requires_grad_(False)
     checkpoint = replace(checkpoint, config=config)
-    text_encoder = _text_encoder(config, checkpoint.text_encoder, text_encoder_dirs)
+    text_encoder = load_text_encoder(checkpoint, text_encoder_dirs)
     model, conditioner = _build(checkpoint, precision, device, text_encoder)
     conditioner.vocabulary = _vocabulary(checkpoint.path)
     checkpoint.close()
@@ -212,11 +213,11 @@ def _vocabulary(checkpoint: Path) -> Vocabulary | None:
     return Vocabulary(frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"))
 
 
-def _text_encoder(config: ModelConfig, source: TextEncoderSource, dirs: Sequence[Path]) -> TextEncoder:
-    if source.weights:
-        with source.tokenizer_folder() as tokenizer:
-            if tokenizer is not None:
-                encoder = empty_encoder(source.config, tokenizer)
-                fill(encoder.encoder, source.weights, "text encoder of the checkpoint")
-                return encoder
-    return find_encoder(config.text, source.folder, [Path(d) for d in dirs])
+def load_text_encoder(checkpoint: Checkpoint, dirs: Sequence[Path]) -> TextEncoder:
+    """The checkpoint's own text encoder, else the one of its name from `dirs`, the Hugging Face cache or its hub."""
+    source = fetch_text_encoder(checkpoint, dirs)
+    tokenizer = Tokenizer(source.tokenizer_json, f"{source.origin} (tokenizer)", source.config["vocab_size"])
+    with torch.device("meta"):
+        encoder = t5_encoder(source.config)
+    fill(encoder, source.weights, f"{source.origin} (text encoder)")
+    return TextEncoder(encoder, tokenizer)

@@ -55,7 +55,9 @@ def open_converted(path: Path) -> Checkpoint:
     if text:
         table = t5_config(settings.section("text_encoder"))
         weights = take_t5(text, table, f"{path} (text_encoder)")
-        source = TextEncoderSource(config=table, weights=weights, tokenizer_json=metadata.get(TOKENIZER_KEY))
+        source = TextEncoderSource(
+            config=table, weights=weights, tokenizer_json=metadata.get(TOKENIZER_KEY), origin=str(path)
+        )
     inventory.check()
     return Checkpoint(
         path, "converted", config, parts["lm"], parts["conditioner"], parts["codec"], source, "in the same file"

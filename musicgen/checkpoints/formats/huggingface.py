@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from ...conditioning.tokenizer import read_tokenizer
 from ...config import CodecConfig, LMConfig, MelodyConfig, ModelConfig, TextConfig, delays_for
 from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, TextEncoderSource
@@ -24,7 +25,7 @@ MODEL_TYPES = ("musicgen", "musicgen_melody")
 SEGMENT_S = 30.0  # of every published MusicGen; the format does not say
 MAX_BANDWIDTH = 10_000  # kbit/s
 
-_TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
+_TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 _TEXT_NAMES = {512: "t5-small", 768: "t5-base", 1024: "t5-large"}
 _PUBLISHED_DIMS = {1024, 1536, 2048}  # whose heads are all 64 wide
 
@@ -229,4 +230,5 @@ def _text_source(folder: Path, settings: Settings, tensors: dict[str, Stored]) -
     config = t5_config(settings)
     weights = take_t5(tensors, config, f"{folder / WEIGHTS_FILE} (text_encoder)")
     has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
-    return TextEncoderSource(config=config, weights=weights, tokenizer=folder if has_tokenizer else None)
+    tokenizer_json = read_tokenizer(folder) if has_tokenizer else None
+    return TextEncoderSource(config=config, weights=weights, tokenizer_json=tokenizer_json, origin=str(folder))
