@@ -12,9 +12,9 @@ from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.safetensors import WEIGHTS_FILE, read_folder
 from ..settings import Settings
-from ..weights.expected import conditioner_shapes, lm_shapes
+from ..weights.expected import conditioner_shapes
 from ..weights.inventory import Inventory
-from ..weights.lazy import Stored, Weight, identity, join, stack, zeros
+from ..weights.lazy import Stored, Weight, identity, zeros
 from .codec_options import read_codec
 from .t5 import t5_config, take_t5
 
@@ -29,19 +29,27 @@ _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 _TEXT_NAMES = {512: "t5-small", 768: "t5-base", 1024: "t5-large"}
 _PUBLISHED_DIMS = {1024, 1536, 2048}  # whose heads are all 64 wide
 
-_LAYER_NAMES = {
-    "norm_self.weight": "self_attn_layer_norm.weight",
-    "norm_self.bias": "self_attn_layer_norm.bias",
-    "out.weight": "self_attn.out_proj.weight",
-    "norm_cross.weight": "encoder_attn_layer_norm.weight",
-    "norm_cross.bias": "encoder_attn_layer_norm.bias",
-    "cross_q.weight": "encoder_attn.q_proj.weight",
-    "cross_out.weight": "encoder_attn.out_proj.weight",
-    "norm_ffn.weight": "final_layer_norm.weight",
-    "norm_ffn.bias": "final_layer_norm.bias",
-    "up.weight": "fc1.weight",
-    "down.weight": "fc2.weight",
+_LAYER = "decoder.model.decoder.layers.{i}."
+_LM_NAMES = {
+    "embeddings": "decoder.model.decoder.embed_tokens.{k}.weight",
+    "heads.weight": "decoder.lm_heads.{k}.weight",
+    "norm.weight": "decoder.model.decoder.layer_norm.weight",
+    "norm.bias": "decoder.model.decoder.layer_norm.bias",
+    "layers.norm_self.weight": _LAYER + "self_attn_layer_norm.weight",
+    "layers.norm_self.bias": _LAYER + "self_attn_layer_norm.bias",
+    "layers.qkv.weight": tuple(f"{_LAYER}self_attn.{part}_proj.weight" for part in "qkv"),
+    "layers.out.weight": _LAYER + "self_attn.out_proj.weight",
+    "layers.norm_cross.weight": _LAYER + "encoder_attn_layer_norm.weight",
+    "layers.norm_cross.bias": _LAYER + "encoder_attn_layer_norm.bias",
+    "layers.cross_q.weight": _LAYER + "encoder_attn.q_proj.weight",
+    "layers.cross_kv.weight": tuple(f"{_LAYER}encoder_attn.{part}_proj.weight" for part in "kv"),
+    "layers.cross_out.weight": _LAYER + "encoder_attn.out_proj.weight",
+    "layers.norm_ffn.weight": _LAYER + "final_layer_norm.weight",
+    "layers.norm_ffn.bias": _LAYER + "final_layer_norm.bias",
+    "layers.up.weight": _LAYER + "fc1.weight",
+    "layers.down.weight": _LAYER + "fc2.weight",
 }
+_PROJECTIONS = {"text_projection": "enc_to_dec_proj", "melody_projection": "audio_enc_to_dec_proj"}
 
 
 def is_huggingface(folder: Path) -> bool:
@@ -83,7 +91,9 @@ def open_huggingface(folder: Path) -> Checkpoint:
         segment_s=SEGMENT_S,
     )
     inventory = Inventory(tensors, str(folder / WEIGHTS_FILE))
-    lm_weights = _take_lm(inventory, lm)
+    lm_weights = inventory.take_lm(lm, _LM_NAMES)
+    # A table of positions in files of older versions. The engine computes audiocraft's, which is more exact.
+    inventory.drop(r"decoder\.model\.decoder\.embed_positions\.weights?")
     conditioner = _take_conditioner(inventory, config)
     text_encoder = _text_source(folder, text, inventory.take_prefix("text_encoder."))
     part = Inventory(inventory.take_prefix("audio_encoder."), str(folder / WEIGHTS_FILE) + " (audio_encoder)")
@@ -185,41 +195,17 @@ def _melody_config(settings: Settings) -> MelodyConfig:
 # --- weights
 
 
-def _take_lm(inventory: Inventory, config: LMConfig) -> dict[str, Weight]:
-    dim, shapes, take = config.dim, lm_shapes(config), inventory.take
-    base, codebooks = "decoder.model.decoder.", range(config.n_codebooks)
-    weights = {
-        "embeddings": stack([take(f"{base}embed_tokens.{k}.weight", shapes["embeddings"][1:]) for k in codebooks]),
-        "heads.weight": join([take(f"decoder.lm_heads.{k}.weight", (config.cardinality, dim)) for k in codebooks]),
-    }
-    for ours in ("norm.weight", "norm.bias"):
-        weights[ours] = take(f"{base}layer_{ours}", shapes[ours])
-    for i in range(config.n_layers):
-        ours, theirs = f"layers.{i}.", f"{base}layers.{i}."
-        for name, other in _LAYER_NAMES.items():
-            if ours + name in shapes:
-                weights[ours + name] = take(theirs + other, shapes[ours + name])
-        parts = [take(f"{theirs}self_attn.{part}_proj.weight", (dim, dim)) for part in "qkv"]
-        weights[ours + "qkv.weight"] = join(parts)
-        if config.cross_attention:
-            parts = [take(f"{theirs}encoder_attn.{part}_proj.weight", (dim, dim)) for part in "kv"]
-            weights[ours + "cross_kv.weight"] = join(parts)
-    # A table of positions in files of older versions. The engine computes audiocraft's, which is more exact.
-    inventory.drop(re.escape(base) + r"embed_positions\.weights?")
-    return weights
-
-
 def _take_conditioner(inventory: Inventory, config: ModelConfig) -> dict[str, Weight]:
     weights = {}
     for name, shape in conditioner_shapes(config).items():
         module, _, part = name.partition(".")
-        theirs = {"text_projection": "enc_to_dec_proj", "melody_projection": "audio_enc_to_dec_proj"}[module]
+        theirs = f"{_PROJECTIONS[module]}.{part}"
         n_in = config.text.dim if module == "text_projection" else config.melody.n_chroma
-        if n_in == config.lm.dim and not inventory.has(f"{theirs}.{part}"):
+        if n_in == config.lm.dim and not inventory.has(theirs):
             # transformers leaves a projection out where both sides are equally wide.
             weights[name] = identity(n_in) if part == "weight" else zeros(n_in)
         else:
-            weights[name] = inventory.take(f"{theirs}.{part}", shape)
+            weights[name] = inventory.take(theirs, shape)
     return weights
 
 

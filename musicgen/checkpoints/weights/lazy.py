@@ -6,7 +6,7 @@ import mmap
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -89,13 +89,17 @@ class Weight:
     def _copy(self, out: Tensor) -> None:
         raise NotImplementedError
 
+    def rows(self, start: int, stop: int) -> "Weight":
+        """Rows start..stop-1 of the first dimension, as a weight of its own."""
+        raise NotImplementedError
+
+    def as_row(self) -> "Weight":
+        """The same values [...] as [1, ...]."""
+        return replace(self, shape=(1, *self.shape))
+
     @property
     def label(self) -> str:
         return " + ".join(self.names[:3]) + (" + ..." if len(self.names) > 3 else "")
-
-    def rows(self, start: int, stop: int) -> "Weight":
-        """Rows start..stop-1 of the first dimension, as a weight of its own."""
-        return Sliced((stop - start, *self.shape[1:]), self.names, self, start)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -105,7 +109,7 @@ class Weight:
     @property
     def divisible(self) -> bool:
         """True if some rows can be read without computing all."""
-        return False
+        return True
 
     def slabs(self) -> Iterator[tuple[int, "Weight"]]:
         """(first row, those rows as a weight) of SLAB_BYTES each in float32, one row at least; else the whole."""
@@ -116,40 +120,15 @@ class Weight:
         for start in range(0, self.shape[0], step):
             yield start, self.rows(start, min(start + step, self.shape[0]))
 
-    @property
-    def parts(self) -> tuple["Weight", ...]:
-        """The weights that this one is made of."""
-        return ()
-
     def files(self) -> Iterator[MappedFile]:
         """The files that it is read from."""
-        for part in self.parts:
-            yield from part.files()
+        yield from ()
 
     def read(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """A new CPU tensor with the values. For small tensors and tests."""
         out = torch.empty(self.shape, dtype=dtype)
         self.copy_into(out)
         return out
-
-
-@dataclass(frozen=True)
-class Sliced(Weight):
-    """Some rows of a weight that can only be made as a whole."""
-
-    whole: Weight
-    start: int
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.whole.dtype
-
-    @property
-    def parts(self) -> tuple[Weight, ...]:
-        return (self.whole,)
-
-    def _copy(self, out: Tensor) -> None:
-        out.copy_(self.whole.read()[self.start : self.start + self.shape[0]])
 
 
 @dataclass(frozen=True)
@@ -161,20 +140,16 @@ class Stored(Weight):
     stored_as: torch.dtype
     strides: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        if self.extent * self.dtype.itemsize + self.offset > len(self.file):
+            raise CheckpointError(f"{self.file.path}: tensor '{self.label}' reaches beyond the end of the file")
+
     @property
     def dtype(self) -> torch.dtype:
         return self.stored_as
 
-    @property
-    def divisible(self) -> bool:
-        return True
-
     def files(self) -> Iterator[MappedFile]:
         yield self.file
-
-    def __post_init__(self) -> None:
-        if self.extent * self.dtype.itemsize + self.offset > len(self.file):
-            raise CheckpointError(f"{self.file.path}: tensor '{self.label}' reaches beyond the end of the file")
 
     @property
     def extent(self) -> int:
@@ -184,9 +159,11 @@ class Stored(Weight):
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
 
     def rows(self, start: int, stop: int) -> "Stored":
-        shape = (stop - start, *self.shape[1:])
         offset = self.offset + start * self.strides[0] * self.dtype.itemsize
-        return Stored(shape, self.names, self.file, offset, self.dtype, self.strides)
+        return replace(self, shape=(stop - start, *self.shape[1:]), offset=offset)
+
+    def as_row(self) -> "Stored":
+        return replace(self, shape=(1, *self.shape), strides=(self.extent, *self.strides))
 
     def _copy(self, out: Tensor) -> None:
         if out.numel() == 0:
@@ -205,25 +182,22 @@ class Stored(Weight):
 
 
 @dataclass(frozen=True)
-class _Composed(Weight):
-    components: tuple[Weight, ...]
+class Joined(Weight):
+    """Several weights one below the other along the first dimension."""
 
-    @property
-    def parts(self) -> tuple[Weight, ...]:
-        return self.components
-
-    @property
-    def divisible(self) -> bool:
-        return all(part.divisible for part in self.components)
+    parts: tuple[Weight, ...]
 
     @property
     def dtype(self) -> torch.dtype:
-        return functools.reduce(torch.promote_types, (part.dtype for part in self.components))
+        return functools.reduce(torch.promote_types, (part.dtype for part in self.parts))
 
+    @property
+    def divisible(self) -> bool:
+        return all(part.divisible for part in self.parts)
 
-@dataclass(frozen=True)
-class Joined(_Composed):
-    """Several weights one below the other along the first dimension."""
+    def files(self) -> Iterator[MappedFile]:
+        for part in self.parts:
+            yield from part.files()
 
     def rows(self, start: int, stop: int) -> Weight:
         pieces, position = [], 0
@@ -242,62 +216,51 @@ class Joined(_Composed):
 
 
 @dataclass(frozen=True)
-class Stacked(_Composed):
-    """Several weights of one shape along a new first dimension."""
+class Computed(Weight):
+    """Values that a function makes of other weights in float32, such as a folded weight norm."""
 
-    def rows(self, start: int, stop: int) -> Weight:
-        return stack(self.parts[start:stop])
-
-    def _copy(self, out: Tensor) -> None:
-        for part, row in zip(self.parts, out, strict=True):
-            part._copy(row)
-
-
-@dataclass(frozen=True)
-class WeightNormed(Weight):
-    """v * g / ||v||, the norm over all dimensions but the first."""
-
-    gain: Weight
-    direction: Weight
+    parts: tuple[Weight, ...]
+    compute: Callable[..., Tensor]
+    by_rows: bool = False  # each row is made of the same row of the parts, and of nothing else
 
     @property
-    def parts(self) -> tuple[Weight, ...]:
-        return (self.gain, self.direction)
+    def divisible(self) -> bool:
+        return self.by_rows and all(part.divisible for part in self.parts)
+
+    def files(self) -> Iterator[MappedFile]:
+        for part in self.parts:
+            yield from part.files()
+
+    def rows(self, start: int, stop: int) -> Weight:
+        shape = (stop - start, *self.shape[1:])
+        if not self.divisible:
+            return Computed(shape, self.names, (self,), lambda whole: whole[start:stop])
+        return replace(self, shape=shape, parts=tuple(part.rows(start, stop) for part in self.parts))
 
     def _copy(self, out: Tensor) -> None:
-        # The very function behind torch's weight_norm, so that the result is equal to the last bit.
-        out.copy_(torch._weight_norm(self.direction.read(), self.gain.read(), 0))
-
-
-@dataclass(frozen=True)
-class Made(Weight):
-    """Values that no file holds, such as the identity where a format leaves a projection out."""
-
-    make: Callable[..., Tensor]
-
-    def _copy(self, out: Tensor) -> None:
-        out.copy_(self.make(*self.shape))
+        for start, slab in self.slabs():
+            values = slab.compute(*(part.read() for part in slab.parts))
+            out[start : start + len(values)].copy_(values)
 
 
 def join(parts: Sequence[Weight]) -> Weight:
     """Weights [n_i, ...] -> one weight [sum n_i, ...]."""
+    if len(parts) == 1:
+        return parts[0]
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
     return Joined(shape, tuple(name for part in parts for name in part.names), tuple(parts))
 
 
-def stack(parts: Sequence[Weight]) -> Weight:
-    """n weights of one shape -> one weight [n, ...]."""
-    shape = (len(parts), *parts[0].shape)
-    return Stacked(shape, tuple(name for part in parts for name in part.names), tuple(parts))
-
-
 def weight_norm(gain: Weight, direction: Weight) -> Weight:
-    return WeightNormed(direction.shape, (*gain.names, *direction.names), gain, direction)
+    """v * g / ||v||, the norm over all dimensions but the first, by the function behind torch's weight_norm."""
+    names = (*gain.names, *direction.names)
+    return Computed(direction.shape, names, (gain, direction), lambda g, v: torch._weight_norm(v, g, 0))
 
 
 def identity(size: int) -> Weight:
-    return Made((size, size), ("identity",), torch.eye)
+    """For a projection that a format leaves out."""
+    return Computed((size, size), ("identity",), (), lambda: torch.eye(size))
 
 
 def zeros(size: int) -> Weight:
-    return Made((size,), ("zeros",), torch.zeros)
+    return Computed((size,), ("zeros",), (), lambda: torch.zeros(size))
