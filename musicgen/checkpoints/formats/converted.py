@@ -31,6 +31,10 @@ def open_converted(path: Path) -> Checkpoint:
     """The model in one file. CheckpointError for anything missing, damaged or not written by `convert`."""
     tensors, metadata = read_with_metadata(path)
     if KEY not in metadata:
+        if any(".lora_" in name for name in tensors):
+            raise CheckpointError(
+                f"{path} holds an adapter (LoRA), not a whole model, which is not read yet. Merge it into its base first."
+            )
         raise CheckpointError(
             f"{path} is a safetensors file, but no whole model: it lacks the configuration that 'python -m musicgen "
             "convert' writes into it. Weights in Hugging Face's format are loaded by the name of their folder."

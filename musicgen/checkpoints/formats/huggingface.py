@@ -76,7 +76,7 @@ def open_huggingface(folder: Path) -> Checkpoint:
     settings = Settings.from_json(folder / CONFIG_FILE)
     model_type = settings.expect("model_type", *MODEL_TYPES)
     tensors = read_folder(folder)
-    lm = _lm_config(settings, cross_attention=model_type == "musicgen")
+    lm = lm_config(settings, cross_attention=model_type == "musicgen")
     channels = settings.section("decoder").integer("audio_channels", 1)
     if channels not in (1, 2):
         raise settings.wrong("decoder.audio_channels", channels, "1 or 2")
@@ -127,7 +127,7 @@ def open_codec_of(folder: Path, channels: int, n_active: int | None) -> tuple[Co
 # --- settings; absent ones have the defaults of transformers, which leaves those out when it saves
 
 
-def _lm_config(settings: Settings, cross_attention: bool) -> LMConfig:
+def lm_config(settings: Settings, cross_attention: bool) -> LMConfig:
     decoder = settings.section("decoder")
     decoder.expect("activation_function", "gelu", default="gelu")
     decoder.expect("scale_embedding", False, default=False)

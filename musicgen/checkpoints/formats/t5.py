@@ -18,6 +18,8 @@ _PICKLE_FILE = "pytorch_model.bin"
 
 def t5_config(settings: Settings) -> dict:
     """Arguments of transformers' T5Config, and nothing else that a file of unknown origin may say."""
+    for key in ("dtype", "torch_dtype"):  # without effect: the weights are read in their own
+        settings.expect(key, None, "float32", "float16", "bfloat16", default=None)
     return {
         "vocab_size": settings.integer("vocab_size", 32128),
         "d_model": settings.integer("d_model", 512, most=2**16),

@@ -20,6 +20,7 @@ from ..formats.codecs import MissingCodecError
 from ..formats.converted import DIGEST_KEY
 from ..formats.huggingface import is_encodec, open_encodec
 from ..open import open_checkpoint
+from ..weights.fill import check_finite
 from ..weights.lazy import MappedFile, Weight
 
 _FORMATS = {
@@ -113,8 +114,7 @@ def verify(checkpoint: Checkpoint) -> str:
 def _verify(weights: Iterable[tuple[str, Weight]]) -> None:
     for name, weight in weights:
         for _, rows in weight.slabs():
-            if not torch.isfinite(rows.read()).all():
-                raise CheckpointError(f"{weight.label} ({name}) holds values that are no numbers: the file is damaged")
+            check_finite(rows.read(), f"{weight.label} ({name})")
 
 
 def _check_digest(file: MappedFile) -> None:
