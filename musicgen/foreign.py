@@ -29,7 +29,8 @@ def guarded(source: str, problem: str = "cannot be read") -> Iterator[None]:
         if isinstance(error, MusicGenError) or (interruption and kind != _PANIC):
             raise
         reason = ascii(str(error).strip().partition("\n")[0][:200])[1:-1]
-        raise CheckpointError(f"{source} {problem} ({kind}: {reason})") from error
+        reason = reason if type(error) is ValueError and reason else f"{kind}: {reason}".removesuffix(": ")
+        raise CheckpointError(f"{source} {problem} ({reason})") from error
 
 
 def read_json(text: str, source: str, unique: bool = False) -> object:

@@ -216,7 +216,7 @@ def _vocabulary(checkpoint: Path) -> Vocabulary | None:
 def load_text_encoder(checkpoint: Checkpoint, dirs: Sequence[Path]) -> TextEncoder:
     """The checkpoint's own text encoder, else the one of its name from `dirs`, the Hugging Face cache or its hub."""
     source = fetch_text_encoder(checkpoint, dirs)
-    tokenizer = Tokenizer(source.tokenizer_json, f"{source.origin} (tokenizer)", source.config["vocab_size"])
+    tokenizer = Tokenizer(source.tokenizer_json, f"{source.origin} (tokenizer.json)", source.config["vocab_size"])
     with torch.device("meta"):
         encoder = t5_encoder(source.config)
     fill(encoder, source.weights, f"{source.origin} (text encoder)")

@@ -4,7 +4,7 @@ import base64
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,8 @@ MAX_CHARACTERS = 32_768
 _MAX_GROWTH = 256  # characters that normalization may make of one
 _MAX_STEPS = 16  # normalizers or pre-tokenizers in a row, or parts of the template
 _MAX_ENTRIES = 2**18  # of the vocabulary
-_MAX_TEXT = 2**20  # characters of the vocabulary, and of added tokens after their normalization; T5's has 0.2 million
+_MAX_TEXT = 2**19  # bytes of the vocabulary, and of added tokens after their normalization; T5's has 0.25 million
+_MAX_TOKEN = 256  # characters
 _MAX_PIECE = 64  # bytes that a Precompiled normalizer puts in the place of a character; T5's puts 33 at most
 _MAX_SENTENCEPIECE = 16 * 2**20
 _RUNS_OF_SPACES = " {2,}"  # the one regular expression that tokenizers of T5 have
@@ -99,7 +100,8 @@ def _check(table: Table, vocab_size: int) -> None:
     added = {token["content"]: token["id"] for token in table.get("added_tokens") or []}
     for names in (vocabulary, added):
         _require(all(isinstance(name, str) and name for name in names), "a token is no text")
-        _require(len(names) <= _MAX_ENTRIES and sum(map(len, names)) <= _MAX_TEXT, "its vocabulary is too large")
+        _require(max(map(len, names), default=0) <= _MAX_TOKEN, "a token is too long")
+        _require(len(names) <= _MAX_ENTRIES and _n_bytes(names) <= _MAX_TEXT, "its vocabulary is too large")
     processor = table["post_processor"]
     _kind(processor, ("TemplateProcessing",))
     _require(processor["single"][-1]["SpecialToken"]["id"] == END, f"it does not end texts with {END}")
@@ -115,12 +117,16 @@ def _check(table: Table, vocab_size: int) -> None:
     for step in _steps(table.get("normalizer"), "normalizers"):
         growth *= _NORMALIZERS[_kind(step, _NORMALIZERS)](step)
     _require(growth <= _MAX_GROWTH, f"its normalizer makes up to {growth:g} characters of one")
-    _require(growth * sum(map(len, added)) <= _MAX_TEXT, "its added tokens are too long")
+    _require(growth * _n_bytes(added) <= _MAX_TEXT, "its added tokens are too long")
 
 
 def _require(condition: bool, problem: str) -> None:
     if not condition:
         raise ValueError(problem)
+
+
+def _n_bytes(texts: Iterable[str]) -> int:
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
 
 def _kind(table: Table, known: Any) -> str:

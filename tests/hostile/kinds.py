@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import transformers.models.t5.modeling_t5  # noqa: F401  time and memory of its import are not a file's
+
 from ...musicgen.checkpoints.containers.safetensors import read_with_metadata
 from ...musicgen.checkpoints.containers.unpickler import unpickle
 from ...musicgen.checkpoints.formats import huggingface

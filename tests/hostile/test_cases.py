@@ -13,7 +13,6 @@ from comfyui_musicgen.tests.hostile import kinds
 from comfyui_musicgen.tests.hostile.fuzz import CORPUS
 from safetensors.torch import load_file, save_file
 
-SMALL = {"dim": 16, "n_heads": 2, "n_layers": 1, "cardinality": 64, "n_filters": 2, "latent_dim": 16}
 CASES = sorted(path.name for path in kinds.CASES.iterdir())
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))  # another one every week is welcome
 N_GENERATED = 40  # of each of the five kinds
@@ -26,7 +25,7 @@ def toy(toys, tmp_path):
     """A copy of a small toy, to be damaged."""
 
     def copy(format: str) -> Path:
-        return Path(shutil.copytree(toys(**SMALL, format=format), tmp_path / "toy"))
+        return Path(shutil.copytree(toys(format=format), tmp_path / "toy"))
 
     return copy
 
@@ -39,12 +38,25 @@ def format_of(case: str) -> str:
     return "audiocraft" if case.startswith(("text_encoder-", "03-")) else "huggingface"
 
 
-def refused(folder: Path, case: str) -> str:
+def refused(folder: Path) -> str:
     with kinds.bounded(), pytest.raises(CheckpointError) as error:
         load_and_encode(folder)
-    message = str(error.value)
-    assert str(folder) in message or case.startswith("config_bandwidths")
-    return message
+    assert str(folder) in str(error.value)
+    return str(error.value)
+
+
+NAMED = {
+    "config_audio_encoder.trim_right_ratio_24": "trim_right_ratio",
+    "config_bandwidths__1e_308_": "target_bandwidths",
+    "config_text_encoder.layer_norm_epsilon_0": "layer_norm_epsilon",
+    "text_encoder-cfg_dtype": "dtype",
+    "text_encoder-cfg_layers_1e9": "num_layers",
+    "text_encoder-cfg_nan_eps": "layer_norm_epsilon",
+    "tokenizer-big_ids_hf": "1000258",
+    "tokenizer-regex_catastrophic_hf": "Split",
+    "tokenizer-regex_replace_grow_hf": "regular expression",
+    "tokenizer_config-class_BertTokenizer": "BertTokenizer",
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -52,13 +64,13 @@ def test_what_0_11_did_not_take_well_is_refused_by_name(toy, case):
     folder = toy(format_of(case))
     assert torch.isfinite(load_and_encode(folder)).all()
     shutil.copytree(kinds.CASES / case, folder, dirs_exist_ok=True)
-    refused(folder, case)
+    assert NAMED.get(case, "") in refused(folder)
 
 
 def test_a_tokenizer_that_panics_as_it_is_loaded_is_refused(toy):
     folder = toy("huggingface")
     shutil.copy(kinds.CASES / "00-server-wedge" / "tokenizer-panics-at-load.json", folder / "tokenizer.json")
-    refused(folder, "00-server-wedge")
+    refused(folder)
 
 
 def test_no_weight_of_the_text_encoder_is_ever_made_up(toy):
@@ -67,7 +79,7 @@ def test_no_weight_of_the_text_encoder_is_ever_made_up(toy):
     name = "encoder.block.0.layer.0.SelfAttention.q.weight"
     del tensors[name]
     save_file(tensors, folder / "text_encoder" / "model.safetensors")
-    assert f"1 tensor missing ({name})" in refused(folder, "")
+    assert f"1 tensor missing ({name})" in refused(folder)
 
 
 @pytest.mark.parametrize("kind", kinds.KINDS)
