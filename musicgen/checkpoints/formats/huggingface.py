@@ -96,7 +96,7 @@ def open_huggingface(folder: Path) -> Checkpoint:
     inventory.drop(r"decoder\.model\.decoder\.embed_positions\.weights?")
     conditioner = _take_conditioner(inventory, config)
     text_encoder = _text_source(folder, text, inventory.take_prefix("text_encoder."))
-    part = Inventory(inventory.take_prefix("audio_encoder."), str(folder / WEIGHTS_FILE) + " (audio_encoder)")
+    part = inventory.split("audio_encoder")
     codec_weights = part.take_codec(config.codec)
     inventory.check()
     part.check()
@@ -105,22 +105,14 @@ def open_huggingface(folder: Path) -> Checkpoint:
 
 
 def open_encodec(folder: Path, channels: int, n_active: int | None) -> tuple[CodecConfig, dict[str, Weight]]:
-    """An EnCodec by itself, such as facebook/encodec_32khz, for audiocraft checkpoints that only name theirs."""
+    """An EnCodec by itself, such as facebook/encodec_32khz, or that of a whole MusicGen, for checkpoints that name one."""
     settings = Settings.from_json(folder / CONFIG_FILE)
-    config = codec_config(settings, channels, n_active)
     inventory = Inventory(read_folder(folder), str(folder / WEIGHTS_FILE))
+    if is_huggingface(folder):
+        settings, inventory = settings.section("audio_encoder"), inventory.split("audio_encoder")
+    config = codec_config(settings, channels, n_active)
     weights = inventory.take_codec(config)
     inventory.check()
-    return config, weights
-
-
-def open_codec_of(folder: Path, channels: int, n_active: int | None) -> tuple[CodecConfig, dict[str, Weight]]:
-    """The codec out of a whole MusicGen in this format, for checkpoints that name the same one."""
-    config = codec_config(Settings.from_json(folder / CONFIG_FILE).section("audio_encoder"), channels, n_active)
-    inventory = Inventory(read_folder(folder), str(folder / WEIGHTS_FILE))
-    part = Inventory(inventory.take_prefix("audio_encoder."), str(folder / WEIGHTS_FILE) + " (audio_encoder)")
-    weights = part.take_codec(config)
-    part.check()
     return config, weights
 
 

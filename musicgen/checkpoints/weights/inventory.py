@@ -54,6 +54,10 @@ class Inventory:
         names = [name for name in self._left if name.startswith(prefix)]
         return {name.removeprefix(prefix): self._left.pop(name) for name in names}
 
+    def split(self, part: str) -> "Inventory":
+        """The tensors of one part of the model, under their names in it, to be crossed off by themselves."""
+        return Inventory(self.take_prefix(f"{part}."), f"{self.source} ({part})")
+
     def take_lm(self, config: LMConfig, names: Mapping[str, str | tuple[str, ...]]) -> dict[str, Weight]:
         """The language model's weights.
 
