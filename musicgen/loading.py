@@ -65,7 +65,6 @@ def load(
     text_encoder = load_text_encoder(checkpoint, text_encoder_dirs)
     model, conditioner = _build(checkpoint, precision, device, text_encoder)
     conditioner.vocabulary = _vocabulary(checkpoint.path)
-    checkpoint.close()
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
 
@@ -91,7 +90,6 @@ def load_diffusion(path: Path, device: torch.device | str = "cpu", name: str | N
     for number, band in enumerate(decoder.bands):
         if band.processor:
             band.processor.check(f"{checkpoint.path}, band {number}")
-    checkpoint.close()
     decoder.eval().requires_grad_(False)
     precision = str(dtype).removeprefix("torch.")
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
@@ -122,8 +120,6 @@ def apply_fine_tune(
     vocabulary = conditioner.vocabulary
     blended, conditioner = _build(source, model.precision, model.loaded_for, conditioner.text_encoder, own)
     conditioner.vocabulary = vocabulary
-    for opened in (source, own, checkpoint):
-        opened.close()
     logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)
     return blended, conditioner
 

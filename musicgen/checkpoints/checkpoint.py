@@ -36,9 +36,3 @@ class Checkpoint:
         """All weights, the text encoder's included."""
         for table in (self.lm, self.conditioner, self.codec, self.text_encoder.weights):
             yield from table.values()
-
-    def close(self) -> None:
-        """Let all files go, so that they can be replaced. A weight that is read later opens its file again."""
-        for weight in self.weights():
-            for file in weight.files():
-                file.close()

@@ -78,7 +78,6 @@ def _describe(path: Path, dirs: Sequence[Path] = ()) -> list[tuple[str, str]]:
         ("codec", codec or f"{config.codec.identity.partition(' [')[0]}; {checkpoint.codec_origin}"),
         ("text encoder", _text_encoder(config, checkpoint.text_encoder)),
     ]
-    checkpoint.close()
     return rows
 
 
@@ -100,7 +99,6 @@ def _describe_diffusion(path: Path) -> list[tuple[str, str]]:
         ("stored as", _precisions(checkpoint.weights.values())),
         ("codec", f"{config.sample_rate_hz} Hz, latents of width {config.latent_dim}"),
     ]
-    checkpoint.close()
     return rows
 
 

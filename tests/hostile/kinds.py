@@ -302,7 +302,6 @@ def read_safetensors(data: bytes) -> None:
         tensors, _ = read_with_metadata(path)
         for tensor in tensors.values():
             tensor.read()
-            tensor.file.close()
     finally:
         path.unlink()
 

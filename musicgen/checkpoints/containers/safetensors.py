@@ -9,7 +9,7 @@ import torch
 from ...errors import CheckpointError
 from ...foreign import MAX_JSON, guarded, read_json
 from ..settings import Settings
-from ..weights.lazy import MappedFile, Stored
+from ..weights.lazy import Stored, WeightsFile
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -52,7 +52,7 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
 
 def read_with_metadata(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     """Tensors of the file by name, and its metadata. CheckpointError for anything but a sound file."""
-    file = MappedFile(path)
+    file = WeightsFile(path)
     if len(file) < 8:
         raise _damaged(path, f"is only {len(file)} bytes long")
     n_header = int.from_bytes(file.read(0, 8), "little")
@@ -102,7 +102,7 @@ def read_folder(folder: Path) -> dict[str, Stored]:
     return tensors
 
 
-def _tensor(file: MappedFile, start: int, name: str, entry: object) -> Stored:
+def _tensor(file: WeightsFile, start: int, name: str, entry: object) -> Stored:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _damaged(file.path, f"describes tensor '{name}' wrongly")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -124,7 +124,7 @@ def _sizes(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item <= 2**48 for item in value)
 
 
-def _check_layout(tensors: dict[str, Stored], start: int, file: MappedFile) -> None:
+def _check_layout(tensors: dict[str, Stored], start: int, file: WeightsFile) -> None:
     """The format packs tensors without gap or overlap, up to the end of the file."""
     position, previous = start, "the header"
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.extent)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...errors import CheckpointError
 from ...foreign import guarded
-from ..weights.lazy import MappedFile, Stored
+from ..weights.lazy import Stored, WeightsFile
 from .inert import TensorRecord
 from .unpickler import MAX_PICKLE_BYTES, unpickle
 
@@ -29,7 +29,7 @@ class TorchFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self._file = MappedFile(path)
+        self._file = WeightsFile(path)
         if self._file.read(0, 4) != b"PK\x03\x04":
             raise CheckpointError(_not_a_zip(self._file))
         with guarded(str(path), _DAMAGED), zipfile.ZipFile(path) as archive:
@@ -116,7 +116,7 @@ class TorchFile:
         return self._ranges[key]
 
 
-def _not_a_zip(file: MappedFile) -> str:
+def _not_a_zip(file: WeightsFile) -> str:
     """Message that names the kind of file it seems to be, and the remedy."""
     remedy = "Download the checkpoint again."
     archives = [name for start, name in _ARCHIVES.items() if file.read(0, len(start)) == start]

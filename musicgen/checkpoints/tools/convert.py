@@ -64,10 +64,7 @@ def convert(
     if text_encoder:
         Tokenizer(text_encoder.tokenizer_json, text_encoder.origin, text_encoder.config["vocab_size"])  # one that loads
         metadata[TOKENIZER_KEY] = text_encoder.tokenizer_json
-    try:
-        return _save(target, entries, metadata, on_step)
-    finally:
-        checkpoint.close()
+    return _save(target, entries, metadata, on_step)
 
 
 def convert_diffusion(
@@ -80,10 +77,7 @@ def convert_diffusion(
         wide = precision and ".unet." in name and len(weight.shape) > 2
         entries.append(_Entry(name, weight, getattr(torch, precision) if wide else weight.dtype))
     entries.sort(key=lambda entry: -entry.dtype.itemsize)
-    try:
-        return _save(target, entries, {"format": "pt", **metadata_of(checkpoint.config)}, on_step)
-    finally:
-        checkpoint.close()
+    return _save(target, entries, {"format": "pt", **metadata_of(checkpoint.config)}, on_step)
 
 
 def _save(target: Path, entries: Sequence[_Entry], metadata: dict[str, str], on_step: OnStep | None) -> Path:

@@ -10,7 +10,7 @@ from ..containers.safetensors import read_with_metadata
 from ..containers.torch_zip import TorchFile
 from ..formats.converted import DIGEST_KEY
 from ..weights.fill import check_finite
-from ..weights.lazy import MappedFile, Weight
+from ..weights.lazy import Weight, WeightsFile
 
 
 def verify(checkpoint: Checkpoint) -> str:
@@ -39,20 +39,19 @@ def verify_weights(weights: Iterable[tuple[str, Weight]]) -> None:
             check_finite(rows.read(), f"{weight.label} ({name})")
 
 
-def check_digest(file: MappedFile) -> None:
+def check_digest(file: WeightsFile) -> None:
     expected = read_with_metadata(file.path)[1].get(DIGEST_KEY)
     start = 8 + int.from_bytes(file.read(0, 8), "little")
     digest = hashlib.sha256()
     for position in range(start, len(file), 2**22):
         digest.update(file.read(position, position + 2**22))
-        file.release(position, 2**22)
     if digest.hexdigest() != expected:
         raise CheckpointError(
             f"{file.path} is damaged: its data do not have the checksum in its header. Convert it again."
         )
 
 
-def files_of(weights: Iterable[Weight]) -> Iterator[MappedFile]:
+def files_of(weights: Iterable[Weight]) -> Iterator[WeightsFile]:
     seen = set()
     for weight in weights:
         for file in weight.files():

@@ -1,13 +1,13 @@
-"""Weights that are known by name and shape but not yet read: copied from a mapped file when they are needed."""
+"""Weights that are known by name and shape but not yet read: read from the file when they are needed."""
 
+import contextlib
 import functools
 import math
-import mmap
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -15,61 +15,50 @@ from torch import Tensor
 from ...errors import CheckpointError
 
 SLAB_BYTES = 32 * 2**20  # of one tensor held at a time where weights are computed or converted
-_CHUNK_BYTES = 8 * 2**20  # of one tensor mapped at a time, so that a huge tensor does not count twice
+_CHUNK_BYTES = 2**20  # of one tensor read at a time: it stays in the cache until it is converted
 
 
-class MappedFile:
-    """A file mapped read-only into memory. `close` unmaps it until it is next read."""
+class WeightsFile:
+    """A file that weights are read from. It is open only while it is read, so that it can be replaced at any time."""
 
     def __init__(self, path: Path):
         self.path = path
-        self._mapping: mmap.mmap | None = None
         self._identity: tuple | None = None  # size, time and place on the disk, when it was first opened
-        self._size = len(self._map)
+        with self._open() as file:
+            self._size = os.fstat(file.fileno()).st_size
+        if not self._size:
+            raise CheckpointError(f"{path} is empty. Download it again.")
 
-    @property
-    def _map(self) -> mmap.mmap:
-        if self._mapping is None:
-            try:
-                with open(self.path, "rb") as file:
-                    stat = os.fstat(file.fileno())
-                    identity = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-                    if self._identity not in (None, identity):
-                        raise CheckpointError(f"{self.path} was changed after the model was loaded. Load it again.")
-                    self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except ValueError as error:  # how mmap refuses an empty file
-                raise CheckpointError(f"{self.path} is empty. Download it again.") from error
-            except OSError as error:
-                raise CheckpointError(f"{self.path} cannot be read: {error.strerror or error}") from error
-            self._identity = identity
-        return self._mapping
-
-    def close(self) -> None:
-        """Let the file go, so that it can be replaced. It is mapped again, if still the same, when next read."""
-        self._mapping = None  # unmapped once no tensor refers to it
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                stat = os.fstat(file.fileno())
+                identity = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+                if self._identity not in (None, identity):
+                    raise CheckpointError(f"{self.path} was changed after the model was loaded. Load it again.")
+                self._identity = identity
+                yield file
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
     def __len__(self) -> int:
         return self._size
 
     def read(self, start: int, stop: int) -> bytes:
-        return self._map[start:stop]
+        with self._open() as file:
+            file.seek(start)
+            return file.read(stop - start)
 
-    def tensor(self, offset: int, n_elements: int, dtype: torch.dtype) -> Tensor:
-        """Flat read-only view of `n_elements` from byte `offset` on: only ever copied from."""
-        if offset % dtype.itemsize:
-            raw = bytearray(self._map[offset : offset + n_elements * dtype.itemsize])
-            return torch.frombuffer(raw, dtype=dtype)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given buffer is not writable")
-            return torch.frombuffer(self._map, dtype=dtype, count=n_elements, offset=offset)
-
-    def release(self, offset: int, n_bytes: int) -> None:
-        """Drop the pages of a range from this process's memory; the system may keep them in its file cache."""
-        if not hasattr(self._map, "madvise") or not hasattr(mmap, "MADV_DONTNEED"):
-            return  # Windows trims mapped pages by itself
-        start = offset - offset % mmap.PAGESIZE
-        stop = min(-(-(offset + n_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE, len(self._map))
-        self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+    def read_into(self, out: Tensor, offset: int) -> None:
+        """Fill the contiguous CPU tensor `out` with the bytes from `offset` on."""
+        memory = memoryview(out.view(-1).view(torch.uint8).numpy())
+        with self._open() as file:
+            file.seek(offset)
+            while len(memory):
+                if not (n_bytes := file.readinto(memory)):
+                    raise CheckpointError(f"{self.path} ends too early. Download it again.")
+                memory = memory[n_bytes:]
 
 
 @dataclass(frozen=True)
@@ -120,7 +109,7 @@ class Weight:
         for start in range(0, self.shape[0], step):
             yield start, self.rows(start, min(start + step, self.shape[0]))
 
-    def files(self) -> Iterator[MappedFile]:
+    def files(self) -> Iterator[WeightsFile]:
         """The files that it is read from."""
         yield from ()
 
@@ -135,7 +124,7 @@ class Weight:
 class Stored(Weight):
     """A tensor as it lies in a file; `strides` in elements."""
 
-    file: MappedFile
+    file: WeightsFile
     offset: int  # bytes from the start of the file
     stored_as: torch.dtype
     strides: tuple[int, ...]
@@ -148,7 +137,7 @@ class Stored(Weight):
     def dtype(self) -> torch.dtype:
         return self.stored_as
 
-    def files(self) -> Iterator[MappedFile]:
+    def files(self) -> Iterator[WeightsFile]:
         yield self.file
 
     @property
@@ -166,19 +155,16 @@ class Stored(Weight):
         return replace(self, shape=(1, *self.shape), strides=(self.extent, *self.strides))
 
     def _copy(self, out: Tensor) -> None:
-        if out.numel() == 0:
-            return
-        n_bytes = self.extent * self.dtype.itemsize
-        if n_bytes > _CHUNK_BYTES and self.shape[0] > 1:
-            step = max(1, self.shape[0] * _CHUNK_BYTES // n_bytes)
-            for start in range(0, self.shape[0], step):
-                stop = min(start + step, self.shape[0])
+        by_rows = bool(self.shape) and self.strides[0] == math.prod(self.shape[1:])  # as nearly every tensor lies
+        step = max(1, _CHUNK_BYTES // max(self.dtype.itemsize * self.strides[0], 1)) if by_rows else 0
+        if by_rows and step < len(out):
+            for start in range(0, len(out), step):
+                stop = min(start + step, len(out))
                 self.rows(start, stop)._copy(out[start:stop])
             return
-        view = self.file.tensor(self.offset, self.extent, self.dtype)
-        out.copy_(view.as_strided(self.shape, self.strides))
-        del view
-        self.file.release(self.offset, n_bytes)
+        values = torch.empty(self.extent, dtype=self.dtype)
+        self.file.read_into(values, self.offset)
+        out.copy_(values.as_strided(self.shape, self.strides))
 
 
 @dataclass(frozen=True)
@@ -195,7 +181,7 @@ class Joined(Weight):
     def divisible(self) -> bool:
         return all(part.divisible for part in self.parts)
 
-    def files(self) -> Iterator[MappedFile]:
+    def files(self) -> Iterator[WeightsFile]:
         for part in self.parts:
             yield from part.files()
 
@@ -227,7 +213,7 @@ class Computed(Weight):
     def divisible(self) -> bool:
         return self.by_rows and all(part.divisible for part in self.parts)
 
-    def files(self) -> Iterator[MappedFile]:
+    def files(self) -> Iterator[WeightsFile]:
         for part in self.parts:
             yield from part.files()
 
