@@ -41,7 +41,8 @@ def write(size, folder):
 def convert_file(original, converted):
     """A checkpoint with its text encoder as one file of this engine's."""
     from pack.musicgen.checkpoints import open_checkpoint
-    from pack.musicgen.checkpoints.tools.convert import convert, find_text_encoder
+    from pack.musicgen.checkpoints.tools.convert import convert
+    from pack.musicgen.store.text_encoders import find_text_encoder
 
     checkpoint = open_checkpoint(original)
     convert(checkpoint, converted, text_encoder=find_text_encoder(checkpoint, []))

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from . import accel
-from .checkpoints import Checkpoint, TextEncoderSource, Weight, blend, fill, open_checkpoint
+from .checkpoints import Checkpoint, Weight, blend, fill, open_checkpoint
 from .checkpoints.settings import Settings
 from .codec import Codec, fingerprint
-from .conditioning import Conditioner, TextEncoder, empty_encoder, find_encoder
+from .conditioning import Conditioner, TextEncoder, Tokenizer, t5_encoder
 from .conditioning.vocabulary import Vocabulary
 from .config import PRECISIONS, ModelConfig, with_fingerprint
 from .diffusion import MultiBandDecoder
@@ -22,6 +22,7 @@ from .errors import InputError
 from .lm import LM, quantize_linears, storage_dtype
 from .pipeline import Diffusion, LanguageModel
 from .store import ModelStore, OnStep
+from .store.text_encoders import fetch_text_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +62,9 @@ def load(
     codec.config = config.codec
     codec.eval().requires_grad_(False)
     checkpoint = replace(checkpoint, config=config)
-    text_encoder = _text_encoder(config, checkpoint.text_encoder, text_encoder_dirs)
+    text_encoder = load_text_encoder(checkpoint, text_encoder_dirs)
     model, conditioner = _build(checkpoint, precision, device, text_encoder)
     conditioner.vocabulary = _vocabulary(checkpoint.path)
-    checkpoint.close()
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
 
@@ -90,7 +90,6 @@ def load_diffusion(path: Path, device: torch.device | str = "cpu", name: str | N
     for number, band in enumerate(decoder.bands):
         if band.processor:
             band.processor.check(f"{checkpoint.path}, band {number}")
-    checkpoint.close()
     decoder.eval().requires_grad_(False)
     precision = str(dtype).removeprefix("torch.")
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
@@ -121,8 +120,6 @@ def apply_fine_tune(
     vocabulary = conditioner.vocabulary
     blended, conditioner = _build(source, model.precision, model.loaded_for, conditioner.text_encoder, own)
     conditioner.vocabulary = vocabulary
-    for opened in (source, own, checkpoint):
-        opened.close()
     logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)
     return blended, conditioner
 
@@ -212,11 +209,11 @@ def _vocabulary(checkpoint: Path) -> Vocabulary | None:
     return Vocabulary(frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"))
 
 
-def _text_encoder(config: ModelConfig, source: TextEncoderSource, dirs: Sequence[Path]) -> TextEncoder:
-    if source.weights:
-        with source.tokenizer_folder() as tokenizer:
-            if tokenizer is not None:
-                encoder = empty_encoder(source.config, tokenizer)
-                fill(encoder.encoder, source.weights, "text encoder of the checkpoint")
-                return encoder
-    return find_encoder(config.text, source.folder, [Path(d) for d in dirs])
+def load_text_encoder(checkpoint: Checkpoint, dirs: Sequence[Path]) -> TextEncoder:
+    """The checkpoint's own text encoder, else the one of its name from `dirs`, the Hugging Face cache or its hub."""
+    source = fetch_text_encoder(checkpoint, dirs)
+    tokenizer = Tokenizer(source.tokenizer_json, f"{source.origin} (tokenizer.json)", source.config["vocab_size"])
+    with torch.device("meta"):
+        encoder = t5_encoder(source.config)
+    fill(encoder, source.weights, f"{source.origin} (text encoder)")
+    return TextEncoder(encoder, tokenizer)

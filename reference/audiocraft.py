@@ -22,10 +22,12 @@ from ..musicgen.checkpoints import open_checkpoint
 from ..musicgen.checkpoints.formats.audiocraft import CODEC_FILE, LM_FILE
 from ..musicgen.codec import fingerprint_of, stereo
 from ..musicgen.codes import Codes
-from ..musicgen.conditioning import TextEncoder, find_encoder
+from ..musicgen.conditioning import TextEncoder
 from ..musicgen.conditioning.stems import melodic_part
 from ..musicgen.config import GenerationParams, ModelConfig, with_fingerprint
+from ..musicgen.dependencies import require
 from ..musicgen.errors import CheckpointError, DependencyError, InputError
+from ..musicgen.loading import load_text_encoder
 from ..musicgen.seeds import row_seed
 from ..musicgen.windows import plan_windows
 
@@ -70,7 +72,7 @@ def load(
     checkpoint = open_checkpoint(Path(path), format="audiocraft")
     library = import_audiocraft()
     config = checkpoint.config
-    encoder = find_encoder(config.text, checkpoint.text_encoder.folder, [Path(d) for d in text_encoder_dirs])
+    encoder = load_text_encoder(checkpoint, text_encoder_dirs)
     with _patched_loading(library, encoder):
         # MusicGen's class insists on windows longer than 18 s; AudioGen's are of 10 s.
         kind = library.models.AudioGen if config.segment_s <= 18 else library.models.MusicGen
@@ -327,7 +329,9 @@ def _never_called(*_: object, **__: object) -> None:
 def _patched_loading(library: types.ModuleType, encoder: TextEncoder) -> Iterator[None]:
     """Give audiocraft the text encoder that we found, and no stem separator, instead of downloads."""
     conditioners = importlib.import_module("audiocraft.modules.conditioners")
-    tokenizer = mock.Mock(from_pretrained=lambda name: encoder.tokenizer)
+    transformers = require("transformers", "The engine 'audiocraft'")
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=encoder.tokenizer.library, pad_token="<pad>")
+    tokenizer = mock.Mock(from_pretrained=lambda name, tokenizer=tokenizer: tokenizer)
     t5 = mock.Mock(from_pretrained=lambda name: encoder.encoder)
     demucs = types.ModuleType("demucs")
     demucs.pretrained = types.SimpleNamespace(get_model=lambda name: _NoSeparator())

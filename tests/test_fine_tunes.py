@@ -111,7 +111,7 @@ def test_audiocraft_s_own_model_and_settings_are_read(audiocraft, toys, tmp_path
     folder = toys(**SMALL)
     config = trainer_config(folder)
     config.device = "cpu"
-    encoder = loading.find_encoder(open_checkpoint(folder).config.text, folder / "text_encoder", [])
+    encoder = loading.load_text_encoder(open_checkpoint(folder), [])
     with reference._patched_loading(audiocraft, encoder):
         lm = builders.get_lm_model(config)
     torch.save({"xp.cfg": config, "model": lm.state_dict()}, tmp_path / "trained_model.tar")

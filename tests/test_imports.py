@@ -28,7 +28,7 @@ MAX_LOAD_S = 0.3
 # another. A dotted name is of one part of a package that lies elsewhere than the package itself.
 FLOORS = {
     "errors": 0, "config": 0, "codes": 0, "seeds": 0, "windows": 0, "memory": 0, "dependencies": 0, "outputs": 0,
-    "audio": 1,
+    "foreign": 0, "audio": 1,
     "codec": 2, "conditioning": 2, "lm": 2, "checkpoints": 3, "diffusion": 4,
     "accel": 5, "store": 5, "pipeline": 6, "loading": 7, "render": 8, "checkpoints.tools": 8, "replicate": 9, "cli": 10,
     "__main__": 11,

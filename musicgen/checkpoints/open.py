@@ -4,9 +4,11 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .checkpoint import Checkpoint
-from .containers.safetensors import INDEX_FILE, WEIGHTS_FILE, looks_like_safetensors
+from .containers.safetensors import FP16_FILE, INDEX_FILE, WEIGHTS_FILE, looks_like_safetensors
 from .formats import audiocraft, converted, huggingface
 from .formats.codecs import CODEC_FILE, FindCodec
+
+PEFT_FILE = "adapter_config.json"
 
 
 def detect(folder: Path) -> str | None:
@@ -15,7 +17,7 @@ def detect(folder: Path) -> str | None:
     if not huggingface.is_huggingface(folder):
         return "audiocraft" if has_audiocraft else None
     # A copy of a published repository has both. Hugging Face's brings the text encoder along.
-    weights = (WEIGHTS_FILE, INDEX_FILE)
+    weights = (WEIGHTS_FILE, FP16_FILE, INDEX_FILE)
     if has_audiocraft and not any((folder / name).is_file() for name in weights):
         return "audiocraft"
     return "huggingface"
@@ -40,6 +42,11 @@ def open_checkpoint(
             return converted.open_converted(path)
         return audiocraft.open_torch_file(path, codec_required, find_codec)
     found = format or detect(path)
+    if (path / PEFT_FILE).is_file():
+        raise CheckpointError(
+            f"{path} holds an adapter of PEFT (LoRA and the like: {PEFT_FILE}), not a whole model, which is not read yet. "
+            "Merge it into its base with PEFT (merge_and_unload, save_pretrained), and give that folder."
+        )
     if found is None:
         raise CheckpointError(
             f"{path} holds no MusicGen checkpoint: it needs either {audiocraft.LM_FILE} and {CODEC_FILE} "

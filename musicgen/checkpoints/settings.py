@@ -1,33 +1,19 @@
 """Settings of a checkpoint: nested tables read by dotted names, with errors that say which one is wrong."""
 
-import json
 from pathlib import Path
-from types import ModuleType
 
-from ..dependencies import require
 from ..errors import CheckpointError
+from ..foreign import MAX_JSON, guarded, read_json, read_yaml
 from .containers.inert import Name, check_size, content
 
-MAX_YAML = 2**17  # characters of YAML, whose reader is slow; real files have some ten thousand
-MAX_JSON = 2**26  # characters: the index of a sharded model is long
 REQUIRED = object()  # the default of a setting that has none
-
-
-def _yaml_loader(yaml: ModuleType) -> type:
-    """PyYAML's safe loader without merge keys (`<<`), which no config has, and which double in size level by level."""
-
-    class Loader(yaml.SafeLoader):
-        def flatten_mapping(self, node: object) -> None:
-            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-                raise yaml.constructor.ConstructorError(problem="it uses merge keys")
-
-    return Loader
 
 
 def plain(value: object, source: str) -> object:
     """OmegaConf stand-ins to plain dict and list, interpolations such as "${channels}" left as they are."""
     check_size(value, source)
-    return _plain(value)
+    with guarded(source):  # a key may be a number too long to be written out
+        return _plain(value)
 
 
 def _plain(value: object) -> object:
@@ -51,39 +37,22 @@ class Settings:
     @classmethod
     def from_audiocraft(cls, value: object, source: str) -> "Settings":
         """From `xp.cfg`: YAML text in exported files, a pickled DictConfig in those of a trainer."""
-        if isinstance(value, str):
-            if len(value) > MAX_YAML:
-                raise CheckpointError(f"{source}: xp.cfg is {len(value)} characters long; at most {MAX_YAML} are read")
-            yaml = require("yaml", "Reading audiocraft's checkpoints", "pyyaml")
-            try:
-                value = yaml.load(value, Loader=_yaml_loader(yaml))
-                table = plain(value, f"{source}: xp.cfg")
-            except (yaml.YAMLError, ValueError, RecursionError) as error:
-                raise CheckpointError(f"{source}: xp.cfg is not readable YAML ({type(error).__name__})") from error
-        else:
-            table = plain(value, f"{source}: xp.cfg")
+        source_of_table = f"{source}: xp.cfg"
+        table = plain(read_yaml(value, source_of_table) if isinstance(value, str) else value, source_of_table)
         if not isinstance(table, dict):
             raise CheckpointError(f"{source}: xp.cfg is no table of settings, so the model cannot be rebuilt from it")
         return cls(table, source)
 
     @classmethod
     def from_json(cls, path: Path) -> "Settings":
-        try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read(MAX_JSON + 1)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is not readable JSON ({type(error).__name__}: {error})") from error
+        with guarded(str(path)), open(path, encoding="utf-8-sig") as file:
+            text = file.read(MAX_JSON + 1)
         return cls.from_text(text, str(path))
 
     @classmethod
     def from_text(cls, text: str, source: str) -> "Settings":
         """From JSON."""
-        if len(text) > MAX_JSON:
-            raise CheckpointError(f"{source} is too long for a JSON file of settings")
-        try:
-            table = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{source} is not readable JSON ({type(error).__name__}: {error})") from error
+        table = read_json(text, source)
         if not isinstance(table, dict):
             raise CheckpointError(f"{source} is no table of settings")
         return cls(table, source)

@@ -4,9 +4,10 @@ import argparse
 import functools
 from pathlib import Path
 
-from ..checkpoints.tools.convert import PRECISIONS, convert, convert_diffusion, find_text_encoder
+from ..checkpoints.tools.convert import PRECISIONS, convert, convert_diffusion
 from ..diffusion.checkpoint import open_diffusion
 from ..store.sniff import kind_of
+from ..store.text_encoders import find_text_encoder
 from .console import Progress
 from .options import add_models, model_store
 

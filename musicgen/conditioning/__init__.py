@@ -3,7 +3,8 @@
 from .conditioner import Conditioner, Conditioning
 from .melody import Melody
 from .stems import CHOICES as STEM_CHOICES
-from .text import TextEncoder, empty_encoder, find_encoder
+from .text import TextEncoder, t5_encoder
+from .tokenizer import Tokenizer
 
 __all__ = [
     "STEM_CHOICES",
@@ -11,6 +12,6 @@ __all__ = [
     "Conditioning",
     "Melody",
     "TextEncoder",
-    "empty_encoder",
-    "find_encoder",
+    "Tokenizer",
+    "t5_encoder",
 ]

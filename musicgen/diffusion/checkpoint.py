@@ -16,7 +16,7 @@ from ..checkpoints.containers.torch_zip import TorchFile
 from ..checkpoints.settings import Settings, plain
 from ..checkpoints.weights.expected import Shapes, shapes_of
 from ..checkpoints.weights.inventory import Inventory
-from ..checkpoints.weights.lazy import MappedFile, Stored, Weight
+from ..checkpoints.weights.lazy import Stored, Weight, WeightsFile
 from ..errors import CheckpointError
 from .config import N_STEPS, BandConfig, DiffusionConfig, ProcessorConfig, ScheduleConfig, UnetConfig
 from .processor import Processor
@@ -40,14 +40,9 @@ class DiffusionCheckpoint:
     config: DiffusionConfig
     weights: dict[str, Weight]
 
-    def files(self) -> Iterator[MappedFile]:
+    def files(self) -> Iterator[WeightsFile]:
         for weight in self.weights.values():
             yield from weight.files()
-
-    def close(self) -> None:
-        """Let the file go, so that it can be replaced."""
-        for file in self.files():
-            file.close()
 
 
 def open_diffusion(path: Path) -> DiffusionCheckpoint:

@@ -9,7 +9,10 @@ from torch import Tensor
 from .cache import Columns, KVCache, TextCache
 from .model import LM, Rows, Stream
 
-PREFILL_COLUMNS, PREFILL_CELLS = 256, 1024  # columns, and rows x columns, of a prompt in one pass, at most: bounds the memory
+PREFILL_COLUMNS, PREFILL_CELLS = (
+    256,
+    1024,
+)  # columns, and rows x columns, of a prompt in one pass, at most: bounds the memory
 
 
 class Stepper(Protocol):

@@ -14,11 +14,12 @@ import torch
 from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.checkpoints import open_checkpoint
 from comfyui_musicgen.musicgen.checkpoints.containers import unpickler as unpickler_module
-from comfyui_musicgen.musicgen.checkpoints.tools.convert import convert, find_text_encoder
+from comfyui_musicgen.musicgen.checkpoints.tools.convert import convert
 from comfyui_musicgen.musicgen.cli.main import main
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import CheckpointError, InputError
 from comfyui_musicgen.musicgen.store import ModelStore
+from comfyui_musicgen.musicgen.store.text_encoders import find_text_encoder
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -126,7 +127,7 @@ def test_a_text_encoder_is_found_by_name_or_left_out(toys, tmp_path):
     assert target.stat().st_size - small.stat().st_size > 4 * 259 * 512
     assert open_checkpoint(small).text_encoder.config is None
     assert loading.load(small, text_encoder_dirs=[encoders]).conditioner.text_encoder("a").shape[-1] == 512
-    with pytest.raises(InputError, match="512"):
+    with pytest.raises(CheckpointError, match="512"):
         wide = open_checkpoint(toys(**SMALL, text="t5-base"))
         shutil.copytree(encoders / "t5-small", encoders / "t5-base")
         object.__setattr__(wide, "text_encoder", type(wide.text_encoder)())
@@ -137,7 +138,7 @@ def test_the_tokenizer_in_the_file_is_the_original(toys, tmp_path):
     texts = ["", " ", "a", "ä", "판소리", "x" * 300]
     original = loading.load(toys(**SMALL)).conditioner.text_encoder.tokenizer
     loaded = loading.load(converted(toys(**SMALL), tmp_path / "one.safetensors")).conditioner.text_encoder.tokenizer
-    assert [loaded(text)["input_ids"] for text in texts] == [original(text)["input_ids"] for text in texts]
+    assert [loaded.ids(text) for text in texts] == [original.ids(text) for text in texts]
 
 
 # --- nothing half-written

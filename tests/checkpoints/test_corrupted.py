@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 from comfyui_musicgen.musicgen.checkpoints import open_checkpoint
-from comfyui_musicgen.musicgen.checkpoints.tools.convert import convert, find_text_encoder
+from comfyui_musicgen.musicgen.checkpoints.tools.convert import convert
+from comfyui_musicgen.musicgen.store.text_encoders import find_text_encoder
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]

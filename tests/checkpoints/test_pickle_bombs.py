@@ -115,11 +115,11 @@ def status(field: str) -> int:
 
 
 def attempt(data: bytes) -> tuple[str, float, int]:
-    """(outcome, seconds, bytes that memory grew by at most) of reading `data`, in a process of its own."""
+    """(outcome, seconds of a core, bytes that memory grew by at most) of reading `data`, in a process of its own."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        before, start = status("VmRSS"), time.monotonic()
+        before, start = status("VmRSS"), time.process_time()
         try:
             unpickle(data, "file.bin")
             outcome = "read"
@@ -127,7 +127,7 @@ def attempt(data: bytes) -> tuple[str, float, int]:
             outcome = "refused"
         except BaseException as error:
             outcome = type(error).__name__
-        os.write(writing, f"{outcome} {time.monotonic() - start} {status('VmHWM') - before}".encode())
+        os.write(writing, f"{outcome} {time.process_time() - start} {status('VmHWM') - before}".encode())
         os._exit(0)
     os.close(writing)
     with open(reading, encoding="utf-8") as stream:

@@ -19,7 +19,8 @@ import zipfile
 from pathlib import Path
 
 import torch
-import transformers.models.encodec.modeling_encodec  # noqa: F401  forbidden to run while a file is opened
+import transformers.models.encodec.modeling_encodec  # forbidden to run while a file is opened
+import transformers.models.t5.modeling_t5  # noqa: F401
 import yaml
 from hostile import HEADERS, endless_pickles, hostile_texts, running_pickles
 from safetensors.torch import load as load_safetensors

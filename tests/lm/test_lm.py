@@ -174,7 +174,7 @@ def test_a_long_prompt_taken_in_pass_by_pass_gives_the_same_logits(cross):
     stepper.start(streams, 50)
     logits = stepper.take_in(codes, lambda: n_passes.append(1))
     torch.testing.assert_close(logits, lm(codes, streams)[:, :, -1], atol=1e-5, rtol=0)
-    assert len(n_passes) == 4
+    assert len(n_passes) == 4 * len(lm.layers), "Cancel is heard before each layer of each pass"
 
 
 def test_the_noise_of_a_run_is_one_draw_a_step():

@@ -1,6 +1,5 @@
 """Strict reader of safetensors headers: every offset, size and type is checked before a byte is used."""
 
-import json
 import math
 import re
 from pathlib import Path
@@ -8,12 +7,15 @@ from pathlib import Path
 import torch
 
 from ...errors import CheckpointError
+from ...foreign import MAX_JSON, guarded, read_json
 from ..settings import Settings
-from ..weights.lazy import MappedFile, Stored
+from ..weights.lazy import Stored, WeightsFile
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+FP16_FILE = "model.fp16.safetensors"  # how half-precision variants are published
+MAX_HEADER_BYTES = MAX_JSON  # with the longest tokenizer in it, some 5 million; the format allows 100 million
+MAX_TENSORS = 50_000  # a large model has some 1,500
 MAX_DIMENSIONS = 8
 
 DTYPES = {
@@ -50,16 +52,20 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
 
 def read_with_metadata(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     """Tensors of the file by name, and its metadata. CheckpointError for anything but a sound file."""
-    file = MappedFile(path)
+    file = WeightsFile(path)
     if len(file) < 8:
         raise _damaged(path, f"is only {len(file)} bytes long")
     n_header = int.from_bytes(file.read(0, 8), "little")
     if n_header > MAX_HEADER_BYTES:
-        raise _damaged(path, f"claims a header of {n_header} bytes, more than the format's {MAX_HEADER_BYTES}")
+        raise _damaged(path, f"claims a header of {n_header} bytes, of which at most {MAX_HEADER_BYTES} are read")
     if 8 + n_header > len(file):
         raise _damaged(path, f"ends inside its header ({len(file)} bytes of {8 + n_header})")
     start = 8 + n_header
-    header = _parse(file.read(8, start), path)
+    with guarded(str(path), "has an unreadable header: it is damaged or no safetensors file"):
+        text = file.read(8, start).decode("utf-8")
+    header = read_json(text, f"{path} (header)", unique=True)
+    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
+        raise _damaged(path, f"has a header that is no table of at most {MAX_TENSORS} tensors")
     tensors = {name: _tensor(file, start, name, entry) for name, entry in header.items() if name != "__metadata__"}
     _check_layout(tensors, start, file)
     metadata = header.get("__metadata__", {})
@@ -69,9 +75,10 @@ def read_with_metadata(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
 
 
 def read_folder(folder: Path) -> dict[str, Stored]:
-    """All tensors of model.safetensors, or of the shards that its index lists."""
-    if (folder / WEIGHTS_FILE).is_file():
-        return read_safetensors(folder / WEIGHTS_FILE)
+    """All tensors of model.safetensors, of its variant in half precision, or of the shards that its index lists."""
+    for name in (WEIGHTS_FILE, FP16_FILE):
+        if (folder / name).is_file():
+            return read_safetensors(folder / name)
     if not (folder / INDEX_FILE).is_file():
         hint = ""
         if (folder / "pytorch_model.bin").is_file() or (folder / "pytorch_model.bin.index.json").is_file():
@@ -95,24 +102,7 @@ def read_folder(folder: Path) -> dict[str, Stored]:
     return tensors
 
 
-def _parse(raw: bytes, path: Path) -> dict:
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"has an unreadable header ({type(error).__name__})") from error
-    if not isinstance(header, dict):
-        raise _damaged(path, "has a header that is no table")
-    return header
-
-
-def _unique(pairs: list[tuple]) -> dict:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return table
-
-
-def _tensor(file: MappedFile, start: int, name: str, entry: object) -> Stored:
+def _tensor(file: WeightsFile, start: int, name: str, entry: object) -> Stored:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _damaged(file.path, f"describes tensor '{name}' wrongly")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -134,7 +124,7 @@ def _sizes(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item <= 2**48 for item in value)
 
 
-def _check_layout(tensors: dict[str, Stored], start: int, file: MappedFile) -> None:
+def _check_layout(tensors: dict[str, Stored], start: int, file: WeightsFile) -> None:
     """The format packs tensors without gap or overlap, up to the end of the file."""
     position, previous = start, "the header"
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.extent)):

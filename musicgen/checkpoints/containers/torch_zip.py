@@ -6,11 +6,21 @@ import zipfile
 from pathlib import Path
 
 from ...errors import CheckpointError
-from ..weights.lazy import MappedFile, Stored
+from ...foreign import guarded
+from ..weights.lazy import Stored, WeightsFile
 from .inert import TensorRecord
 from .unpickler import MAX_PICKLE_BYTES, unpickle
 
 MAX_ENTRIES = 100_000
+_DAMAGED = "is damaged or was not downloaded completely: download it again"
+_ARCHIVES = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"(\xb5/\xfd": "zstd",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "RAR",
+}
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 
 
@@ -19,17 +29,12 @@ class TorchFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self._file = MappedFile(path)
+        self._file = WeightsFile(path)
         if self._file.read(0, 4) != b"PK\x03\x04":
             raise CheckpointError(_not_a_zip(self._file))
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self._entries = self._directory(archive)
-                pickle = archive.read(self._entries[self._root + "data.pkl"])
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
-            raise CheckpointError(
-                f"{path} is damaged or was not downloaded completely ({error}). Download it again."
-            ) from error
+        with guarded(str(path), _DAMAGED), zipfile.ZipFile(path) as archive:
+            self._entries = self._directory(archive)
+            pickle = archive.read(self._entries[self._root + "data.pkl"])
         self._ranges: dict[str, tuple[int, int]] = {}
         self.contents = unpickle(pickle, str(path))
 
@@ -40,7 +45,10 @@ class TorchFile:
         if len(infos) > MAX_ENTRIES or len(entries) != len(infos):
             raise CheckpointError(f"{self.path} lists {len(infos)} entries, too many or twice the same: it is refused")
         if len(roots) != 1 or roots[0].count("/") != 1:
-            raise CheckpointError(f"{self.path} is a zip file, but no file of weights: it holds no data.pkl")
+            raise CheckpointError(
+                f"{self.path} is a zip file, but no file of weights: it holds no data.pkl. If it is an archive with a "
+                "checkpoint in it, unpack it and give that folder."
+            )
         for info in infos:
             # torch never compresses; a compressed entry could unfold to any size.
             if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
@@ -58,11 +66,8 @@ class TorchFile:
 
     def verify(self) -> None:
         """Read everything and compare it with the checksums that the file carries. CheckpointError if one differs."""
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                broken = archive.testzip()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
-            raise CheckpointError(f"{self.path} is damaged ({error}). Download it again.") from error
+        with guarded(str(self.path), _DAMAGED), zipfile.ZipFile(self.path) as archive:
+            broken = archive.testzip()
         if broken is not None:
             raise CheckpointError(
                 f"{self.path} is damaged: the checksum of {broken[:100]!r} is wrong. Download it again."
@@ -111,11 +116,12 @@ class TorchFile:
         return self._ranges[key]
 
 
-def _not_a_zip(file: MappedFile) -> str:
+def _not_a_zip(file: WeightsFile) -> str:
     """Message that names the kind of file it seems to be, and the remedy."""
     remedy = "Download the checkpoint again."
-    if file.read(257, 262) == b"ustar":
-        kind = "is a tar archive, not a torch file"
+    archives = [name for start, name in _ARCHIVES.items() if file.read(0, len(start)) == start]
+    if archives or file.read(257, 262) == b"ustar":
+        kind = f"is a {(archives or ['tar'])[0]} archive, not a torch file"
         remedy = "Unpack it and give the folder with the checkpoint."
     elif file.read(0, 1) == b"\x80":
         kind = "was saved in torch's old format (before 1.6) or as a bare pickle, which is not read"

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 
 from ...errors import CheckpointError
+from ...foreign import guarded
 from .inert import MAX_ITEMS, Name, Storage, Stub, TensorRecord, check_size
 
 MAX_PICKLE_BYTES = 16 * 2**20  # a large model's has some hundred thousand
@@ -30,15 +31,11 @@ def unpickle(data: bytes, source: str) -> object:
     """
     if len(data) > MAX_PICKLE_BYTES:
         raise CheckpointError(f"{source}: {len(data)} bytes of pickle; at most {MAX_PICKLE_BYTES} are read")
-    try:
+    with guarded(source, "is damaged"):
         n_operations = _scan(data, source)
         value = _Reader(data, source, MAX_ITEMS - n_operations).load()
         check_size(value, source)
-    except CheckpointError:
-        raise
-    except Exception as error:  # a damaged pickle can raise almost anything in the library, MemoryError included
-        raise CheckpointError(f"{source} is damaged ({type(error).__name__}). Nothing in it was run.") from error
-    return value
+        return value
 
 
 def _scan(data: bytes, source: str) -> int:
@@ -65,7 +62,7 @@ _OPCODES = {
     *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
     *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "ADDITEMS", "FROZENSET"),
     *("GLOBAL", "STACK_GLOBAL", "BINPERSID", "REDUCE", "NEWOBJ", "BUILD"),
-    *("OBJ", "NEWOBJ_EX"),  # refused where they stand, so that a name in front of them is what the message tells
+    *("OBJ", "NEWOBJ_EX"),  # never carried out; admitted so that a name in front of them is what the message tells
 }  # fmt: skip
 # Opcodes that hash keys, and where the keys lie among the items of the stack.
 _KEYS = {
@@ -137,10 +134,6 @@ class _Reader(pickle._Unpickler):
         elif kind is not dict or type(state) is not dict:  # the `_metadata` of a state dict is not needed
             raise _refused(self.source, "sets the state of something that has none")
 
-    def load_refused(self) -> None:
-        """OBJ and NEWOBJ_EX."""
-        raise _refused(self.source, "calls something in a way that torch does not")
-
     def check_key(self, key: object) -> object:
         """`key` if it is cheap to hash. TypeError otherwise."""
         parts = (key,)
@@ -164,11 +157,6 @@ class _Reader(pickle._Unpickler):
             raise CheckpointError(f"{self.source} is damaged: a tensor {list(shape)} reaches beyond its storage")
         return TensorRecord(storage, offset, shape, strides)
 
-    def parameter(self, tensor: TensorRecord, *_: object) -> TensorRecord:
-        if not isinstance(tensor, TensorRecord):
-            raise _refused(self.source, "describes a parameter wrongly")
-        return tensor
-
     def items(self, items: list | tuple = ()) -> list | tuple:
         if type(items) not in (list, tuple):
             raise TypeError("no list of items")
@@ -188,20 +176,11 @@ class _Reader(pickle._Unpickler):
         self.spend(len(text))
         return text.encode(encoding)
 
-    def device(self, kind: str, *_: object) -> Name:
-        if not isinstance(kind, str):
-            raise TypeError("no device")
-        return Name(f"torch.device({_printable(kind)[:20]})")
-
-    def dtype(self, code: str, *_: object) -> Stub:
-        if not isinstance(code, str):
-            raise TypeError("no type of a scalar")
-        return Stub("numpy.dtype", {"code": code})
-
     def scalar(self, dtype: Stub, data: bytes) -> int | float | bool:
-        if not isinstance(dtype, Stub) or dtype.name != "numpy.dtype":
+        code = dtype.state["code"]
+        if not isinstance(code, str):  # the hash of anything else may take for ever
             raise TypeError("no type of a scalar")
-        return struct.unpack("<" + _SCALARS[dtype.state["code"]], data)[0]
+        return struct.unpack("<" + _SCALARS[code], data)[0]
 
 
 def _loaders() -> dict[int, Callable[[_Reader], None]]:
@@ -215,11 +194,13 @@ def _loaders() -> dict[int, Callable[[_Reader], None]]:
 
         return load_checked
 
-    loaders = {op.name: pickle._Unpickler.dispatch[ord(op.code)] for op in pickletools.opcodes if op.name in _OPCODES}
-    loaders |= {"REDUCE": _Reader.load_call, "NEWOBJ": _Reader.load_call, "BUILD": _Reader.load_state}
-    loaders |= dict.fromkeys(("OBJ", "NEWOBJ_EX"), _Reader.load_refused)
-    loaders |= {name: checked(loaders[name], keys) for name, keys in _KEYS.items()}
-    return {ord(op.code): loaders[op.name] for op in pickletools.opcodes if op.name in loaders}
+    codes = {op.name: ord(op.code) for op in pickletools.opcodes if op.name in _OPCODES}
+    loaders = {
+        code: pickle._Unpickler.dispatch[code] for name, code in codes.items() if name not in ("OBJ", "NEWOBJ_EX")
+    }
+    loaders |= {codes[name]: checked(loaders[codes[name]], keys) for name, keys in _KEYS.items()}
+    own = {"REDUCE": _Reader.load_call, "NEWOBJ": _Reader.load_call, "BUILD": _Reader.load_state}
+    return loaders | {codes[name]: load for name, load in own.items()}
 
 
 _Reader.dispatch = _loaders()
@@ -247,19 +228,10 @@ def _refused(source: str, what: str) -> CheckpointError:
 
 _KEY_TYPES = (str, int, float, bool, bytes, type(None), Name)
 
-_STORAGES = {
-    "torch.DoubleStorage": torch.float64,
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
-    "torch.storage.UntypedStorage": torch.uint8,
-}
+_KINDS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+_STORAGES = {f"torch.{kind}Storage": getattr(torch, dtype) for kind, dtype in zip(_KINDS, _DTYPES)}
+_STORAGES["torch.storage.UntypedStorage"] = torch.uint8
 
 _STUBS = {
     *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
@@ -275,10 +247,10 @@ _SCALARS |= {"u8": "Q", "u4": "I", "u2": "H", "u1": "B"}
 _CALLS: dict[str, Callable] = {
     "torch._utils._rebuild_tensor": _Reader.tensor,
     "torch._utils._rebuild_tensor_v2": _Reader.tensor,
-    "torch._utils._rebuild_parameter": _Reader.parameter,
-    "torch._utils._rebuild_parameter_with_state": _Reader.parameter,
+    "torch._utils._rebuild_parameter": lambda reader, tensor, *_: tensor,
+    "torch._utils._rebuild_parameter_with_state": lambda reader, tensor, *_: tensor,
     "torch.Size": lambda reader, *items: tuple(reader.items(*items)),
-    "torch.device": _Reader.device,
+    "torch.device": lambda reader, *_: Name("torch.device"),
     "collections.OrderedDict": _Reader.pairs,
     "collections.defaultdict": lambda reader, factory=None: {},
     "builtins.dict": lambda reader: {},
@@ -286,7 +258,7 @@ _CALLS: dict[str, Callable] = {
     "builtins.tuple": lambda reader, *items: tuple(reader.items(*items)),
     "builtins.set": lambda reader, *items: set(reader.keys(*items)),
     "builtins.frozenset": lambda reader, *items: frozenset(reader.keys(*items)),
-    "numpy.dtype": _Reader.dtype,
+    "numpy.dtype": lambda reader, code, *_: Stub("numpy.dtype", {"code": code}),
     "numpy.core.multiarray.scalar": _Reader.scalar,
     "numpy._core.multiarray.scalar": _Reader.scalar,
     "_codecs.encode": _Reader.encoded,
@@ -296,8 +268,7 @@ _CALLS: dict[str, Callable] = {
 _VALUES = {
     "typing.Any",
     *(f"builtins.{name}" for name in ("int", "str", "float", "bool", "bytes", "object")),
-    *(f"torch.{name}" for name in ("float64", "float32", "float16", "bfloat16")),
-    *(f"torch.{name}" for name in ("int64", "int32", "int16", "int8", "uint8", "bool")),
+    *(f"torch.{name}" for name in _DTYPES),
 }
 
 _NAMES = _STORAGES.keys() | _STUBS | _CALLS.keys() | _VALUES

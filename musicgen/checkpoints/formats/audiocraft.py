@@ -12,9 +12,9 @@ from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.torch_zip import TorchFile
 from ..settings import Settings
-from ..weights.expected import conditioner_shapes, lm_shapes
+from ..weights.expected import conditioner_shapes
 from ..weights.inventory import Inventory
-from ..weights.lazy import Weight, join, stack
+from ..weights.lazy import Stored, Weight
 from .audiocraft_settings import is_stereo, lm_config, melody_config, text_config
 from .codecs import CODEC_FILE, CodecLayout, FindCodec, FoundCodec, open_codec, open_named, stand_in, trained_with
 
@@ -60,8 +60,8 @@ def _open(
         # The defaults of audiocraft's MusicGen (windows of 30 s) and AudioGen (10 s).
         extend_stride_s=18.0 if segment_s > 18 else segment_s / 5,
     )
-    inventory = Inventory.renamed(package.tensors(state, "the model"), _plain_name, str(package.path))
-    lm_weights, conditioner = take_lm(inventory, config)
+    inventory = Inventory.renamed(_split(package.tensors(state, "the model")), _plain_name, str(package.path))
+    lm_weights, conditioner = inventory.take_lm(lm, _LM_NAMES), _take_conditioner(inventory, config)
     inventory.check()
     source = TextEncoderSource(folder=text_encoder if text_encoder is not None and text_encoder.is_dir() else None)
     return Checkpoint(path, "audiocraft", config, lm_weights, conditioner, codec.weights, source, codec.origin)
@@ -105,45 +105,48 @@ def _plain_name(name: str) -> str:
     return re.sub(r"(self_attn|cross_attention)\.mha\.", r"\1.", name)
 
 
-def take_lm(inventory: Inventory, config: ModelConfig) -> tuple[dict[str, Weight], dict[str, Weight]]:
-    """Weights of the language model and of the conditioner, from audiocraft's names."""
-    lm, take = config.lm, inventory.take
-    shapes = lm_shapes(lm)
-    weights = {
-        "embeddings": stack([take(f"emb.{k}.weight", shapes["embeddings"][1:]) for k in range(lm.n_codebooks)]),
-        "heads.weight": join([take(f"linears.{k}.weight", (lm.cardinality, lm.dim)) for k in range(lm.n_codebooks)]),
-    }
-    for ours in ("norm.weight", "norm.bias"):
-        weights[ours] = take(f"out_{ours}", shapes[ours])
-    for i in range(lm.n_layers):
-        ours, theirs = f"layers.{i}.", f"transformer.layers.{i}."
-        for name, other in _LAYER_NAMES.items():
-            if ours + name in shapes:
-                weights[ours + name] = take(theirs + other, shapes[ours + name])
-        if lm.cross_attention:
-            packed = take(theirs + "cross_attention.in_proj_weight", (3 * lm.dim, lm.dim))
-            weights[ours + "cross_q.weight"] = packed.rows(0, lm.dim)
-            weights[ours + "cross_kv.weight"] = packed.rows(lm.dim, 3 * lm.dim)
-    conditioner = {}
+def _split(tensors: dict[str, Stored]) -> dict[str, Stored]:
+    """`cross_attention.in_proj_weight` as two tensors: the query's rows, and those of key and value."""
+    table = {}
+    for name, tensor in tensors.items():
+        if name.endswith("cross_attention.in_proj_weight") and tensor.shape:
+            dim = tensor.shape[0] // 3
+            table |= {f"{name}[q]": tensor.rows(0, dim), f"{name}[kv]": tensor.rows(dim, tensor.shape[0])}
+        else:
+            table[name] = tensor
+    return table
+
+
+_LAYER = "transformer.layers.{i}."
+_LM_NAMES = {
+    "embeddings": "emb.{k}.weight",
+    "heads.weight": "linears.{k}.weight",
+    "norm.weight": "out_norm.weight",
+    "norm.bias": "out_norm.bias",
+    "layers.norm_self.weight": _LAYER + "norm1.weight",
+    "layers.norm_self.bias": _LAYER + "norm1.bias",
+    "layers.qkv.weight": _LAYER + "self_attn.in_proj_weight",
+    "layers.out.weight": _LAYER + "self_attn.out_proj.weight",
+    "layers.norm_cross.weight": _LAYER + "norm_cross.weight",
+    "layers.norm_cross.bias": _LAYER + "norm_cross.bias",
+    "layers.cross_q.weight": _LAYER + "cross_attention.in_proj_weight[q]",
+    "layers.cross_kv.weight": _LAYER + "cross_attention.in_proj_weight[kv]",
+    "layers.cross_out.weight": _LAYER + "cross_attention.out_proj.weight",
+    "layers.norm_ffn.weight": _LAYER + "norm2.weight",
+    "layers.norm_ffn.bias": _LAYER + "norm2.bias",
+    "layers.up.weight": _LAYER + "linear1.weight",
+    "layers.down.weight": _LAYER + "linear2.weight",
+}
+_CONDITIONS = {"text_projection": "description", "melody_projection": "self_wav"}
+
+
+def _take_conditioner(inventory: Inventory, config: ModelConfig) -> dict[str, Weight]:
+    weights = {}
     for name, shape in conditioner_shapes(config).items():
-        condition = "description" if name.startswith("text") else "self_wav"
-        part = name.rpartition(".")[2]
-        conditioner[name] = take(f"condition_provider.conditioners.{condition}.output_proj.{part}", shape)
+        module, _, part = name.partition(".")
+        weights[name] = inventory.take(
+            f"condition_provider.conditioners.{_CONDITIONS[module]}.output_proj.{part}", shape
+        )
     if config.melody:  # a Hann window, which the engine computes
         inventory.drop(r"condition_provider\.conditioners\.self_wav\.chroma\.spec\.window")
-    return weights, conditioner
-
-
-_LAYER_NAMES = {
-    "norm_self.weight": "norm1.weight",
-    "norm_self.bias": "norm1.bias",
-    "qkv.weight": "self_attn.in_proj_weight",
-    "out.weight": "self_attn.out_proj.weight",
-    "norm_cross.weight": "norm_cross.weight",
-    "norm_cross.bias": "norm_cross.bias",
-    "cross_out.weight": "cross_attention.out_proj.weight",
-    "norm_ffn.weight": "norm2.weight",
-    "norm_ffn.bias": "norm2.bias",
-    "up.weight": "linear1.weight",
-    "down.weight": "linear2.weight",
-}
+    return weights

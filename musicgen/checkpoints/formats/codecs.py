@@ -116,12 +116,9 @@ def open_named(name: object, source: str, folder: Path, layout: CodecLayout, fin
         message = f"{source} holds no codec, only the name of one, '{name}', which was not found beside it"
         raise MissingCodecError(message, name)
     logger.info("%s names the codec %s: taken from %s", source, name, found)
-    if huggingface.is_encodec(found):
-        config, weights = huggingface.open_encodec(found, layout.channels, layout.n_active)
-    elif _has_weights(found):
+    if not huggingface.is_encodec(found) and _has_weights(found):
         return open_codec(found, layout, None)
-    else:
-        config, weights = huggingface.open_codec_of(found, layout.channels, layout.n_active)
+    config, weights = huggingface.open_encodec(found, layout.channels, layout.n_active)
     return FoundCodec(config, weights, str(found))
 
 

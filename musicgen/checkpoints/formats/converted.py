@@ -31,6 +31,10 @@ def open_converted(path: Path) -> Checkpoint:
     """The model in one file. CheckpointError for anything missing, damaged or not written by `convert`."""
     tensors, metadata = read_with_metadata(path)
     if KEY not in metadata:
+        if any(".lora_" in name for name in tensors):
+            raise CheckpointError(
+                f"{path} holds an adapter (LoRA), not a whole model, which is not read yet. Merge it into its base first."
+            )
         raise CheckpointError(
             f"{path} is a safetensors file, but no whole model: it lacks the configuration that 'python -m musicgen "
             "convert' writes into it. Weights in Hugging Face's format are loaded by the name of their folder."
@@ -55,7 +59,9 @@ def open_converted(path: Path) -> Checkpoint:
     if text:
         table = t5_config(settings.section("text_encoder"))
         weights = take_t5(text, table, f"{path} (text_encoder)")
-        source = TextEncoderSource(config=table, weights=weights, tokenizer_json=metadata.get(TOKENIZER_KEY))
+        source = TextEncoderSource(
+            config=table, weights=weights, tokenizer_json=metadata.get(TOKENIZER_KEY), origin=str(path)
+        )
     inventory.check()
     return Checkpoint(
         path, "converted", config, parts["lm"], parts["conditioner"], parts["codec"], source, "in the same file"

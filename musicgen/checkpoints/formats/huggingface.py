@@ -6,14 +6,15 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from ...conditioning.tokenizer import read_tokenizer
 from ...config import CodecConfig, LMConfig, MelodyConfig, ModelConfig, TextConfig, delays_for
 from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.safetensors import WEIGHTS_FILE, read_folder
 from ..settings import Settings
-from ..weights.expected import conditioner_shapes, lm_shapes
+from ..weights.expected import conditioner_shapes
 from ..weights.inventory import Inventory
-from ..weights.lazy import Stored, Weight, identity, join, stack, zeros
+from ..weights.lazy import Stored, Weight, identity, zeros
 from .codec_options import read_codec
 from .t5 import t5_config, take_t5
 
@@ -24,23 +25,31 @@ MODEL_TYPES = ("musicgen", "musicgen_melody")
 SEGMENT_S = 30.0  # of every published MusicGen; the format does not say
 MAX_BANDWIDTH = 10_000  # kbit/s
 
-_TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
+_TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 _TEXT_NAMES = {512: "t5-small", 768: "t5-base", 1024: "t5-large"}
 _PUBLISHED_DIMS = {1024, 1536, 2048}  # whose heads are all 64 wide
 
-_LAYER_NAMES = {
-    "norm_self.weight": "self_attn_layer_norm.weight",
-    "norm_self.bias": "self_attn_layer_norm.bias",
-    "out.weight": "self_attn.out_proj.weight",
-    "norm_cross.weight": "encoder_attn_layer_norm.weight",
-    "norm_cross.bias": "encoder_attn_layer_norm.bias",
-    "cross_q.weight": "encoder_attn.q_proj.weight",
-    "cross_out.weight": "encoder_attn.out_proj.weight",
-    "norm_ffn.weight": "final_layer_norm.weight",
-    "norm_ffn.bias": "final_layer_norm.bias",
-    "up.weight": "fc1.weight",
-    "down.weight": "fc2.weight",
+_LAYER = "decoder.model.decoder.layers.{i}."
+_LM_NAMES = {
+    "embeddings": "decoder.model.decoder.embed_tokens.{k}.weight",
+    "heads.weight": "decoder.lm_heads.{k}.weight",
+    "norm.weight": "decoder.model.decoder.layer_norm.weight",
+    "norm.bias": "decoder.model.decoder.layer_norm.bias",
+    "layers.norm_self.weight": _LAYER + "self_attn_layer_norm.weight",
+    "layers.norm_self.bias": _LAYER + "self_attn_layer_norm.bias",
+    "layers.qkv.weight": tuple(f"{_LAYER}self_attn.{part}_proj.weight" for part in "qkv"),
+    "layers.out.weight": _LAYER + "self_attn.out_proj.weight",
+    "layers.norm_cross.weight": _LAYER + "encoder_attn_layer_norm.weight",
+    "layers.norm_cross.bias": _LAYER + "encoder_attn_layer_norm.bias",
+    "layers.cross_q.weight": _LAYER + "encoder_attn.q_proj.weight",
+    "layers.cross_kv.weight": tuple(f"{_LAYER}encoder_attn.{part}_proj.weight" for part in "kv"),
+    "layers.cross_out.weight": _LAYER + "encoder_attn.out_proj.weight",
+    "layers.norm_ffn.weight": _LAYER + "final_layer_norm.weight",
+    "layers.norm_ffn.bias": _LAYER + "final_layer_norm.bias",
+    "layers.up.weight": _LAYER + "fc1.weight",
+    "layers.down.weight": _LAYER + "fc2.weight",
 }
+_PROJECTIONS = {"text_projection": "enc_to_dec_proj", "melody_projection": "audio_enc_to_dec_proj"}
 
 
 def is_huggingface(folder: Path) -> bool:
@@ -67,7 +76,7 @@ def open_huggingface(folder: Path) -> Checkpoint:
     settings = Settings.from_json(folder / CONFIG_FILE)
     model_type = settings.expect("model_type", *MODEL_TYPES)
     tensors = read_folder(folder)
-    lm = _lm_config(settings, cross_attention=model_type == "musicgen")
+    lm = lm_config(settings, cross_attention=model_type == "musicgen")
     channels = settings.section("decoder").integer("audio_channels", 1)
     if channels not in (1, 2):
         raise settings.wrong("decoder.audio_channels", channels, "1 or 2")
@@ -82,10 +91,12 @@ def open_huggingface(folder: Path) -> Checkpoint:
         segment_s=SEGMENT_S,
     )
     inventory = Inventory(tensors, str(folder / WEIGHTS_FILE))
-    lm_weights = _take_lm(inventory, lm)
+    lm_weights = inventory.take_lm(lm, _LM_NAMES)
+    # A table of positions in files of older versions. The engine computes audiocraft's, which is more exact.
+    inventory.drop(r"decoder\.model\.decoder\.embed_positions\.weights?")
     conditioner = _take_conditioner(inventory, config)
     text_encoder = _text_source(folder, text, inventory.take_prefix("text_encoder."))
-    part = Inventory(inventory.take_prefix("audio_encoder."), str(folder / WEIGHTS_FILE) + " (audio_encoder)")
+    part = inventory.split("audio_encoder")
     codec_weights = part.take_codec(config.codec)
     inventory.check()
     part.check()
@@ -94,29 +105,21 @@ def open_huggingface(folder: Path) -> Checkpoint:
 
 
 def open_encodec(folder: Path, channels: int, n_active: int | None) -> tuple[CodecConfig, dict[str, Weight]]:
-    """An EnCodec by itself, such as facebook/encodec_32khz, for audiocraft checkpoints that only name theirs."""
+    """An EnCodec by itself, such as facebook/encodec_32khz, or that of a whole MusicGen, for checkpoints that name one."""
     settings = Settings.from_json(folder / CONFIG_FILE)
-    config = codec_config(settings, channels, n_active)
     inventory = Inventory(read_folder(folder), str(folder / WEIGHTS_FILE))
+    if is_huggingface(folder):
+        settings, inventory = settings.section("audio_encoder"), inventory.split("audio_encoder")
+    config = codec_config(settings, channels, n_active)
     weights = inventory.take_codec(config)
     inventory.check()
-    return config, weights
-
-
-def open_codec_of(folder: Path, channels: int, n_active: int | None) -> tuple[CodecConfig, dict[str, Weight]]:
-    """The codec out of a whole MusicGen in this format, for checkpoints that name the same one."""
-    config = codec_config(Settings.from_json(folder / CONFIG_FILE).section("audio_encoder"), channels, n_active)
-    inventory = Inventory(read_folder(folder), str(folder / WEIGHTS_FILE))
-    part = Inventory(inventory.take_prefix("audio_encoder."), str(folder / WEIGHTS_FILE) + " (audio_encoder)")
-    weights = part.take_codec(config)
-    part.check()
     return config, weights
 
 
 # --- settings; absent ones have the defaults of transformers, which leaves those out when it saves
 
 
-def _lm_config(settings: Settings, cross_attention: bool) -> LMConfig:
+def lm_config(settings: Settings, cross_attention: bool) -> LMConfig:
     decoder = settings.section("decoder")
     decoder.expect("activation_function", "gelu", default="gelu")
     decoder.expect("scale_embedding", False, default=False)
@@ -184,41 +187,17 @@ def _melody_config(settings: Settings) -> MelodyConfig:
 # --- weights
 
 
-def _take_lm(inventory: Inventory, config: LMConfig) -> dict[str, Weight]:
-    dim, shapes, take = config.dim, lm_shapes(config), inventory.take
-    base, codebooks = "decoder.model.decoder.", range(config.n_codebooks)
-    weights = {
-        "embeddings": stack([take(f"{base}embed_tokens.{k}.weight", shapes["embeddings"][1:]) for k in codebooks]),
-        "heads.weight": join([take(f"decoder.lm_heads.{k}.weight", (config.cardinality, dim)) for k in codebooks]),
-    }
-    for ours in ("norm.weight", "norm.bias"):
-        weights[ours] = take(f"{base}layer_{ours}", shapes[ours])
-    for i in range(config.n_layers):
-        ours, theirs = f"layers.{i}.", f"{base}layers.{i}."
-        for name, other in _LAYER_NAMES.items():
-            if ours + name in shapes:
-                weights[ours + name] = take(theirs + other, shapes[ours + name])
-        parts = [take(f"{theirs}self_attn.{part}_proj.weight", (dim, dim)) for part in "qkv"]
-        weights[ours + "qkv.weight"] = join(parts)
-        if config.cross_attention:
-            parts = [take(f"{theirs}encoder_attn.{part}_proj.weight", (dim, dim)) for part in "kv"]
-            weights[ours + "cross_kv.weight"] = join(parts)
-    # A table of positions in files of older versions. The engine computes audiocraft's, which is more exact.
-    inventory.drop(re.escape(base) + r"embed_positions\.weights?")
-    return weights
-
-
 def _take_conditioner(inventory: Inventory, config: ModelConfig) -> dict[str, Weight]:
     weights = {}
     for name, shape in conditioner_shapes(config).items():
         module, _, part = name.partition(".")
-        theirs = {"text_projection": "enc_to_dec_proj", "melody_projection": "audio_enc_to_dec_proj"}[module]
+        theirs = f"{_PROJECTIONS[module]}.{part}"
         n_in = config.text.dim if module == "text_projection" else config.melody.n_chroma
-        if n_in == config.lm.dim and not inventory.has(f"{theirs}.{part}"):
+        if n_in == config.lm.dim and not inventory.has(theirs):
             # transformers leaves a projection out where both sides are equally wide.
             weights[name] = identity(n_in) if part == "weight" else zeros(n_in)
         else:
-            weights[name] = inventory.take(f"{theirs}.{part}", shape)
+            weights[name] = inventory.take(theirs, shape)
     return weights
 
 
@@ -229,4 +208,5 @@ def _text_source(folder: Path, settings: Settings, tensors: dict[str, Stored]) -
     config = t5_config(settings)
     weights = take_t5(tensors, config, f"{folder / WEIGHTS_FILE} (text_encoder)")
     has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
-    return TextEncoderSource(config=config, weights=weights, tokenizer=folder if has_tokenizer else None)
+    tokenizer_json = read_tokenizer(folder) if has_tokenizer else None
+    return TextEncoderSource(config=config, weights=weights, tokenizer_json=tokenizer_json, origin=str(folder))

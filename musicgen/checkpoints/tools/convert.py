@@ -11,15 +11,13 @@ from typing import BinaryIO
 
 import torch
 
-from ...config import TextConfig
+from ...conditioning import Tokenizer
 from ...diffusion.checkpoint import DiffusionCheckpoint, metadata_of
 from ...errors import InputError
 from ...outputs import DISK_FULL, atomic_file, check_output
-from ...store import hub
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.safetensors import DTYPES
 from ..formats.converted import DIGEST_KEY, KEY, TOKENIZER_KEY, config_json
-from ..formats.t5 import read_t5, read_tokenizer
 from ..weights.lazy import Weight
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -43,34 +41,6 @@ class _Entry:
         return torch.Size(self.weight.shape).numel() * self.dtype.itemsize
 
 
-def find_text_encoder(checkpoint: Checkpoint, dirs: Sequence[Path]) -> TextEncoderSource | None:
-    """The text encoder to go into the file: the checkpoint's own, or by its name from `dirs` or the hub's cache.
-
-    None if there is none on this machine. CheckpointError for one that is damaged or not a T5.
-    """
-    own = checkpoint.text_encoder
-    if own.weights:
-        if own.tokenizer is None:
-            return own if own.tokenizer_json else None
-        return TextEncoderSource(config=own.config, weights=own.weights, tokenizer_json=read_tokenizer(own.tokenizer))
-    folder = own.folder or _folder(checkpoint.config.text, dirs)
-    if folder is None:
-        return None
-    source = read_t5(folder)
-    if source.config["d_model"] != checkpoint.config.text.dim:
-        raise InputError(
-            f"the text encoder in {folder} is {source.config['d_model']} wide, but {checkpoint.path} was trained with one of "
-            f"{checkpoint.config.text.dim}. Remove it, or convert with --no-text-encoder."
-        )
-    return source
-
-
-def _folder(text: TextConfig, dirs: Sequence[Path]) -> Path | None:
-    candidates = [Path(parent) / name for parent in dirs for name in (text.name, text.name.rpartition("/")[2])]
-    folder = next((folder for folder in candidates if (folder / "config.json").is_file()), None)
-    return folder or hub.snapshot(text.name, ("config.json",))
-
-
 def convert(
     checkpoint: Checkpoint,
     target: Path,
@@ -90,11 +60,9 @@ def convert(
     config = config_json(checkpoint.config, text_encoder.config if text_encoder else None)
     metadata = {"format": "pt", KEY: config}
     if text_encoder:
+        Tokenizer(text_encoder.tokenizer_json, text_encoder.origin, text_encoder.config["vocab_size"])  # one that loads
         metadata[TOKENIZER_KEY] = text_encoder.tokenizer_json
-    try:
-        return _save(target, entries, metadata, on_step)
-    finally:
-        checkpoint.close()
+    return _save(target, entries, metadata, on_step)
 
 
 def convert_diffusion(
@@ -107,10 +75,7 @@ def convert_diffusion(
         wide = precision and ".unet." in name and len(weight.shape) > 2
         entries.append(_Entry(name, weight, getattr(torch, precision) if wide else weight.dtype))
     entries.sort(key=lambda entry: -entry.dtype.itemsize)
-    try:
-        return _save(target, entries, {"format": "pt", **metadata_of(checkpoint.config)}, on_step)
-    finally:
-        checkpoint.close()
+    return _save(target, entries, {"format": "pt", **metadata_of(checkpoint.config)}, on_step)
 
 
 def _save(target: Path, entries: Sequence[_Entry], metadata: dict[str, str], on_step: OnStep | None) -> Path:

@@ -1,6 +1,6 @@
 """Blends the weights of a fine-tune into those of its base, read from both files when they are needed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -8,35 +8,9 @@ from ...config import ModelConfig
 from ...errors import CheckpointError, InputError
 from ..checkpoint import Checkpoint
 from ..formats.audiocraft_settings import TEXT_DIMS
-from .lazy import Weight
+from .lazy import Computed, Weight
 
 MAX_STRENGTH = 2.0
-
-
-@dataclass(frozen=True)
-class Blended(Weight):
-    """base + strength * (tuned - base), computed in float32."""
-
-    base: Weight
-    tuned: Weight
-    strength: float
-
-    @property
-    def parts(self) -> tuple[Weight, ...]:
-        return (self.base, self.tuned)
-
-    @property
-    def divisible(self) -> bool:
-        return self.base.divisible and self.tuned.divisible
-
-    def rows(self, start: int, stop: int) -> "Blended":
-        base, tuned = self.base.rows(start, stop), self.tuned.rows(start, stop)
-        return Blended(base.shape, self.names, base, tuned, self.strength)
-
-    def _copy(self, out: Tensor) -> None:
-        for start, rows in self.slabs():
-            base, tuned = rows.base.read(), rows.tuned.read()
-            out[start : start + len(base)].copy_(tuned.sub_(base).mul_(self.strength).add_(base))
 
 
 def blend(base: Checkpoint, tuned: Checkpoint, strength: float) -> Checkpoint:
@@ -61,8 +35,12 @@ def blend(base: Checkpoint, tuned: Checkpoint, strength: float) -> Checkpoint:
 def _blend(base: dict[str, Weight], tuned: dict[str, Weight], strength: float) -> dict[str, Weight]:
     if strength == 1:
         return tuned
+
+    def mix(old: Tensor, new: Tensor) -> Tensor:
+        return new.sub_(old).mul_(strength).add_(old)
+
     return {
-        name: Blended(weight.shape, tuned[name].names, weight, tuned[name], float(strength))
+        name: Computed(weight.shape, tuned[name].names, (weight, tuned[name]), mix, by_rows=True)
         for name, weight in base.items()
     }
 

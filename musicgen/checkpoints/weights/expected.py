@@ -9,6 +9,7 @@ from torch import nn
 
 from ...codec import Codec
 from ...conditioning import Conditioner
+from ...conditioning.text import t5_encoder
 from ...config import CodecConfig, LMConfig, ModelConfig
 from ...lm import LM
 
@@ -25,11 +26,7 @@ def shapes_of(build: Callable[[], nn.Module]) -> Shapes:
 @lru_cache(maxsize=4)
 def lm_shapes(config: LMConfig) -> Shapes:
     """The language model's weights. One layer is built: all are equal, and a file may claim a thousand."""
-    single = list(shapes_of(lambda: LM(replace(config, n_layers=1))).items())
-    layer = [(name, shape) for name, shape in single if name.startswith("layers.0.")]
-    layers = [(f"layers.{i}.{name[9:]}", shape) for i in range(config.n_layers) for name, shape in layer]
-    start = single.index(layer[0])
-    return dict(single[:start] + layers + single[start + len(layer) :])
+    return _repeat(shapes_of(lambda: LM(replace(config, n_layers=1))), "layers.", 0, config.n_layers)
 
 
 @lru_cache(maxsize=4)
@@ -42,3 +39,23 @@ def codec_shapes(config: CodecConfig) -> Shapes:
 def conditioner_shapes(config: ModelConfig) -> Shapes:
     """The projections of the text's and the melody's features to the model's width."""
     return shapes_of(lambda: Conditioner(config, nn.Module()))
+
+
+def t5_shapes(config: Mapping) -> Shapes:
+    """The weights of transformers' T5EncoderModel; `config`: arguments of T5Config. The second of its blocks is repeated."""
+    n_layers = config["num_layers"]
+    shapes = shapes_of(lambda: t5_encoder({**config, "num_layers": min(n_layers, 2)}))
+    return _repeat(shapes, "encoder.block.", 1, n_layers)
+
+
+def _repeat(shapes: Shapes, prefix: str, last: int, n_layers: int) -> Shapes:
+    """`shapes` of a model that ends with layer `last`, with copies of that layer up to `n_layers`."""
+    layer = {name: shape for name, shape in shapes.items() if name.startswith(f"{prefix}{last}.")}
+    result: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes.items():
+        if name not in layer:
+            result[name] = shape
+        elif name == next(iter(layer)):
+            for i in range(last, n_layers):
+                result |= {name.replace(f"{prefix}{last}.", f"{prefix}{i}.", 1): shape for name, shape in layer.items()}
+    return result

@@ -1,5 +1,6 @@
 """Copies weights into a module, strictly."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,8 @@ def fill(module: nn.Module, weights: Mapping[str, Weight], source: str) -> None:
     """Read `weights` into every parameter and persistent buffer of `module`, one tensor at a time.
 
     Those on the meta device get memory of their own, on the CPU, just before; shared ones stay shared. `source`
-    names the checkpoint. CheckpointError, before anything is read, unless names and shapes agree exactly.
+    names the checkpoint. CheckpointError, before anything is read, unless names and shapes agree exactly; and for values
+    that are not finite.
     """
     targets = dict(module.named_parameters(remove_duplicate=False))
     targets.update(module.named_buffers(remove_duplicate=False))
@@ -27,9 +29,22 @@ def fill(module: nn.Module, weights: Mapping[str, Weight], source: str) -> None:
         if filled is None:
             filled = _materialized(target)
             weights[name].copy_into(filled.data)
+            check_finite(filled.data, f"{source}: '{weights[name].label}'")
             done[id(target)] = filled
         if filled is not target:
             _replace(module, name, filled)
+
+
+def check_finite(tensor: Tensor, source: str) -> None:
+    """CheckpointError for NaN and infinity, of which a model would make noise without a word."""
+    if math.isfinite(tensor.sum()):  # the cheapest way: a sum that overflows is looked at more closely
+        return
+    if not all(math.isfinite(end) for end in torch.aminmax(tensor)):
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{source} holds values that are no numbers in {dtype} (NaN or infinite): the file is damaged, or too "
+            "coarse a precision was chosen. Download it again, or choose float32."
+        )
 
 
 def _check(targets: Mapping[str, Tensor], weights: Mapping[str, Weight], source: str) -> None:

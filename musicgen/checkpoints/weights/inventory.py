@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable, Mapping
 
-from ...config import CodecConfig
+from ...config import CodecConfig, LMConfig
 from ...errors import CheckpointError
-from .expected import codec_shapes
-from .lazy import Stored, Weight, weight_norm
+from .expected import codec_shapes, lm_shapes
+from .lazy import Stored, Weight, join, weight_norm
 
 _SHOWN = 4  # tensors of one kind named in a message
 
@@ -53,6 +53,29 @@ class Inventory:
         """All tensors under `prefix`, which is cut off."""
         names = [name for name in self._left if name.startswith(prefix)]
         return {name.removeprefix(prefix): self._left.pop(name) for name in names}
+
+    def split(self, part: str) -> "Inventory":
+        """The tensors of one part of the model, under their names in it, to be crossed off by themselves."""
+        return Inventory(self.take_prefix(f"{part}."), f"{self.source} ({part})")
+
+    def take_lm(self, config: LMConfig, names: Mapping[str, str | tuple[str, ...]]) -> dict[str, Weight]:
+        """The language model's weights.
+
+        names: ours, without the number of the layer -> theirs, with {i} for it and {k} for that of a codebook; several
+        are joined.
+        """
+        weights: dict[str, Weight] = {}
+        for name, shape in lm_shapes(config).items():
+            key, layer = re.subn(r"^layers\.\d+\.", "layers.", name)
+            theirs = (names[key],) if isinstance(names[key], str) else names[key]
+            if "{k}" in theirs[0]:
+                theirs = [theirs[0].replace("{k}", str(k)) for k in range(config.n_codebooks)]
+            theirs = [other.replace("{i}", name.split(".")[1]) if layer else other for other in theirs]
+            if name == "embeddings":
+                weights[name] = join([self.take(other, shape[1:]).as_row() for other in theirs])
+            else:
+                weights[name] = join([self.take(other, (shape[0] // len(theirs), *shape[1:])) for other in theirs])
+        return weights
 
     def take_codec(self, config: CodecConfig) -> dict[str, Weight]:
         """EnCodec's weights, under their names in transformers, in any of the three spellings of weight norm."""

@@ -1,13 +1,13 @@
-"""Weights that are known by name and shape but not yet read: copied from a mapped file when they are needed."""
+"""Weights that are known by name and shape but not yet read: read from the file when they are needed."""
 
+import contextlib
 import functools
 import math
-import mmap
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -15,61 +15,50 @@ from torch import Tensor
 from ...errors import CheckpointError
 
 SLAB_BYTES = 32 * 2**20  # of one tensor held at a time where weights are computed or converted
-_CHUNK_BYTES = 8 * 2**20  # of one tensor mapped at a time, so that a huge tensor does not count twice
+_CHUNK_BYTES = 2**20  # of one tensor read at a time: it stays in the cache until it is converted
 
 
-class MappedFile:
-    """A file mapped read-only into memory. `close` unmaps it until it is next read."""
+class WeightsFile:
+    """A file that weights are read from. It is open only while it is read, so that it can be replaced at any time."""
 
     def __init__(self, path: Path):
         self.path = path
-        self._mapping: mmap.mmap | None = None
         self._identity: tuple | None = None  # size, time and place on the disk, when it was first opened
-        self._size = len(self._map)
+        with self._open() as file:
+            self._size = os.fstat(file.fileno()).st_size
+        if not self._size:
+            raise CheckpointError(f"{path} is empty. Download it again.")
 
-    @property
-    def _map(self) -> mmap.mmap:
-        if self._mapping is None:
-            try:
-                with open(self.path, "rb") as file:
-                    stat = os.fstat(file.fileno())
-                    identity = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-                    if self._identity not in (None, identity):
-                        raise CheckpointError(f"{self.path} was changed after the model was loaded. Load it again.")
-                    self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except ValueError as error:  # how mmap refuses an empty file
-                raise CheckpointError(f"{self.path} is empty. Download it again.") from error
-            except OSError as error:
-                raise CheckpointError(f"{self.path} cannot be read: {error.strerror or error}") from error
-            self._identity = identity
-        return self._mapping
-
-    def close(self) -> None:
-        """Let the file go, so that it can be replaced. It is mapped again, if still the same, when next read."""
-        self._mapping = None  # unmapped once no tensor refers to it
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                stat = os.fstat(file.fileno())
+                identity = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+                if self._identity not in (None, identity):
+                    raise CheckpointError(f"{self.path} was changed after the model was loaded. Load it again.")
+                self._identity = identity
+                yield file
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
     def __len__(self) -> int:
         return self._size
 
     def read(self, start: int, stop: int) -> bytes:
-        return self._map[start:stop]
+        with self._open() as file:
+            file.seek(start)
+            return file.read(stop - start)
 
-    def tensor(self, offset: int, n_elements: int, dtype: torch.dtype) -> Tensor:
-        """Flat read-only view of `n_elements` from byte `offset` on: only ever copied from."""
-        if offset % dtype.itemsize:
-            raw = bytearray(self._map[offset : offset + n_elements * dtype.itemsize])
-            return torch.frombuffer(raw, dtype=dtype)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given buffer is not writable")
-            return torch.frombuffer(self._map, dtype=dtype, count=n_elements, offset=offset)
-
-    def release(self, offset: int, n_bytes: int) -> None:
-        """Drop the pages of a range from this process's memory; the system may keep them in its file cache."""
-        if not hasattr(self._map, "madvise") or not hasattr(mmap, "MADV_DONTNEED"):
-            return  # Windows trims mapped pages by itself
-        start = offset - offset % mmap.PAGESIZE
-        stop = min(-(-(offset + n_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE, len(self._map))
-        self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+    def read_into(self, out: Tensor, offset: int) -> None:
+        """Fill the contiguous CPU tensor `out` with the bytes from `offset` on."""
+        memory = memoryview(out.view(-1).view(torch.uint8).numpy())
+        with self._open() as file:
+            file.seek(offset)
+            while len(memory):
+                if not (n_bytes := file.readinto(memory)):
+                    raise CheckpointError(f"{self.path} ends too early. Download it again.")
+                memory = memory[n_bytes:]
 
 
 @dataclass(frozen=True)
@@ -89,13 +78,17 @@ class Weight:
     def _copy(self, out: Tensor) -> None:
         raise NotImplementedError
 
+    def rows(self, start: int, stop: int) -> "Weight":
+        """Rows start..stop-1 of the first dimension, as a weight of its own."""
+        raise NotImplementedError
+
+    def as_row(self) -> "Weight":
+        """The same values [...] as [1, ...]."""
+        return replace(self, shape=(1, *self.shape))
+
     @property
     def label(self) -> str:
         return " + ".join(self.names[:3]) + (" + ..." if len(self.names) > 3 else "")
-
-    def rows(self, start: int, stop: int) -> "Weight":
-        """Rows start..stop-1 of the first dimension, as a weight of its own."""
-        return Sliced((stop - start, *self.shape[1:]), self.names, self, start)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -105,7 +98,7 @@ class Weight:
     @property
     def divisible(self) -> bool:
         """True if some rows can be read without computing all."""
-        return False
+        return True
 
     def slabs(self) -> Iterator[tuple[int, "Weight"]]:
         """(first row, those rows as a weight) of SLAB_BYTES each in float32, one row at least; else the whole."""
@@ -116,15 +109,9 @@ class Weight:
         for start in range(0, self.shape[0], step):
             yield start, self.rows(start, min(start + step, self.shape[0]))
 
-    @property
-    def parts(self) -> tuple["Weight", ...]:
-        """The weights that this one is made of."""
-        return ()
-
-    def files(self) -> Iterator[MappedFile]:
+    def files(self) -> Iterator[WeightsFile]:
         """The files that it is read from."""
-        for part in self.parts:
-            yield from part.files()
+        yield from ()
 
     def read(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """A new CPU tensor with the values. For small tensors and tests."""
@@ -134,47 +121,24 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Sliced(Weight):
-    """Some rows of a weight that can only be made as a whole."""
-
-    whole: Weight
-    start: int
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.whole.dtype
-
-    @property
-    def parts(self) -> tuple[Weight, ...]:
-        return (self.whole,)
-
-    def _copy(self, out: Tensor) -> None:
-        out.copy_(self.whole.read()[self.start : self.start + self.shape[0]])
-
-
-@dataclass(frozen=True)
 class Stored(Weight):
     """A tensor as it lies in a file; `strides` in elements."""
 
-    file: MappedFile
+    file: WeightsFile
     offset: int  # bytes from the start of the file
     stored_as: torch.dtype
     strides: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.extent * self.dtype.itemsize + self.offset > len(self.file):
+            raise CheckpointError(f"{self.file.path}: tensor '{self.label}' reaches beyond the end of the file")
 
     @property
     def dtype(self) -> torch.dtype:
         return self.stored_as
 
-    @property
-    def divisible(self) -> bool:
-        return True
-
-    def files(self) -> Iterator[MappedFile]:
+    def files(self) -> Iterator[WeightsFile]:
         yield self.file
-
-    def __post_init__(self) -> None:
-        if self.extent * self.dtype.itemsize + self.offset > len(self.file):
-            raise CheckpointError(f"{self.file.path}: tensor '{self.label}' reaches beyond the end of the file")
 
     @property
     def extent(self) -> int:
@@ -184,46 +148,42 @@ class Stored(Weight):
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
 
     def rows(self, start: int, stop: int) -> "Stored":
-        shape = (stop - start, *self.shape[1:])
         offset = self.offset + start * self.strides[0] * self.dtype.itemsize
-        return Stored(shape, self.names, self.file, offset, self.dtype, self.strides)
+        return replace(self, shape=(stop - start, *self.shape[1:]), offset=offset)
+
+    def as_row(self) -> "Stored":
+        return replace(self, shape=(1, *self.shape), strides=(self.extent, *self.strides))
 
     def _copy(self, out: Tensor) -> None:
-        if out.numel() == 0:
-            return
-        n_bytes = self.extent * self.dtype.itemsize
-        if n_bytes > _CHUNK_BYTES and self.shape[0] > 1:
-            step = max(1, self.shape[0] * _CHUNK_BYTES // n_bytes)
-            for start in range(0, self.shape[0], step):
-                stop = min(start + step, self.shape[0])
+        by_rows = bool(self.shape) and self.strides[0] == math.prod(self.shape[1:])  # as nearly every tensor lies
+        step = max(1, _CHUNK_BYTES // max(self.dtype.itemsize * self.strides[0], 1)) if by_rows else 0
+        if by_rows and step < len(out):
+            for start in range(0, len(out), step):
+                stop = min(start + step, len(out))
                 self.rows(start, stop)._copy(out[start:stop])
             return
-        view = self.file.tensor(self.offset, self.extent, self.dtype)
-        out.copy_(view.as_strided(self.shape, self.strides))
-        del view
-        self.file.release(self.offset, n_bytes)
+        values = torch.empty(self.extent, dtype=self.dtype)
+        self.file.read_into(values, self.offset)
+        out.copy_(values.as_strided(self.shape, self.strides))
 
 
 @dataclass(frozen=True)
-class _Composed(Weight):
-    components: tuple[Weight, ...]
+class Joined(Weight):
+    """Several weights one below the other along the first dimension."""
 
-    @property
-    def parts(self) -> tuple[Weight, ...]:
-        return self.components
-
-    @property
-    def divisible(self) -> bool:
-        return all(part.divisible for part in self.components)
+    parts: tuple[Weight, ...]
 
     @property
     def dtype(self) -> torch.dtype:
-        return functools.reduce(torch.promote_types, (part.dtype for part in self.components))
+        return functools.reduce(torch.promote_types, (part.dtype for part in self.parts))
 
+    @property
+    def divisible(self) -> bool:
+        return all(part.divisible for part in self.parts)
 
-@dataclass(frozen=True)
-class Joined(_Composed):
-    """Several weights one below the other along the first dimension."""
+    def files(self) -> Iterator[WeightsFile]:
+        for part in self.parts:
+            yield from part.files()
 
     def rows(self, start: int, stop: int) -> Weight:
         pieces, position = [], 0
@@ -242,62 +202,51 @@ class Joined(_Composed):
 
 
 @dataclass(frozen=True)
-class Stacked(_Composed):
-    """Several weights of one shape along a new first dimension."""
+class Computed(Weight):
+    """Values that a function makes of other weights in float32, such as a folded weight norm."""
 
-    def rows(self, start: int, stop: int) -> Weight:
-        return stack(self.parts[start:stop])
-
-    def _copy(self, out: Tensor) -> None:
-        for part, row in zip(self.parts, out, strict=True):
-            part._copy(row)
-
-
-@dataclass(frozen=True)
-class WeightNormed(Weight):
-    """v * g / ||v||, the norm over all dimensions but the first."""
-
-    gain: Weight
-    direction: Weight
+    parts: tuple[Weight, ...]
+    compute: Callable[..., Tensor]
+    by_rows: bool = False  # each row is made of the same row of the parts, and of nothing else
 
     @property
-    def parts(self) -> tuple[Weight, ...]:
-        return (self.gain, self.direction)
+    def divisible(self) -> bool:
+        return self.by_rows and all(part.divisible for part in self.parts)
+
+    def files(self) -> Iterator[WeightsFile]:
+        for part in self.parts:
+            yield from part.files()
+
+    def rows(self, start: int, stop: int) -> Weight:
+        shape = (stop - start, *self.shape[1:])
+        if not self.divisible:
+            return Computed(shape, self.names, (self,), lambda whole: whole[start:stop])
+        return replace(self, shape=shape, parts=tuple(part.rows(start, stop) for part in self.parts))
 
     def _copy(self, out: Tensor) -> None:
-        # The very function behind torch's weight_norm, so that the result is equal to the last bit.
-        out.copy_(torch._weight_norm(self.direction.read(), self.gain.read(), 0))
-
-
-@dataclass(frozen=True)
-class Made(Weight):
-    """Values that no file holds, such as the identity where a format leaves a projection out."""
-
-    make: Callable[..., Tensor]
-
-    def _copy(self, out: Tensor) -> None:
-        out.copy_(self.make(*self.shape))
+        for start, slab in self.slabs():
+            values = slab.compute(*(part.read() for part in slab.parts))
+            out[start : start + len(values)].copy_(values)
 
 
 def join(parts: Sequence[Weight]) -> Weight:
     """Weights [n_i, ...] -> one weight [sum n_i, ...]."""
+    if len(parts) == 1:
+        return parts[0]
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
     return Joined(shape, tuple(name for part in parts for name in part.names), tuple(parts))
 
 
-def stack(parts: Sequence[Weight]) -> Weight:
-    """n weights of one shape -> one weight [n, ...]."""
-    shape = (len(parts), *parts[0].shape)
-    return Stacked(shape, tuple(name for part in parts for name in part.names), tuple(parts))
-
-
 def weight_norm(gain: Weight, direction: Weight) -> Weight:
-    return WeightNormed(direction.shape, (*gain.names, *direction.names), gain, direction)
+    """v * g / ||v||, the norm over all dimensions but the first, by the function behind torch's weight_norm."""
+    names = (*gain.names, *direction.names)
+    return Computed(direction.shape, names, (gain, direction), lambda g, v: torch._weight_norm(v, g, 0))
 
 
 def identity(size: int) -> Weight:
-    return Made((size, size), ("identity",), torch.eye)
+    """For a projection that a format leaves out."""
+    return Computed((size, size), ("identity",), (), lambda: torch.eye(size))
 
 
 def zeros(size: int) -> Weight:
-    return Made((size,), ("zeros",), torch.zeros)
+    return Computed((size,), ("zeros",), (), lambda: torch.zeros(size))
