@@ -9,10 +9,8 @@ from torch import Tensor
 from .cache import Columns, KVCache, TextCache
 from .model import LM, Rows, Stream
 
-PREFILL_COLUMNS, PREFILL_CELLS = (
-    256,
-    1024,
-)  # columns, and rows x columns, of a prompt in one pass, at most: bounds the memory
+# Columns, and rows times columns, of a prompt in one pass, at most: they bound the memory, and the time to a Cancel.
+PREFILL_COLUMNS, PREFILL_CELLS = 256, 1024
 
 
 class Stepper(Protocol):
