@@ -55,6 +55,8 @@ class NumbaStepper:
             self._run.step(*self._placed(columns), None)
         if passes:
             release_freed_memory()
+            if on_pass is not None:
+                on_pass()
         logits = torch.empty(len(x), self._lm.config.n_codebooks, self._lm.config.cardinality)
         self._run.step(*self._placed(last), logits.flatten(1))
         return logits
