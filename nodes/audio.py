@@ -7,6 +7,7 @@ from ..musicgen.audio.waveform import check_span
 from ..musicgen.codes import Codes
 from ..musicgen.errors import InputError
 from . import host
+from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, CODEC, CODES, audio_in, audio_out
 from .widgets import choice, number, socket, text
 
@@ -16,7 +17,7 @@ FORMATS = ("wav", "mp3", "flac", "opus")
 BIT_DEPTHS = {"16": "s16", "24": "s24", "32 float": "f32"}
 
 
-class MusicGenTrimAudio:
+class MusicGenTrimAudio(Node):
     DESCRIPTION = "Cuts a clip out of a longer sound, by start and end time. Sample rate and channels stay as they are."
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ("trim audio", "cut", "crop", "clip", "slice audio", "audio segment")
@@ -50,7 +51,7 @@ class MusicGenTrimAudio:
         return (audio_out(engine.trim(audio_in(audio), start_s, end_s)),)
 
 
-class MusicGenEncode:
+class MusicGenEncode(Node):
     DESCRIPTION = (
         "Turns sound into codes that MusicGen Sampler can continue. The sound is converted to the codec's sample rate "
         "and channels by itself."
@@ -78,12 +79,13 @@ class MusicGenEncode:
             },
         }
 
+    @checked()
     def encode(self, codec: host.Managed, audio: dict) -> tuple[Codes]:
         sound = audio_in(audio)
         return (codec.run(lambda module: module.encode(sound, on_step=host.progress())),)
 
 
-class MusicGenSaveAudio:
+class MusicGenSaveAudio(Node):
     DESCRIPTION = (
         "Saves audio in ComfyUI's output folder and plays it. FLAC, MP3 and Opus files carry the workflow: drop one on "
         "the canvas to open it again. Each item of a batch gets its own file."
@@ -131,6 +133,7 @@ class MusicGenSaveAudio:
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
+    @checked()
     def save(
         self,
         audio: dict,

@@ -3,6 +3,7 @@
 from ..musicgen.audio.spectrogram import spectrogram_picture
 from ..musicgen.codes import Codes
 from . import host
+from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, CODEC, CODES, DIFFUSION, audio_out
 from .widgets import seed, socket
 
@@ -14,7 +15,7 @@ _CODEC = "The codec of the checkpoint that the codes were made with, from Load M
 _CODES = "The music as codes, from MusicGen Sampler or MusicGen Encode Audio."
 
 
-class MusicGenDecode:
+class MusicGenDecode(Node):
     DESCRIPTION = "Turns codes into sound with the checkpoint's own codec, EnCodec."
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ("musicgen decode", "codes to audio", "encodec", "vae decode audio", "codec", "spectrogram")
@@ -30,12 +31,13 @@ class MusicGenDecode:
     def INPUT_TYPES(cls) -> dict:
         return {"required": {"codec": socket(CODEC, _CODEC), "codes": socket(CODES, _CODES)}}
 
+    @checked()
     def decode(self, codec: host.Managed, codes: Codes) -> tuple:
         audio = codec.run(lambda module: module.decode(codes, on_step=host.progress()))
         return audio_out(audio), spectrogram_picture(audio)
 
 
-class MusicGenDecodeDiffusion:
+class MusicGenDecodeDiffusion(Node):
     DESCRIPTION = (
         "Turns codes into sound with MultiBand Diffusion: clearer than EnCodec alone, and far slower (80 passes of a "
         "large network; meant for a GPU). Works for mono and stereo, and for music of any length."
@@ -69,6 +71,7 @@ class MusicGenDecodeDiffusion:
             },
         }
 
+    @checked()
     def decode(self, codec: host.Managed, diffusion: host.Managed, codes: Codes, seed: int) -> tuple:
         diffusion.module.check(codec.module)
         cancel = host.progress()

@@ -1,11 +1,12 @@
 """AUDIO -> levelled AUDIO."""
 
 from ..musicgen import audio as engine
+from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, audio_in, audio_out
 from .widgets import choice, number, socket, switch
 
 
-class MusicGenNormalize:
+class MusicGenNormalize(Node):
     DESCRIPTION = (
         "Sets the level of a clip. loudness: to a loudness as the ear hears it; peak: its highest peak to a given "
         "headroom; rms: its average level to a given headroom; clip: only cuts the peaks above a given headroom. "
@@ -48,6 +49,7 @@ class MusicGenNormalize:
             },
         }  # fmt: skip
 
+    @checked()
     def normalize(
         self,
         audio: dict,
