@@ -64,10 +64,13 @@ def _name_fault(kind: str, value: Any) -> str | None:
 
 def _state(kind: str, value: Any) -> str | float:
     """What IS_CHANGED says of a name: the state of its files. A wired one, None, has no say: its node's inputs have."""
-    if not value or (kind == "weights" and is_url(value)):
-        return ""  # what an address stands for is downloaded once, and then stays
+    if value is None:
+        return ""
     try:
-        return _fingerprint(_store().find(_checked_name(kind, value), kind))
+        name = _checked_name(kind, value)
+        if kind == "weights" and (not name or is_url(name)):
+            return ""  # what an address stands for is downloaded once, and then stays
+        return _fingerprint(_store().find(name, kind))
     except (MusicGenError, OSError):
         return float("nan")  # run it, so that it can say what is wrong
 
@@ -116,7 +119,7 @@ class MusicGenLoader(Node):
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, input_types: dict | None = None, model: Any = None) -> bool | str:
+    def VALIDATE_INPUTS(cls, model: Any = None, input_types: dict | None = None) -> bool | str:
         # Naming `model` switches off ComfyUI's list check, whose message does not say what to do.
         return wiring_fault(cls, input_types or {}) or _name_fault("model", model) or True
 
@@ -176,7 +179,7 @@ class MusicGenDiffusionLoader(Node):
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, input_types: dict | None = None, diffusion: Any = None) -> bool | str:
+    def VALIDATE_INPUTS(cls, diffusion: Any = None, input_types: dict | None = None) -> bool | str:
         return wiring_fault(cls, input_types or {}) or _name_fault("diffusion", diffusion) or True
 
     @classmethod
@@ -235,7 +238,7 @@ class MusicGenFineTune(Node):
         }  # fmt: skip
 
     @classmethod
-    def VALIDATE_INPUTS(cls, input_types: dict | None = None, weights: Any = None) -> bool | str:
+    def VALIDATE_INPUTS(cls, weights: Any = None, input_types: dict | None = None) -> bool | str:
         return wiring_fault(cls, input_types or {}) or _name_fault("weights", weights) or True
 
     @classmethod

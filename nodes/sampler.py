@@ -59,7 +59,7 @@ class MusicGenSampler(Node):
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, input_types: dict | None = None, duration_s: float | None = None) -> bool | str:
+    def VALIDATE_INPUTS(cls, duration_s: float | None = None, input_types: dict | None = None) -> bool | str:
         # ComfyUI's own check of the range lets NaN through. None: wired from another node.
         if duration_s is not None and not _DURATION.low <= duration_s <= _DURATION.high:
             hint = " Make longer music in several runs, continuing the last one." if duration_s > _DURATION.high else ""

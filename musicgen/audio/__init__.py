@@ -3,14 +3,15 @@
 from .levels import LEVELLINGS, STRATEGIES, normalize
 from .loudness import measure_lufs
 from .reading import read
-from .waveform import FADE_MS, MAX_CHANNELS, Audio, convert, fade, trim
-from .writing import FORMATS, write
+from .waveform import FADE_MS, MAX_CHANNELS, MAX_FADE_MS, Audio, convert, fade, trim
+from .writing import FORMATS, write, write_new
 
 __all__ = [
     "FADE_MS",
     "FORMATS",
     "LEVELLINGS",
     "MAX_CHANNELS",
+    "MAX_FADE_MS",
     "STRATEGIES",
     "Audio",
     "convert",
@@ -20,4 +21,5 @@ __all__ = [
     "read",
     "trim",
     "write",
+    "write_new",
 ]

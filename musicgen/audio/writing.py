@@ -8,12 +8,12 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -121,6 +121,18 @@ def write(
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(_cannot_write(path, error)) from error
     return path
+
+
+def write_new(audio: Audio, paths: Iterable[Path], format: str | None = None, **options: Any) -> Path:
+    """`write` under the first of `paths` that no file has. Of several processes, each gets a name of its own."""
+    for path in paths:
+        if os.path.lexists(path):
+            continue
+        try:
+            return write(audio, path, format, replace=False, **options)
+        except FileExistsError:  # written by another process meanwhile
+            continue
+    raise InputError("Cannot write the audio: every name for it is taken.")
 
 
 def _format_of(path: Path, format: str | None) -> str:
