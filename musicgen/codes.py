@@ -1,9 +1,10 @@
 """Codes: output of the language model, input of a codec."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from .audio.waveform import span
 from .errors import InputError
 
 
@@ -26,6 +27,14 @@ class Codes:
     @property
     def duration_s(self) -> float:
         return self.n_frames / self.frame_rate_hz
+
+    def trim(self, start_s: float, end_s: float | None = None) -> "Codes":
+        """Copy of the frames between two times in seconds; `end_s` of None or below 0 is the end.
+
+        InputError, naming both values and the length, unless the interval lies within and is not empty.
+        """
+        first, last = span(start_s, end_s, self.frame_rate_hz, self.n_frames, "the codes")
+        return replace(self, codes=self.codes[..., first:last].clone())
 
     def check_codec(self, identity: str) -> None:
         """InputError, naming both, unless these codes belong to the codec `identity`."""

@@ -47,8 +47,10 @@ def check_output(path: str | os.PathLike, formats: Sequence[str] = ()) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def atomic_file(path: str | os.PathLike, replace: bool = True) -> Iterator[BinaryIO]:
     """Binary file that takes the place of `path` when the block ends, and is removed if the block raises.
+
+    FileExistsError when the block ends where there is such a file by then and `replace` is off: of several processes, one succeeds.
 
     Links are written through. InputError for what is not a plain file; OSError where the system refuses.
     """
@@ -62,6 +64,16 @@ def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
         file.flush()
         if sys.platform == "win32":  # where an open file cannot be renamed
             file.close()
+        os.replace(draft, target) if replace else _rename_to_new(draft, target)
+
+
+def _rename_to_new(draft: Path, target: Path) -> None:
+    try:
+        os.link(draft, target)
+    except FileExistsError:
+        raise
+    except OSError:  # the file system has no hard links
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         os.replace(draft, target)
 
 

@@ -68,7 +68,7 @@ class LanguageModel(nn.Module):
         result = codes
         with accel.choose(self.lm, 2 * n_rows, self.lm.device) or PlainStepper(self.lm) as stepper:
             for window in windows:
-                start_s = window.start / rate_hz if len(windows) > 1 else None
+                start_s = window.start / rate_hz if len(windows) > 1 or window.start else None
                 conditional, unconditional = self._streams(conditioning, start_s), self._streams(null, start_s)
                 if params.cfg == 1 or _same(conditional, unconditional):
                     unconditional = None  # null + (conditional - null) * cfg is the conditional itself
@@ -139,8 +139,12 @@ class LanguageModel(nn.Module):
         prompt.check_codec(self.config.codec.identity)
         codes = prompt.codes
         if codes.shape[0] not in (1, n_rows):
-            allowed = "one clip" if n_rows == 1 else f"one clip, or {n_rows}"
-            raise InputError(f"'prompt' holds {codes.shape[0]} clips, but {n_rows} are to be made. Give {allowed}.")
+            count = "one is" if n_rows == 1 else f"{n_rows} are"
+            also = "" if n_rows == 1 else f", or {n_rows}"
+            raise InputError(
+                f"'prompt' holds {codes.shape[0]} clips, but {count} to be made. Give one clip{also}, or set 'batch_size' "
+                f"to {codes.shape[0]}."
+            )
         return codes.expand(n_rows, -1, -1)
 
 
@@ -200,8 +204,9 @@ def _within(on_step: OnStep | None, window: Window, windows: Sequence[Window]) -
     """Convert progress of one window to progress over the piece, in frames."""
     if on_step is None:
         return None
-    total = windows[-1].start + windows[-1].n_frames - windows[0].n_known
-    before = window.start + window.n_known - windows[0].n_known
+    first = windows[0].start + windows[0].n_known
+    total = windows[-1].start + windows[-1].n_frames - first
+    before = window.start + window.n_known - first
     new = window.n_frames - window.n_known
 
     def report(done: int, steps: int) -> None:

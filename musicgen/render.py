@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .audio import Audio
+from .audio import FADE_MS, Audio, fade
 from .codes import Codes
 from .config import GenerationParams, check_text
 from .errors import InputError
@@ -27,6 +27,7 @@ class RenderRequest:
     prompt: Audio | None = None  # a clip to continue
     melody: Audio | None = None  # a clip whose melody is followed
     stems: str = "auto"
+    fade_ms: float = FADE_MS  # at both ends of the music
 
     def __post_init__(self) -> None:
         check_text("prompt", self.text)
@@ -63,11 +64,12 @@ def render(
     with on_device(device, loaded.codec) as codec:
         audio = codec.decode(codes, lambda *step: on_progress("decoding", *step))
         if diffusion is None:
-            return audio, codes
+            return fade(audio, request.fade_ms), codes
         latents = codec.decode_latent(codes)
     with on_device(device, diffusion) as diffusion:
         stage = "decoding with MultiBand Diffusion"
-        return diffusion.refine(audio, latents, params.seed, lambda *step: on_progress(stage, *step)), codes
+        audio = diffusion.refine(audio, latents, params.seed, lambda *step: on_progress(stage, *step))
+        return fade(audio, request.fade_ms), codes
 
 
 class on_device:

@@ -23,11 +23,12 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
 
     One window if the piece fits into the model's; else windows that start `extend_stride_s` apart (its default is
     meant for windows of 30 s, and stands for the model's own stride where the window is no longer than that), each
-    continuing what the ones before left in its range. Source: audiocraft `BaseGenModel._generate_tokens`
+    continuing what the ones before left in its range. A prompt that fills the window is continued from its last part:
+    what the first window leaves out stays in front of the piece. Source: audiocraft `BaseGenModel._generate_tokens`
     (which can lose one frame to rounding where a duration over 30 s is no integer number of seconds; here no
     frame is lost).
 
-    InputError: a prompt as long as the piece or the window, or a stride not shorter than the window.
+    InputError: a prompt as long as the piece, or a stride not shorter than the window.
     """
     rate = config.codec.frame_rate_hz
     total = int(params.duration_s * rate + _ROUNDING)
@@ -41,11 +42,6 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
             f"The clip to continue ('prompt') is {n_prompt / rate:g} s long, but 'duration_s' (which includes it) is "
             f"{params.duration_s:g} s: nothing is left to generate. Raise 'duration_s', or trim the clip."
         )
-    if n_prompt >= longest:
-        raise InputError(
-            f"The clip to continue is {n_prompt / rate:g} s long, but {config.name} sees at most {config.segment_s:g} s at a time. "
-            f"Trim it to less than that, for instance to its last {config.segment_s / 3:g} s."
-        )
     if total <= longest:
         return [Window(0, n_prompt, total)]
     stride_s = params.extend_stride_s
@@ -57,7 +53,8 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
             f"'extend_stride_s' of {params.extend_stride_s:g} s must be at least one frame and shorter than the "
             f"{config.segment_s:g} s that {config.name} sees at a time."
         )
-    windows, start, known = [], 0, n_prompt
+    start = max(0, n_prompt - (longest - stride)) if n_prompt >= longest else 0
+    windows, known = [], n_prompt - start
     while start + known < total:
         n_frames = min(total - start, longest)
         windows.append(Window(start, known, n_frames))

@@ -1,12 +1,13 @@
 """The nodes. Ids are what saved workflows store: never renamed, never removed."""
 
 from . import host
-from .audio import MusicGenEncode, MusicGenSaveAudio, MusicGenTrimAudio
+from .audio import MusicGenEncode, MusicGenTrimAudio, MusicGenTrimCodes
 from .conditioning import MusicGenMelody, MusicGenText
 from .decode import MusicGenDecode, MusicGenDecodeDiffusion
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
 from .normalize import MusicGenNormalize
 from .sampler import MusicGenSampler
+from .save import MusicGenSaveAudio
 
 # ComfyUI-Manager reads these keys from the source, so they are spelled out.
 NODE_CLASS_MAPPINGS = {
@@ -16,6 +17,7 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenText": MusicGenText,
     "MusicGenMelody": MusicGenMelody,
     "MusicGenTrimAudio": MusicGenTrimAudio,
+    "MusicGenTrimCodes": MusicGenTrimCodes,
     "MusicGenEncode": MusicGenEncode,
     "MusicGenSampler": MusicGenSampler,
     "MusicGenDecode": MusicGenDecode,
@@ -31,6 +33,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenText": "MusicGen Text",
     "MusicGenMelody": "MusicGen Melody",
     "MusicGenTrimAudio": "Trim Audio",
+    "MusicGenTrimCodes": "Trim Codes",
     "MusicGenEncode": "MusicGen Encode Audio",
     "MusicGenSampler": "MusicGen Sampler",
     "MusicGenDecode": "MusicGen Decode",

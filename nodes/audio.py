@@ -1,22 +1,22 @@
-"""Trim, encode (for continuation), save."""
+"""Trim sound and codes, encode sound (for continuation)."""
 
-from dataclasses import replace
+import logging
+import math
 
 from ..musicgen import audio as engine
 from ..musicgen.audio.waveform import check_span
 from ..musicgen.codes import Codes
 from ..musicgen.errors import InputError
 from . import host
+from .inputs import Node, checked, wiring_fault
 from .sockets import AUDIO, CATEGORY, CODEC, CODES, audio_in, audio_out
-from .widgets import choice, number, socket, text
+from .widgets import Widget, number, socket
 
 MAX_TIME_S = 86400.0
-FORMATS = ("wav", "mp3", "flac", "opus")
-
-BIT_DEPTHS = {"16": "s16", "24": "s24", "32 float": "f32"}
+log = logging.getLogger(__name__)
 
 
-class MusicGenTrimAudio:
+class MusicGenTrimAudio(Node):
     DESCRIPTION = "Cuts a clip out of a longer sound, by start and end time. Sample rate and channels stay as they are."
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ("trim audio", "cut", "crop", "clip", "slice audio", "audio segment")
@@ -30,27 +30,84 @@ class MusicGenTrimAudio:
         return {
             "required": {
                 "audio": socket(AUDIO, "The sound to cut: any sample rate, 1 to 8 channels."),
-                "start_s": number(0.0, 0.0, MAX_TIME_S, 0.1, "Where the part begins, in seconds.", round=0.001),
-                "end_s": number(
-                    -1.0, -1.0, MAX_TIME_S, 0.1,
-                    "Where the part ends, in seconds. -1 = at the end of the sound.", round=0.001,
-                ),
+                **_span_widgets("sound"),
             },
-        }  # fmt: skip
+        }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, start_s: float = 0.0, end_s: float = -1.0) -> bool | str:
-        try:
-            check_span(start_s, end_s)
-        except InputError as error:
-            return str(error)
-        return True
+    def VALIDATE_INPUTS(
+        cls, start_s: float | None = None, end_s: float | None = None, input_types: dict | None = None
+    ) -> bool | str:
+        return wiring_fault(cls, input_types or {}) or _span_fault(start_s, end_s) or True
 
+    @checked()
     def trim(self, audio: dict, start_s: float, end_s: float) -> tuple[dict]:
-        return (audio_out(engine.trim(audio_in(audio), start_s, end_s)),)
+        sound = audio_in(audio)
+        return (audio_out(engine.trim(sound, start_s, _within(start_s, end_s, sound.duration_s))),)
 
 
-class MusicGenEncode:
+class MusicGenTrimCodes(Node):
+    DESCRIPTION = (
+        "Cuts a part out of codes, by start and end time, without decoding: to continue the music from an earlier moment, "
+        "or to decode only a part."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ("trim codes", "cut codes", "crop codes", "shorten", "musicgen trim", "continue from here")
+    FUNCTION = "trim"
+    RETURN_TYPES = (CODES,)
+    RETURN_NAMES = ("codes",)
+    OUTPUT_TOOLTIPS = ("The part from start_s to end_s (seconds), to the nearest frame.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {
+            "required": {
+                "codes": socket(CODES, "The codes to cut, from MusicGen Sampler or MusicGen Encode Audio."),
+                **_span_widgets("music"),
+            },
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls, start_s: float | None = None, end_s: float | None = None, input_types: dict | None = None
+    ) -> bool | str:
+        return wiring_fault(cls, input_types or {}) or _span_fault(start_s, end_s) or True
+
+    @checked()
+    def trim(self, codes: Codes, start_s: float, end_s: float) -> tuple[Codes]:
+        return (codes.trim(start_s, _within(start_s, end_s, codes.duration_s)),)
+
+
+def _span_widgets(what: str) -> dict[str, Widget]:
+    return {
+        "start_s": number(0.0, 0.0, MAX_TIME_S, 0.1, "Where the part begins, in seconds.", round=0.001),
+        "end_s": number(
+            -1.0, -1.0, MAX_TIME_S, 0.1,
+            f"Where the part ends, in seconds. -1, or later than its end = at the end of the {what}.", round=0.001,
+        ),
+    }  # fmt: skip
+
+
+def _span_fault(start_s: float | None, end_s: float | None) -> str | None:
+    """What is wrong with two times, before anything runs. None, a wired one, can be any."""
+    try:
+        check_span(0.0 if start_s is None else start_s, -1.0 if start_s is None or end_s is None else end_s)
+        if start_s is None and end_s is not None and math.isnan(end_s):
+            check_span(0.0, end_s)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _within(start_s: float, end_s: float, length_s: float) -> float:
+    """`end_s`, or -1, which is the end, for a time past it. One past an end before `start_s` stays, for its error."""
+    if end_s <= length_s or start_s >= length_s:
+        return end_s
+    log.info("'end_s' of %.3f s is past the end: the part ends there, at %.3f s.", end_s, length_s)
+    return -1.0
+
+
+class MusicGenEncode(Node):
     DESCRIPTION = (
         "Turns sound into codes that MusicGen Sampler can continue. The sound is converted to the codec's sample rate "
         "and channels by itself."
@@ -78,81 +135,7 @@ class MusicGenEncode:
             },
         }
 
+    @checked()
     def encode(self, codec: host.Managed, audio: dict) -> tuple[Codes]:
         sound = audio_in(audio)
         return (codec.run(lambda module: module.encode(sound, on_step=host.progress())),)
-
-
-class MusicGenSaveAudio:
-    DESCRIPTION = (
-        "Saves audio in ComfyUI's output folder and plays it. FLAC, MP3 and Opus files carry the workflow: drop one on "
-        "the canvas to open it again. Each item of a batch gets its own file."
-    )
-    CATEGORY = CATEGORY
-    SEARCH_ALIASES = (
-        "save audio",
-        "export audio",
-        "save wav",
-        "save mp3",
-        "save flac",
-        "save opus",
-        "play audio",
-        "preview audio",
-    )
-    OUTPUT_NODE = True
-    FUNCTION = "save"
-    RETURN_TYPES = (AUDIO,)
-    RETURN_NAMES = ("audio",)
-    OUTPUT_TOOLTIPS = ("The sound as it came in.",)
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict:
-        return {
-            "required": {
-                "audio": socket(AUDIO, "The sound to save: any sample rate (Hz); mp3 takes 1 or 2 channels."),
-                "filename_prefix": text(
-                    "audio/musicgen",
-                    "Where to save below the output folder, and how the file's name begins; a number is added. Can hold "
-                    "%date:yyyy-MM-dd%, %year%, %month%, %day%, %hour%, %minute%, %second%.",
-                ),
-                "format": choice(
-                    FORMATS,
-                    "wav: no loss; the workflow goes into a .json file beside it. flac: no loss, smaller, carries the "
-                    "workflow. mp3, opus: small, carry the workflow.",
-                ),
-            },
-            "optional": {
-                "bit_depth": choice(
-                    list(BIT_DEPTHS),
-                    "Precision of wav and flac (bits a sample). 24 and 32 float keep more for further work; 32 float is "
-                    "for wav only. mp3 and opus have none.",
-                ),
-            },
-            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
-        }
-
-    def save(
-        self,
-        audio: dict,
-        filename_prefix: str,
-        format: str,
-        bit_depth: str = "16",
-        prompt: dict | None = None,
-        extra_pnginfo: dict | None = None,
-    ) -> dict:
-        sound = audio_in(audio)
-        sample_format = BIT_DEPTHS[bit_depth] if format in ("wav", "flac") else "s16"
-        folder, filename, counter, subfolder = host.save_location(filename_prefix)
-        metadata = host.file_metadata(prompt, extra_pnginfo)
-        saved = []
-        for i in range(sound.samples.shape[0]):
-            name = f"{filename.replace('%batch_num%', str(i))}_{counter + i:05}_.{format}"
-            engine.write(
-                replace(sound, samples=sound.samples[i : i + 1]),
-                folder / name,
-                format,
-                sample_format=sample_format,
-                metadata=metadata or None,
-            )
-            saved.append({"filename": name, "subfolder": subfolder, "type": "output"})
-        return {"ui": {"audio": saved}, "result": (audio,)}

@@ -6,11 +6,12 @@ from ..musicgen.conditioning import STEM_CHOICES, Conditioning
 from ..musicgen.conditioning.picture import chroma_picture
 from . import host
 from .host import Managed
+from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, CONDITIONER, CONDITIONING, audio_in
 from .widgets import choice, socket, text
 
 
-class MusicGenText:
+class MusicGenText(Node):
     DESCRIPTION = (
         "Describes the music in words: genre, mood, instruments, tempo. Left empty, the music is unconditional: the "
         "model makes up its own. A second one can feed the sampler's 'negative' with what to avoid."
@@ -37,6 +38,7 @@ class MusicGenText:
             },
         }
 
+    @checked()
     def encode(self, conditioner: Managed, text: str) -> tuple:
         warning = conditioner.module.warning(text)
         if warning:
@@ -44,7 +46,7 @@ class MusicGenText:
         return (conditioner.run(lambda module: module.encode_text([text])),)
 
 
-class MusicGenMelody:
+class MusicGenMelody(Node):
     DESCRIPTION = (
         "Adds the melody of a recording to a description: the music follows its tune, in the sound that the text asks for. "
         "For the melody models only. In pieces longer than the recording it is followed around."
@@ -77,6 +79,7 @@ class MusicGenMelody:
             },
         }
 
+    @checked()
     def encode(self, conditioner: Managed, conditioning: Conditioning, audio: dict, stems: str) -> tuple:
         clip, check = audio_in(audio), host.check_interrupted
         result = conditioner.run(

@@ -1,10 +1,12 @@
 """Codes -> AUDIO: with the codec alone, or with MultiBand Diffusion."""
 
+from ..musicgen.audio import FADE_MS, MAX_FADE_MS, Audio, fade
 from ..musicgen.audio.spectrogram import spectrogram_picture
 from ..musicgen.codes import Codes
 from . import host
+from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, CODEC, CODES, DIFFUSION, audio_out
-from .widgets import seed, socket
+from .widgets import Widget, number, seed, socket
 
 _SPECTROGRAM = (
     "A picture of the sound: time to the right, frequency (Hz, mel scale) upwards, levels from -90 dB (black) to 0 dB. "
@@ -14,7 +16,15 @@ _CODEC = "The codec of the checkpoint that the codes were made with, from Load M
 _CODES = "The music as codes, from MusicGen Sampler or MusicGen Encode Audio."
 
 
-class MusicGenDecode:
+def _fade_widget() -> Widget:
+    return number(
+        FADE_MS, 0.0, MAX_FADE_MS, 1.0,
+        "Fade at both ends, in milliseconds, against clicks: models begin and end within a sound. 0 = off, the codec's "
+        "very samples.",
+    )  # fmt: skip
+
+
+class MusicGenDecode(Node):
     DESCRIPTION = "Turns codes into sound with the checkpoint's own codec, EnCodec."
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ("musicgen decode", "codes to audio", "encodec", "vae decode audio", "codec", "spectrogram")
@@ -28,14 +38,18 @@ class MusicGenDecode:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict:
-        return {"required": {"codec": socket(CODEC, _CODEC), "codes": socket(CODES, _CODES)}}
+        return {
+            "required": {"codec": socket(CODEC, _CODEC), "codes": socket(CODES, _CODES)},
+            "optional": {"fade_ms": _fade_widget()},
+        }
 
-    def decode(self, codec: host.Managed, codes: Codes) -> tuple:
+    @checked()
+    def decode(self, codec: host.Managed, codes: Codes, fade_ms: float = FADE_MS) -> tuple:
         audio = codec.run(lambda module: module.decode(codes, on_step=host.progress()))
-        return audio_out(audio), spectrogram_picture(audio)
+        return _outputs(audio, fade_ms)
 
 
-class MusicGenDecodeDiffusion:
+class MusicGenDecodeDiffusion(Node):
     DESCRIPTION = (
         "Turns codes into sound with MultiBand Diffusion: clearer than EnCodec alone, and far slower (80 passes of a "
         "large network; meant for a GPU). Works for mono and stereo, and for music of any length."
@@ -67,9 +81,13 @@ class MusicGenDecodeDiffusion:
                     "changes fine detail, not the music."
                 ),
             },
+            "optional": {"fade_ms": _fade_widget()},
         }
 
-    def decode(self, codec: host.Managed, diffusion: host.Managed, codes: Codes, seed: int) -> tuple:
+    @checked()
+    def decode(
+        self, codec: host.Managed, diffusion: host.Managed, codes: Codes, seed: int, fade_ms: float = FADE_MS
+    ) -> tuple:
         diffusion.module.check(codec.module)
         cancel = host.progress()
         plain, latents = codec.run(
@@ -77,4 +95,9 @@ class MusicGenDecodeDiffusion:
         )
         memory_bytes = diffusion.module.memory_bytes(codes, codec.module)
         audio = diffusion.run(lambda module: module.refine(plain, latents, seed, host.progress()), memory_bytes)
-        return audio_out(audio), spectrogram_picture(audio)
+        return _outputs(audio, fade_ms)
+
+
+def _outputs(audio: Audio, fade_ms: float) -> tuple:
+    audio = fade(audio, fade_ms)
+    return audio_out(audio), spectrogram_picture(audio)

@@ -5,12 +5,14 @@ ComfyUI has always imported these modules before it loads a pack, so their prese
 """
 
 import functools
+import itertools
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -28,6 +30,7 @@ OnStep = Callable[[int, int], None]
 
 MODEL_FOLDER = "musicgen"
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".th", ".pt", ".ckpt", ".json"}
+MAX_PREFIX_BYTES = 255 - len("_00001_.opus.json") - 3  # of a file's name; more digits fit
 UPDATE_INTERVAL_S = 0.1  # each progress message costs two sends to every open page
 
 
@@ -250,24 +253,52 @@ def progress() -> OnStep:
 # Saved files
 
 
-def save_location(filename_prefix: str) -> tuple[Path, str, int, str]:
-    """Prefix -> folder, file name, first free counter, subfolder below the output folder. Makes the folder.
+@dataclass(frozen=True)
+class SaveLocation:
+    """Where files of one prefix go."""
 
-    Expands %year%, %month%, %day%, %hour%, %minute%, %second%. InputError for a prefix that leaves the output folder.
+    folder: Path
+    subfolder: str  # of the output folder
+    name: str  # beginning of the files' names
+    counter: int  # after the highest there
+
+    def files(self, format: str, first: int) -> Iterator[Path]:
+        """Files by number, from `first` on."""
+        for number in itertools.count(first):
+            yield self.folder / f"{self.name}_{number:05}_.{format}"
+
+
+def save_location(filename_prefix: str) -> SaveLocation:
+    """The place that a prefix names. Makes the folder.
+
+    Expands %year%, %month%, %day%, %hour%, %minute%, %second%. InputError for a prefix that leaves the output folder,
+    or that no file can have. A link inside the output folder is followed, as ComfyUI's own nodes do.
     """
     import folder_paths
 
-    output_dir = Path(folder_paths.get_output_directory()).resolve()
-    target = (output_dir / os.path.normpath(filename_prefix)).resolve()
-    if not filename_prefix.strip() or output_dir not in target.parents:
+    allowed = "Use something like audio/musicgen, without '..' and without a leading slash or drive."
+    output_dir = os.path.abspath(folder_paths.get_output_directory())
+    if "\0" in filename_prefix:
+        raise InputError(f"'filename_prefix' holds a NUL character, got {filename_prefix!r}. {allowed}")
+    target = os.path.abspath(os.path.join(output_dir, os.path.normpath(filename_prefix)))
+    if not filename_prefix.strip() or target == output_dir or os.path.commonpath((output_dir, target)) != output_dir:
         raise InputError(
-            f"'filename_prefix' must name files inside ComfyUI's output folder, got {filename_prefix!r}. "
-            "Use something like audio/musicgen, without '..' and without a leading slash or drive."
+            f"'filename_prefix' must name files inside ComfyUI's output folder, got {filename_prefix!r}. {allowed}"
         )
-    folder, filename, counter, subfolder, _ = folder_paths.get_save_image_path(
-        filename_prefix, folder_paths.get_output_directory()
-    )
-    return Path(folder), filename, counter, subfolder
+    longest = max(Path(target).relative_to(output_dir).parts, key=lambda part: len(os.fsencode(part)))
+    if len(os.fsencode(longest)) > MAX_PREFIX_BYTES:
+        raise InputError(
+            f"'filename_prefix' has a part of {len(os.fsencode(longest))} bytes, at most {MAX_PREFIX_BYTES} are allowed: "
+            f"{longest[:60]!r}... Shorten it."
+        )
+    try:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory()
+        )
+    except Exception as error:  # a bare Exception where a later core refuses a link out of the output folder
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise InputError(f"'filename_prefix' {filename_prefix[:200]!r} cannot be used: {reason}.") from error
+    return SaveLocation(Path(folder), subfolder, name, counter)
 
 
 def file_metadata(prompt: dict | None, extra_pnginfo: dict | None) -> dict[str, str]:

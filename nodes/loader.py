@@ -1,6 +1,8 @@
 """Checkpoint name -> model, conditioner, codec; and a fine-tune applied to the first two."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 from ..musicgen.checkpoints.weights.blend import MAX_STRENGTH
 from ..musicgen.config import PRECISIONS
@@ -8,10 +10,13 @@ from ..musicgen.errors import InputError, MusicGenError
 from ..musicgen.store import ModelStore, is_url
 from ..musicgen.store.published import DIFFUSION_MODEL, KNOWN, SHIPPED
 from . import host
+from .inputs import Node, checked, checked_text, wiring_fault
 from .sockets import CATEGORY, CODEC, CONDITIONER, DIFFUSION, MODEL
 from .widgets import choice, number, socket, text
 
 ENGINES = ("native", "audiocraft")
+MAX_NAME, MAX_URL = 1000, 8000  # characters
+MAX_PART_BYTES = 255  # of a file's name, on the file systems in use
 
 
 def _store() -> ModelStore:
@@ -27,7 +32,50 @@ def _fingerprint(folder: Path) -> str:
     return "\n".join(entries)
 
 
-class MusicGenLoader:
+def _checked_name(kind: str, value: Any) -> str:
+    """The name of a model, diffusion or weights; InputError, naming the widget, where no file can have such a name."""
+    name = checked_text(kind, value)
+    if kind == "weights":
+        name = name.strip()
+        if is_url(name):
+            return checked_text(kind, name, MAX_URL)
+    checked_text(kind, name, MAX_NAME)
+    longest = max(re.split(r"[/\\]", name), key=len)
+    if "\0" in name or len(longest.encode()) > MAX_PART_BYTES:
+        raise InputError(
+            f"'{kind}' must be the name of a file or folder in models/musicgen, each part of at most {MAX_PART_BYTES} "
+            f"bytes and without NUL characters, got {name[:80]!a}."
+        )
+    return name
+
+
+def _name_fault(kind: str, value: Any) -> str | None:
+    """What is wrong with a name, before anything runs. A wired one, None, is checked when its node runs."""
+    if value is None:
+        return None
+    try:
+        name = _checked_name(kind, value)
+        if name or kind != "weights":
+            _store().check(name, kind)
+    except MusicGenError as error:
+        return str(error)
+    return None
+
+
+def _state(kind: str, value: Any) -> str | float:
+    """What IS_CHANGED says of a name: the state of its files. A wired one, None, has no say: its node's inputs have."""
+    if value is None:
+        return ""
+    try:
+        name = _checked_name(kind, value)
+        if kind == "weights" and (not name or is_url(name)):
+            return ""  # what an address stands for is downloaded once, and then stays
+        return _fingerprint(_store().find(name, kind))
+    except (MusicGenError, OSError):
+        return float("nan")  # run it, so that it can say what is wrong
+
+
+class MusicGenLoader(Node):
     DESCRIPTION = (
         "Loads a MusicGen checkpoint, the one that comes with this pack or one from models/musicgen: the language model "
         "that writes the music, the text encoder that reads your description, and the codec that turns codes into sound."
@@ -71,24 +119,17 @@ class MusicGenLoader:
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, model: str) -> bool | str:
+    def VALIDATE_INPUTS(cls, model: Any = None, input_types: dict | None = None) -> bool | str:
         # Naming `model` switches off ComfyUI's list check, whose message does not say what to do.
-        try:
-            _store().check(model)
-        except MusicGenError as error:
-            return str(error)
-        return True
+        return wiring_fault(cls, input_types or {}) or _name_fault("model", model) or True
 
     @classmethod
-    def IS_CHANGED(cls, model: str, **_) -> str | float:
-        try:
-            return _fingerprint(_store().find(model))
-        except (MusicGenError, OSError):
-            return float("nan")  # run it, so that it can say what is wrong
+    def IS_CHANGED(cls, model: str | None, **_) -> str | float:
+        return _state("model", model)
 
+    @checked("model")
     def load(self, model: str, precision: str, engine: str = "native") -> tuple:
-        if engine not in ENGINES:
-            raise InputError(f"'engine' must be one of {', '.join(ENGINES)}, got {engine!r}")
+        model = _checked_name("model", model)
         store, on_download = _store(), host.progress()
         path = store.ensure(model, on_download)
         device, text_encoder_dirs = host.model_device(), host.text_encoder_dirs()
@@ -112,7 +153,7 @@ class MusicGenLoader:
         )
 
 
-class MusicGenDiffusionLoader:
+class MusicGenDiffusionLoader(Node):
     DESCRIPTION = (
         "Loads a MultiBand Diffusion model from models/musicgen: another way to turn codes into sound, clearer than the "
         "codec's own and far slower. One model serves all checkpoints that share the codec."
@@ -138,28 +179,23 @@ class MusicGenDiffusionLoader:
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, diffusion: str) -> bool | str:
-        try:
-            _store().check(diffusion, "diffusion")
-        except MusicGenError as error:
-            return str(error)
-        return True
+    def VALIDATE_INPUTS(cls, diffusion: Any = None, input_types: dict | None = None) -> bool | str:
+        return wiring_fault(cls, input_types or {}) or _name_fault("diffusion", diffusion) or True
 
     @classmethod
-    def IS_CHANGED(cls, diffusion: str) -> str | float:
-        try:
-            return _fingerprint(_store().find(diffusion, "diffusion"))
-        except (MusicGenError, OSError):
-            return float("nan")  # run it, so that it can say what is wrong
+    def IS_CHANGED(cls, diffusion: str | None) -> str | float:
+        return _state("diffusion", diffusion)
 
+    @checked("diffusion")
     def load(self, diffusion: str) -> tuple:
         from ..musicgen import loading
 
+        diffusion = _checked_name("diffusion", diffusion)
         path = _store().ensure(diffusion, host.progress(), "diffusion")
         return (host.Managed(loading.load_diffusion(path, device=host.model_device(), name=diffusion), "model"),)
 
 
-class MusicGenFineTune:
+class MusicGenFineTune(Node):
     DESCRIPTION = (
         "Applies a fine-tune, such as one trained on Replicate, to a model of the same architecture. The model that comes "
         "in stays as it is; several fine-tunes can follow one another."
@@ -202,27 +238,18 @@ class MusicGenFineTune:
         }  # fmt: skip
 
     @classmethod
-    def VALIDATE_INPUTS(cls, weights: str | None = None) -> bool | str:
-        if weights and weights.strip():  # None: wired from another node
-            try:
-                _store().check(weights.strip(), "weights")
-            except MusicGenError as error:
-                return str(error)
-        return True
+    def VALIDATE_INPUTS(cls, weights: Any = None, input_types: dict | None = None) -> bool | str:
+        return wiring_fault(cls, input_types or {}) or _name_fault("weights", weights) or True
 
     @classmethod
     def IS_CHANGED(cls, weights: str | None = None, **_) -> str | float:
-        if not weights or is_url(weights):
-            return ""  # what an address stands for is downloaded once, and then stays
-        try:
-            return _fingerprint(_store().find(weights.strip(), "weights"))
-        except (MusicGenError, OSError):
-            return float("nan")  # run it, so that it can say what is wrong
+        return _state("weights", weights)
 
+    @checked()
     def apply(self, model: host.Managed, conditioner: host.Managed, weights: str, strength: float) -> tuple:
         from ..musicgen import loading
 
-        weights = weights.strip()
+        weights = _checked_name("weights", weights)
         if not weights:
             return model, conditioner
         path = _store().ensure(weights, host.progress(), "weights")

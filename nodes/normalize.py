@@ -1,15 +1,17 @@
 """AUDIO -> levelled AUDIO."""
 
 from ..musicgen import audio as engine
+from . import host
+from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, audio_in, audio_out
 from .widgets import choice, number, socket, switch
 
 
-class MusicGenNormalize:
+class MusicGenNormalize(Node):
     DESCRIPTION = (
-        "Sets the level of a clip. loudness: to a loudness as the ear hears it; peak: its highest peak to a given "
-        "headroom; rms: its average level to a given headroom; clip: only cuts the peaks above a given headroom. "
-        "Works on any audio."
+        "Sets the level of a clip. loudness: to a loudness as the ear hears it, as far as the peaks allow; peak: its highest peak to a given "
+        "headroom; rms: its average level to a given headroom; clip: only cuts the peaks above a given headroom; "
+        "audiocraft: to a loudness, peaks cut at full scale. Works on any audio."
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ("normalize audio", "normalise", "loudness", "LUFS", "peak", "RMS", "level", "volume")
@@ -24,17 +26,17 @@ class MusicGenNormalize:
             "required": {
                 "audio": socket(AUDIO, "The sound to level: any sample rate, 1 to 8 channels."),
                 "strategy": choice(
-                    engine.STRATEGIES, "How the level is set; each uses only the settings that name it."
+                    engine.LEVELLINGS, "How the level is set; each uses only the settings that name it."
                 ),
             },
             "optional": {
                 "loudness_lufs": number(
                     -14.0, -70.0, 0.0, 0.5,
-                    "Strategy loudness: how loud, in LUFS. -14 is what streaming services play at.",
+                    "Strategies loudness and audiocraft: how loud, in LUFS. -14 is what streaming services play at.",
                 ),
                 "peak_headroom_db": number(
                     1.0, 0.0, 60.0, 0.1,
-                    "Strategies peak and clip: how far below full scale the highest peak is put, or peaks are cut, in dB.",
+                    "How far below full scale the highest peak is put (peak), may come (loudness), or is cut (clip), in dB.",
                 ),
                 "rms_headroom_db": number(
                     18.0, 0.0, 60.0, 0.1,
@@ -42,12 +44,13 @@ class MusicGenNormalize:
                 ),
                 "compressor": switch(
                     False,
-                    "Strategy loudness: on = bend loud passages softly (tanh) instead of cutting the peaks above full "
-                    "scale.",
+                    "Strategies loudness and audiocraft: on = reach the loudness by bending peaks softly (tanh). Off = "
+                    "loudness ends where the peaks reach their headroom, and audiocraft cuts them at full scale.",
                 ),
             },
         }  # fmt: skip
 
+    @checked()
     def normalize(
         self,
         audio: dict,
@@ -64,5 +67,6 @@ class MusicGenNormalize:
             peak_headroom_db=peak_headroom_db,
             rms_headroom_db=rms_headroom_db,
             compressor=compressor,
+            check=host.check_interrupted,
         )
         return (audio_out(levelled),)

@@ -5,13 +5,14 @@ from typing import Any
 from ..musicgen.codes import Codes
 from ..musicgen.config import PARAMETERS, GenerationParams
 from . import host
+from .inputs import Node, checked, wiring_fault
 from .sockets import CATEGORY, CODES, CONDITIONING, MODEL
 from .widgets import parameter, socket
 
 _DURATION = PARAMETERS["duration_s"]
 
 
-class MusicGenSampler:
+class MusicGenSampler(Node):
     DESCRIPTION = (
         "Writes the music, as codes. The seed alone decides the result: same settings, same music. Pieces longer than "
         "the model's window (30 seconds; pansori-mini: 10) are written in overlapping windows."
@@ -58,15 +59,14 @@ class MusicGenSampler:
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, duration_s: float = _DURATION.default) -> bool | str:
-        # ComfyUI's own check of the range lets NaN through.
-        if not _DURATION.low <= duration_s <= _DURATION.high:
-            is_longer = duration_s > _DURATION.high
-            advice = " Make longer music in several runs, continuing the last one." if is_longer else ""
-            limits = f"from {_DURATION.low:g} to {_DURATION.high:g} seconds"
-            return f"the length must be {limits}, got {duration_s:g}.{advice}"
-        return True
+    def VALIDATE_INPUTS(cls, duration_s: float | None = None, input_types: dict | None = None) -> bool | str:
+        # ComfyUI's own check of the range lets NaN through. None: wired from another node.
+        if duration_s is not None and not _DURATION.low <= duration_s <= _DURATION.high:
+            hint = " Make longer music in several runs, continuing the last one." if duration_s > _DURATION.high else ""
+            return f"the length must be from {_DURATION.low:g} to {_DURATION.high:g} seconds, got {duration_s:g}.{hint}"
+        return wiring_fault(cls, input_types or {}) or True
 
+    @checked()
     def sample(
         self,
         model: host.Managed,

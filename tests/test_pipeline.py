@@ -111,6 +111,37 @@ def test_a_prompt_is_continued(load):
     assert torch.equal(codes.codes[..., : prompt.n_frames], prompt.codes.expand(2, -1, -1))
 
 
+def test_a_prompt_longer_than_the_window_is_kept_and_its_last_part_continued(load):
+    loaded, seen = load(segment_s=0.5), []
+    long = make(loaded, params=GenerationParams(duration_s=0.9, seed=3))
+    params = GenerationParams(duration_s=1.3, extend_stride_s=0.3)
+    result = make(loaded, params=params, prompt=long, on_step=lambda *step: seen.append(step))
+    assert result.n_frames == 65 and torch.equal(result.codes[..., :45], long.codes)
+    assert seen[-1] == (20, 20) and [done for done, _ in seen] == sorted(done for done, _ in seen)
+    last = long.trim(0.7)  # what a window of 25 frames holds besides 15 new ones
+    alone = make(loaded, params=GenerationParams(duration_s=0.5, extend_stride_s=0.3), prompt=last)
+    assert torch.equal(result.codes[..., 35:60], alone.codes)
+
+
+def test_several_clips_to_continue_are_counted(load):
+    loaded = load()
+    three = Codes(torch.zeros(3, 4, 5, dtype=torch.long), 50.0, loaded.codec.config.identity)
+    with pytest.raises(InputError, match="Give one clip, or set 'batch_size' to 3"):
+        make(loaded, prompt=three)
+    with pytest.raises(InputError, match="Give one clip, or 2, or set"):
+        make(loaded, prompt=three, params=GenerationParams(duration_s=1, batch_size=2))
+
+
+def test_codes_are_cut_by_time():
+    codes = Codes(torch.arange(400).reshape(1, 4, 100), 50.0, "x")
+    part = codes.trim(0.5, 1.0)
+    assert torch.equal(part.codes, codes.codes[..., 25:50]) and (part.frame_rate_hz, part.codec) == (50.0, "x")
+    assert torch.equal(codes.trim(1.5).codes, codes.codes[..., 75:])
+    assert part.codes.untyped_storage().nbytes() == part.codes.numel() * 8, "the rest is not held"
+    with pytest.raises(InputError, match=r"the codes from 3 s.*2.000 s long"):
+        codes.trim(3.0, 4.0)
+
+
 def test_impossible_prompts_name_both_sides(load):
     mono, stereo = load(), load(stereo=True)
     with pytest.raises(InputError, match="mono.*stereo|stereo.*mono"):

@@ -80,12 +80,24 @@ def test_a_duration_is_not_cut_by_floating_point():
     assert plan(0.58) == [(0, 0, 29)]
 
 
+@pytest.mark.parametrize("n_prompt", [1500, 1501, 2000, 2900])
+@pytest.mark.parametrize("stride_s", [18.0, 5.0, 29.0])
+def test_a_prompt_that_fills_the_window_is_continued_from_its_last_part(n_prompt, stride_s):
+    """It was refused. What the first window leaves out stays in front of the piece."""
+    (start, known, n_frames), *others = plan(60, n_prompt, stride_s)
+    assert start + known == n_prompt and known == 1500 - stride_s * 50
+    end = start + n_frames
+    for start, known, n_frames in others:
+        assert start + known == end and known < n_frames <= 1500
+        end = start + n_frames
+    assert end == 3000
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ({"duration_s": 2, "n_prompt": 100}, ["prompt", "2 s", "duration_s", "trim"]),
         ({"duration_s": 2, "n_prompt": 150}, ["3 s", "2 s"]),
-        ({"duration_s": 60, "n_prompt": 1500}, ["30 s", "Trim"]),
         ({"duration_s": 60, "stride_s": 30}, ["extend_stride_s", "30 s"]),
         ({"duration_s": 60, "stride_s": 17, "segment_s": 10}, ["17 s", "10 s"]),
     ],

@@ -1,18 +1,25 @@
 """Audio: the type, files, conversion and levels."""
 
-from .files import FORMATS, read, write
-from .levels import STRATEGIES, measure_lufs, normalize
-from .waveform import MAX_CHANNELS, Audio, convert, trim
+from .levels import LEVELLINGS, STRATEGIES, normalize
+from .loudness import measure_lufs
+from .reading import read
+from .waveform import FADE_MS, MAX_CHANNELS, MAX_FADE_MS, Audio, convert, fade, trim
+from .writing import FORMATS, write, write_new
 
 __all__ = [
+    "FADE_MS",
     "FORMATS",
+    "LEVELLINGS",
     "MAX_CHANNELS",
+    "MAX_FADE_MS",
     "STRATEGIES",
     "Audio",
     "convert",
+    "fade",
     "measure_lufs",
     "normalize",
     "read",
     "trim",
     "write",
+    "write_new",
 ]

@@ -17,6 +17,7 @@ MIN_RATE_HZ, MAX_RATE_HZ = 1000, 768_000
 _MAX_FILTER_TAPS = 2**24
 _DIRECT_BLOCK = 2**22  # products of a block where the filters are computed on the fly
 _ZEROS, _ROLLOFF = 24, 0.945  # julius' defaults, which audiocraft uses
+FADE_MS, MAX_FADE_MS = 5.0, 1000.0  # default: too short to soften an attack, long enough for a click
 _END_TOLERANCE_S = 0.01  # players show hundredths of a second, and round up
 
 
@@ -128,6 +129,20 @@ def trim(audio: Audio, start_s: float, end_s: float | None = None) -> Audio:
     """Copy of the interval between two times in seconds; `end_s` of None or below 0 is the end."""
     first, last = span(start_s, end_s, audio.rate_hz, audio.n_samples, "the audio")
     return Audio(audio.samples[..., first:last].clone(), audio.rate_hz)
+
+
+def fade(audio: Audio, fade_ms: float) -> Audio:
+    """Copy that rises from silence and falls to it within `fade_ms`, along half a cosine; of a short clip, half of it."""
+    if not 0 <= fade_ms <= MAX_FADE_MS:
+        raise InputError(f"'fade_ms' must be from 0 to {MAX_FADE_MS:g} milliseconds, got {fade_ms!r}")
+    n = min(round(fade_ms / 1000 * audio.rate_hz), audio.n_samples // 2)
+    if n == 0:
+        return audio
+    ramp = 0.5 - 0.5 * torch.cos(math.pi * (torch.arange(n, dtype=torch.float64) + 0.5) / n)
+    samples = audio.samples.clone()
+    samples[..., :n] *= ramp.to(samples)
+    samples[..., -n:] *= ramp.flip(0).to(samples)
+    return Audio(samples, audio.rate_hz)
 
 
 def _resample(samples: Tensor, from_hz: int, to_hz: int) -> Tensor:

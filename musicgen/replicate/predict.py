@@ -20,6 +20,7 @@ from ..store import ModelStore
 from ..store.published import DIFFUSION_MODEL
 
 DEFAULT_MODEL = "facebook/musicgen-stereo-melody"
+_LONGEST_WINDOW_S = 60.0  # of published models: 30
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,7 @@ def predict(
     precision: str = "auto",
     device: str = "auto",
     diffusion: str | Path = DIFFUSION_MODEL,
+    fade_ms: float = audio_files.FADE_MS,
     on_progress: Any = lambda stage, done, total: None,
     **values: Any,
 ) -> Prediction:
@@ -223,6 +225,7 @@ def predict(
     model: the model that is used, and that `replicate_weights` fine-tune: a name below models_dir/musicgen, or a
     folder. diffusion: the file that `multi_band_diffusion` decodes with, likewise.
     out: the file; None = musicgen-1.wav, musicgen-2.wav, ... whichever is free in this folder.
+    fade_ms: length of the fades at both ends of the music; 0 = none, as in the original.
     Each call loads the weights it needs: nothing of an earlier call is kept.
     Raises InputError, CheckpointError or DependencyError; no file is left behind then.
     """
@@ -230,7 +233,9 @@ def predict(
     _check_out(out, request.output_format)
     clip = None
     if request.input_audio is not None:
-        clip = audio_files.read(Path(request.input_audio), request.continuation_start, request.end_s)
+        clip = audio_files.read(
+            Path(request.input_audio), request.continuation_start, _read_end_s(request), end_may_exceed=True
+        )
     if request.continuation and clip.duration_s >= request.duration:
         raise InputError(
             f"'input_audio' is {clip.duration_s:g} s long, but 'duration', which includes it, is {request.duration} s: "
@@ -255,7 +260,7 @@ def predict(
         tuned_model, conditioner = apply_fine_tune(loaded.model, loaded.conditioner, tuned, 1.0)
         loaded = replace(loaded, model=tuned_model, conditioner=conditioner)
     role = "prompt" if request.continuation else "melody"
-    sources = RenderRequest(request.prompt, **{role: clip})
+    sources = RenderRequest(request.prompt, fade_ms=fade_ms, **{role: clip})
     stem_dirs = [models_dir / "demucs"]
     audio, _ = render(loaded, sources, request.params, torch_device, on_progress, stem_dirs, decoder)
     audio = audio_files.normalize(audio, request.normalization_strategy)
@@ -277,6 +282,14 @@ def _check_out(out: Path | None, format: str) -> None:
 
 def _numbered(format: str) -> Iterator[Path]:
     return (Path(f"musicgen-{number}.{format}") for number in range(1, 10**6))
+
+
+def _read_end_s(request: Request) -> float:
+    """Where reading of the clip ends: of a melody, no more than the music and one window after it can follow."""
+    if request.continuation:
+        return request.end_s
+    needed_s = request.continuation_start + request.duration + _LONGEST_WINDOW_S
+    return needed_s if request.end_s < 0 else min(request.end_s, needed_s)
 
 
 def _write_free(audio: audio_files.Audio, suffix: str) -> Path:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from comfyui_musicgen.musicgen.audio import FORMATS, Audio, convert, files, read, trim, waveform, write
+from comfyui_musicgen.musicgen.audio import FORMATS, Audio, convert, read, trim, waveform, write, writing
 from comfyui_musicgen.musicgen.errors import InputError
 
 RATE_HZ = 32000
@@ -262,14 +262,14 @@ def test_a_write_that_fails_leaves_nothing_and_says_why(tmp_path, format, limit)
 
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     seconds = itertools.count()
-    encode = files._for_encoder
+    encode = writing._for_encoder
 
     def interrupted(*args):
         if next(seconds) == 2:
             raise KeyboardInterrupt
         return encode(*args)
 
-    monkeypatch.setattr(files, "_for_encoder", interrupted)
+    monkeypatch.setattr(writing, "_for_encoder", interrupted)
     (tmp_path / "a.wav").write_bytes(b"old")
     with pytest.raises(KeyboardInterrupt):
         write(tone(5.0), tmp_path / "a.wav", metadata={"prompt": "{}"})
@@ -332,12 +332,4 @@ def test_not_a_number_in_a_file_is_reported_with_its_name(tmp_path):
     data[-4:] = np.float32(np.nan).tobytes()
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"a\.wav.*NaN"):
-        read(path)
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:40000] + data[42000:]])
-def test_damage_that_decoders_skip_is_reported(tmp_path, damage):
-    path = write(Audio(torch.randn(1, 1, 3 * RATE_HZ) * 0.1, RATE_HZ), tmp_path / "a.flac")
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError, match=r"a\.flac.*damaged"):
         read(path)

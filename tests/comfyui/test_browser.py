@@ -13,7 +13,12 @@ ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Asked for by the page itself, whatever packs there are; ComfyUI answers 404 until the user has made them.
-NOT_OURS = ("/userdata", "user.css", "favicon", "missingModelMetadata")  # the last: of the graph that the page begins with
+NOT_OURS = (
+    "/userdata",
+    "user.css",
+    "favicon",
+    "missingModelMetadata",
+)  # the last: of the graph that the page begins with
 
 LOAD = """async (graph) => {
     await window.app.loadGraphData(graph);

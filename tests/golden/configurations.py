@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -197,9 +198,14 @@ def predicted(bench: Bench, *, toy: Mapping[str, Any], **values: Any) -> Outputs
     file = bench.folder / "predicted.wav"
     pack().predict(
         model=bench.toy(**toy), models_dir=bench.folder / "models", out=file, precision="float32", device="cpu",
-        duration=1, seed=6, input_audio=str(clip), **values,
+        duration=1, seed=6, input_audio=str(clip), **_as_in_0_11(), **values,
     )  # fmt: skip
     return _file_outputs(file)
+
+
+def _as_in_0_11() -> dict[str, Any]:
+    """Options that switch off what later versions do to the ends of the music."""
+    return {"fade_ms": 0.0} if "fade_ms" in inspect.signature(pack().predict).parameters else {}
 
 
 def saved(bench: Bench, *, sample_format: str) -> Outputs:

@@ -23,7 +23,10 @@ def test_several_runs_are_advised_for_long_music_only(duration_s, advised):
 def test_several_clips_for_one_take_ask_for_one(toys):
     loaded = load(toys(), "float32")
     clips = Codes(torch.zeros(3, 4, 10, dtype=torch.long), 50.0, loaded.config.codec.identity)
-    for n_rows, words in ((1, r"Give one clip\.$"), (2, r"Give one clip, or 2\.$")):
+    for n_rows, words in (
+        (1, r"Give one clip, or set 'batch_size' to 3\.$"),
+        (2, r"Give one clip, or 2, or set 'batch_size' to 3\.$"),
+    ):
         params = GenerationParams(duration_s=1, batch_size=n_rows)
         with pytest.raises(InputError, match=words):
             loaded.model.generate(loaded.conditioner.encode_text(["x"]), params, clips)

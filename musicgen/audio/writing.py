@@ -1,15 +1,17 @@
-"""Audio files through PyAV: reading of any format, atomic writing of four."""
+"""Audio files of four formats, written through PyAV: whole, or not at all."""
 
 import contextlib
 import json
+import logging
+import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -18,12 +20,18 @@ from torch import Tensor
 from ..dependencies import require
 from ..errors import InputError
 from ..outputs import DISK_FULL, atomic_file
-from .waveform import Audio, check_span, convert, span
+from .waveform import Audio, convert
+
+logger = logging.getLogger(__name__)
 
 # FFmpeg's layout for each number of channels, as FLAC and Opus order them.
 _LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 _MPEG_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES_HZ = (8000, 12000, 16000, 24000, 48000)
+_MAX_COMMENT_BYTES = {
+    "wav": 0,
+    "flac": 2**24 - 2**12,
+}  # FLAC's block has 24 bits for its size, shared with the encoder's own
 
 
 @dataclass(frozen=True)
@@ -51,35 +59,6 @@ _ENCODINGS = {
 FORMATS = tuple(dict.fromkeys(format for format, _ in _ENCODINGS))
 
 
-def read(path: str | os.PathLike, start_s: float = 0.0, end_s: float | None = None) -> Audio:
-    """Read [1, C, L] from the first audio track of any audio or video file, or a stretch of it in seconds.
-
-    Integers are scaled to -1..1, floating point samples are unchanged. `end_s` of None or below 0 is the
-    end; decoding stops there. InputError, naming the file, for anything that cannot be read.
-    """
-    path = Path(path)
-    start_s, end_s = check_span(start_s, end_s)
-    if os.path.isdir(path):
-        raise InputError(f"{path} is a folder, not an audio file.")
-    if not os.path.isfile(path):  # False for what can be no path, too
-        raise InputError(f"Audio file {path} does not exist.")
-    av = require("av", "Reading audio files")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                raise InputError(f"{path} has no audio track.")
-            samples, rate_hz, n_before = _decode(container, path, start_s, end_s)
-    except InputError:
-        raise
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as audio ({error}). It is damaged, or not an audio file.") from error
-    first, last = span(start_s, end_s, rate_hz, n_before + samples.shape[1], str(path))
-    try:
-        return Audio(torch.from_numpy(samples[:, : last - first])[None], rate_hz)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
 def write(
     audio: Audio,
     path: str | os.PathLike,
@@ -87,12 +66,16 @@ def write(
     *,
     sample_format: str = "s16",
     metadata: Mapping[str, str] | None = None,
+    replace: bool = True,
+    check: Callable[[], None] | None = None,
 ) -> Path:
     """Write one clip [1, C, L] as wav, flac, mp3 or opus; `format` of None is taken from the suffix.
 
     sample_format: s16, s24 (wav, flac) or f32 (wav). MP3 (320 kbit/s) and Opus (160 kbit/s) are resampled to the
-    next rate that they support. `metadata` goes into the file; WAV cannot hold it, so it goes to `<file>.json`.
-    Writing is atomic: an InputError, for a full disk too, leaves no file behind.
+    next rate that they support. `metadata` goes into the file; WAV cannot hold it, nor FLAC more than 16 MB, so it goes
+    to `<file>.json`. `check` is called for each second of audio; what it raises ends the work.
+    Writing is atomic: an InputError, for a full disk too, leaves no file behind. FileExistsError where there is a
+    file of that name and `replace` is off; of several processes that write to one name, one does.
     """
     path = Path(path)
     if audio.samples.shape[0] != 1:
@@ -111,75 +94,39 @@ def write(
         above = [rate for rate in encoding.rates_hz if rate > audio.rate_hz]
         audio = convert(audio, min(above, default=max(encoding.rates_hz)), audio.n_channels)
     av = require("av", "Writing audio files")
-    inside, beside = (None, metadata) if format == "wav" else (metadata, None)
+    fits = len(metadata or ()) == 0 or _comment_bytes(metadata) <= _MAX_COMMENT_BYTES.get(format, math.inf)
+    inside, beside = (metadata, None) if fits else (None, metadata)
+    if not fits and format != "wav":
+        logger.warning(
+            "%s cannot hold %d bytes of metadata: it lies in %s.json beside it.",
+            path,
+            _comment_bytes(metadata),
+            path.name,
+        )
     try:
         with contextlib.ExitStack() as files:
             if beside:
                 sidecar = files.enter_context(atomic_file(path.with_name(path.name + ".json")))
                 sidecar.write((json.dumps(_parsed(beside), indent=2) + "\n").encode())
-            _encode(av, audio, files.enter_context(atomic_file(path)), encoding, inside or {})
-    except InputError:
+            file = files.enter_context(atomic_file(path, replace))
+            _encode(av, audio, file, encoding, inside or {}, check or (lambda: None))
+    except (InputError, FileExistsError):
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(_cannot_write(path, error)) from error
     return path
 
 
-def _decode(container, path: Path, start_s: float, end_s: float | None) -> tuple[np.ndarray, int, int]:
-    """Decode the interval within the file: samples [C, n] float32, their rate, the number of samples before them."""
-    stream = container.streams.audio[0]
-    parts: list[np.ndarray] = []
-    rate_hz, channels, position = 0, 0, 0
-    first, last = 0, None
-    for frame in container.decode(stream):
-        if not rate_hz:
-            rate_hz, channels = frame.sample_rate, len(frame.layout.channels)
-            first = round(start_s * rate_hz)
-            last = None if end_s is None else round(end_s * rate_hz)
-        elif (frame.sample_rate, len(frame.layout.channels)) != (rate_hz, channels):
-            raise InputError(
-                f"{path} changes from {rate_hz} Hz, {channels} channels to {frame.sample_rate} Hz, "
-                f"{len(frame.layout.channels)} channels after {position / rate_hz:.3f} s. Convert it to one format."
-            )
-        begin, end = max(0, first - position), frame.samples if last is None else min(frame.samples, last - position)
-        if begin < end:
-            parts.append(_as_float(frame, channels)[:, begin:end])
-        position += frame.samples
-        if last is not None and position >= last:
-            break
-    else:
-        _check_complete(container, stream, path, position / rate_hz if rate_hz else 0.0)
-    if not position:
-        raise InputError(f"{path} holds no audio: its track has no samples.")
-    n_before = min(first, position)
-    samples = np.empty((channels, sum(part.shape[1] for part in parts)), dtype=np.float32)
-    end = samples.shape[1]
-    while parts:  # each part is freed as it is copied, so the audio is not held twice
-        part = parts.pop()
-        samples[:, end - part.shape[1] : end] = part
-        end -= part.shape[1]
-    return samples, rate_hz, n_before
-
-
-def _as_float(frame, channels: int) -> np.ndarray:
-    """Samples [C, n] float32 of one decoded frame; the full scale of integers becomes 1."""
-    array = frame.to_ndarray()
-    if not frame.format.is_planar:
-        array = array.reshape(-1, channels).T
-    if array.dtype.kind == "f":
-        return array.astype(np.float32)
-    full = 2.0 ** (8 * array.itemsize - 1)
-    zero = full if array.dtype.kind == "u" else 0.0
-    return ((array.astype(np.float64) - zero) / full).astype(np.float32)
-
-
-def _check_complete(container, stream, path: Path, length_s: float) -> None:
-    """InputError where decoding skipped damaged parts. Only FLAC's header knows; elsewhere the length is a guess."""
-    if container.format.name != "flac" or not stream.duration:
-        return
-    announced_s = float(stream.duration * stream.time_base)
-    if length_s < announced_s:
-        raise InputError(f"{path} is damaged: only {length_s:.3f} s of its {announced_s:.3f} s can be decoded.")
+def write_new(audio: Audio, paths: Iterable[Path], format: str | None = None, **options: Any) -> Path:
+    """`write` under the first of `paths` that no file has. Of several processes, each gets a name of its own."""
+    for path in paths:
+        if os.path.lexists(path):
+            continue
+        try:
+            return write(audio, path, format, replace=False, **options)
+        except FileExistsError:  # written by another process meanwhile
+            continue
+    raise InputError("Cannot write the audio: every name for it is taken.")
 
 
 def _format_of(path: Path, format: str | None) -> str:
@@ -198,7 +145,14 @@ def _encoding_of(format: str, sample_format: str) -> _Encoding:
     return encoding
 
 
-def _encode(av: ModuleType, audio: Audio, sink: BinaryIO, encoding: _Encoding, metadata: Mapping[str, str]) -> None:
+def _encode(
+    av: ModuleType,
+    audio: Audio,
+    sink: BinaryIO,
+    encoding: _Encoding,
+    metadata: Mapping[str, str],
+    check: Callable[[], None],
+) -> None:
     """Encode and mux audio into an open binary file, one second at a time."""
     output = _DeferredErrorFile(sink)
     layout = _LAYOUTS[audio.n_channels - 1]
@@ -211,6 +165,7 @@ def _encode(av: ModuleType, audio: Audio, sink: BinaryIO, encoding: _Encoding, m
         if encoding.bitrate:
             stream.bit_rate = encoding.bitrate
         for start in range(0, audio.n_samples, audio.rate_hz):
+            check()
             array = _for_encoder(audio.samples[0, :, start : start + audio.rate_hz], encoding)
             frame = av.AudioFrame.from_ndarray(array, format=encoding.frame_format, layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = audio.rate_hz, start, Fraction(1, audio.rate_hz)
@@ -269,6 +224,11 @@ class _DeferredErrorFile:
             except OSError as error:
                 self._error = error
         return 0
+
+
+def _comment_bytes(metadata: Mapping[str, str]) -> int:
+    """Size of metadata as Vorbis comments, without the encoder's own."""
+    return sum(5 + len(key.encode()) + len(value.encode()) for key, value in metadata.items())
 
 
 def _parsed(metadata: Mapping[str, str]) -> dict:

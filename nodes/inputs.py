@@ -1,0 +1,143 @@
+"""Inputs of a node: which wires fit, before anything runs; and the check of what a wire brings, when the node runs.
+
+Every widget can be a wire. ComfyUI checks a widget's constant, but of a wire only the type, and hands its value over
+as it is: None, a NumPy number, anything.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from ..musicgen.codes import Codes
+from ..musicgen.errors import InputError
+from .host import Managed
+from .sockets import CODEC, CODES, CONDITIONER, DIFFUSION, MODEL
+from .widgets import Widget
+
+_CLASSES = {MODEL: Managed, CONDITIONER: Managed, CODEC: Managed, DIFFUSION: Managed, CODES: Codes}
+# Types of a wire that fit a widget, besides the widget's own.
+_RELATED = {"FLOAT": {"INT"}, "INT": {"FLOAT"}, "STRING": {"COMBO"}, "COMBO": {"STRING"}}
+_SHOWN = 80  # characters of a wrong value in a message
+
+
+class Node:
+    """Base of the nodes: its VALIDATE_INPUTS takes the check of wires over from ComfyUI, which knows equal types only."""
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any]) -> bool | str:
+        return wiring_fault(cls, input_types) or True
+
+
+def wiring_fault(node: type, received: Mapping[str, Any]) -> str | None:
+    """What is wrong with the types of a node's wires, name -> type; None if each fits its input."""
+    inputs = declared(node)
+    for name, kind in received.items():
+        if name in inputs and not _fits(kind, inputs[name][0]):
+            wanted = "COMBO" if isinstance(inputs[name][0], list) else inputs[name][0]
+            return f"'{name}' takes {wanted}, but the node wired to it gives {kind}. Connect another output."
+    return None
+
+
+def declared(node: type) -> dict[str, Widget]:
+    """Inputs of a node, required and optional, in their order."""
+    types = node.INPUT_TYPES()
+    return {**types["required"], **types.get("optional", {})}
+
+
+def checked(*open_lists: str) -> Callable[[Callable], Callable]:
+    """Decorator of a node's function: each input is checked by its declaration and converted to its type.
+
+    open_lists: names of lists whose entries the function looks up itself. InputError names the input.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            arguments = signature.bind(self, *args, **kwargs).arguments
+            required = self.INPUT_TYPES()["required"]
+            for name, (kind, options) in declared(type(self)).items():
+                is_socket = "default" not in options
+                if name in arguments and not (is_socket and name not in required and arguments[name] is None):
+                    kind = "STRING" if name in open_lists else kind
+                    arguments[name] = _converted(name, kind, options, arguments[name])
+            return function(**arguments)
+
+        return run
+
+    return decorate
+
+
+def checked_text(name: str, value: Any, max_length: int | None = None) -> str:
+    """`value` if it is a text that can be encoded, of at most `max_length` characters; else InputError."""
+    if value is None:
+        raise InputError(f"'{name}' carries no value: what is connected gave nothing.")
+    if not isinstance(value, str):
+        raise InputError(f"'{name}' must be a text, got {_shown(value)} ({type(value).__name__}).")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"'{name}' holds half of a character (a lone surrogate, U+{ord(value[error.start]):04X}) at position "
+            f"{error.start + 1}, got {_shown(value)}. Type the text again."
+        ) from None
+    if max_length is not None and len(value) > max_length:
+        raise InputError(f"'{name}' has {len(value)} characters, at most {max_length} are allowed: {_shown(value)}.")
+    return value
+
+
+def _fits(received: Any, wanted: str | list[str]) -> bool:
+    wanted = "COMBO" if isinstance(wanted, list) else wanted
+    received = "COMBO" if isinstance(received, (list, tuple)) else received
+    if received == "*" or not received != wanted:  # noqa: SIM202 (types that fit all others override `!=` alone)
+        return True
+    kinds = {kind.strip() for kind in str(received).split(",")}
+    return bool(kinds & {"*", wanted, *_RELATED.get(wanted, ())})
+
+
+def _converted(name: str, kind: str | list[str], options: Mapping[str, Any], value: Any) -> Any:
+    """A checked value in the type that the node's function takes."""
+    if kind == "AUDIO":  # `audio_in` says more about it
+        return value
+    if value is None:
+        raise InputError(f"'{name}' carries no value: what is connected gave nothing.")
+    if isinstance(kind, list):
+        if checked_text(name, value) not in kind:
+            raise InputError(f"'{name}' must be one of {', '.join(kind)}, got {_shown(value)}.")
+        return value
+    if kind in ("INT", "FLOAT"):
+        return _number(name, kind, options, value)
+    if kind == "STRING":
+        return checked_text(name, value)
+    if kind == "BOOLEAN":
+        if not isinstance(value, (bool, np.bool_)):
+            raise InputError(f"'{name}' must be true or false, got {_shown(value)} ({type(value).__name__}).")
+        return bool(value)
+    if not isinstance(value, _CLASSES.get(kind, object)):
+        raise InputError(f"'{name}' must be {kind}, got {type(value).__name__}. Connect a node that outputs {kind}.")
+    return value
+
+
+def _number(name: str, kind: str, options: Mapping[str, Any], value: Any) -> int | float:
+    low, high = options["min"], options["max"]
+    valid = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high  # NaN is in no range
+    if valid and kind == "INT":
+        valid = isinstance(value, Integral) or float(value).is_integer()
+    if not valid:
+        noun = "a whole number" if kind == "INT" else "a number"
+        raise InputError(f"'{name}' must be {noun} from {low} to {high}, got {_shown(value)} ({type(value).__name__}).")
+    return int(value) if kind == "INT" else float(value)
+
+
+def _shown(value: Any) -> str:
+    """ASCII form of a value for a message, shortened."""
+    try:
+        text = ascii(value)
+    except Exception:  # of a class that is not ours
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
