@@ -34,9 +34,9 @@ def read(
     """
     path = Path(path)
     start_s, end_s = check_span(start_s, end_s)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path} is a folder, not an audio file.")
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for what can be no path, too
         raise InputError(f"Audio file {path} does not exist.")
     av = require("av", "Reading audio files")
     try:
