@@ -30,6 +30,9 @@ class Held(Weight):
     def dtype(self) -> torch.dtype:
         return self.tensor.dtype
 
+    def rows(self, start: int, stop: int) -> "Held":
+        return replace(self, shape=(stop - start, *self.shape[1:]), tensor=self.tensor[start:stop])
+
     def _copy(self, out: Tensor) -> None:
         out.copy_(self.tensor)
 

@@ -35,7 +35,7 @@ def trainer_of(path: Path, plan: LMTraining) -> Trainer:
     if recipe.lm != config or loaded.config.melody != recipe.melody or loaded.config.text.dim != recipe.text.dim:
         raise InputError(f"{path} was not made by this recipe, so that its training cannot go on. Give another model.")
     encoder = loaded.conditioner.text_encoder
-    trainer = Trainer(recipe, plan, encoder.tokenizer.backend_tokenizer.to_str(), runs.pick_device())
+    trainer = Trainer(recipe, plan, encoder.tokenizer.text, runs.pick_device())
     for model in (trainer.model, trainer.average):
         model.lm.load_state_dict(loaded.model.lm.state_dict())
         model.lm.heads.weight /= SHARPNESS

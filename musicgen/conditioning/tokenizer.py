@@ -20,7 +20,7 @@ class Tokenizer:
     def __init__(self, text: str, source: str, vocab_size: int):
         """`text` is that of a tokenizer.json. CheckpointError for one that no T5 encoder of `vocab_size` can have."""
         table = read_json(text, source)
-        self.source = source
+        self.text, self.source = text, source
         with guarded(source, "is no tokenizer of a T5"):
             check(table, vocab_size)
             # The rest is not needed to encode, and may hold anything.

@@ -91,7 +91,7 @@ def test_page_content_is_served(comfy):
 
 def test_pack_loads_quickly(comfy):
     # Read once, rounded to a tenth, on a machine that may be busy; test_imports.py measures the promised 0.3 s.
-    assert comfy.import_seconds() < 1.0
+    assert comfy.import_seconds() < 3.0, "test_imports.py holds it closer, on a machine that does nothing else"
 
 
 # The main job
@@ -353,7 +353,7 @@ def test_nodes_load_with_broken_libraries_and_say_so_only_where_one_is_needed(tm
     server = comfy_server.ComfyUI(base, {"PYTHONPATH": str(stubs)})
     try:
         assert set(CONTRACT) <= set(server.get("/object_info"))
-        assert server.import_seconds() < 1.0
+        assert server.import_seconds() < 3.0
         loudness = saving(probe_audio(seconds=1.0))
         loudness["2"]["inputs"]["audio"] = ["3", 0]
         loudness["3"] = {"class_type": "MusicGenNormalize", "inputs": {"audio": ["1", 0], "strategy": "loudness"}}
