@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 from .dependencies import require
 from .errors import CheckpointError, MusicGenError
@@ -68,7 +69,7 @@ def _yaml_loader(yaml: ModuleType) -> type:
     """PyYAML's safe loader without merge keys (`<<`), which no config has, and which double in size level by level."""
 
     class Loader(yaml.SafeLoader):
-        def flatten_mapping(self, node: object) -> None:
+        def flatten_mapping(self, node: Any) -> None:
             if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
                 raise yaml.constructor.ConstructorError(problem="it uses merge keys")
 

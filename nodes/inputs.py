@@ -131,7 +131,8 @@ def _number(name: str, kind: str, options: Mapping[str, Any], value: Any) -> int
     if not valid:
         noun = "a whole number" if kind == "INT" else "a number"
         raise InputError(f"'{name}' must be {noun} from {low} to {high}, got {_shown(value)} ({type(value).__name__}).")
-    return int(value) if kind == "INT" else float(value)
+    number: Any = value  # narrowed to Real above, which int() does not take
+    return int(number) if kind == "INT" else float(number)
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,7 @@ from ..musicgen.checkpoints.weights.blend import MAX_STRENGTH
 from ..musicgen.config import PRECISIONS
 from ..musicgen.errors import InputError, MusicGenError
 from ..musicgen.store import ModelStore, is_url
+from ..musicgen.store.model_store import Kind
 from ..musicgen.store.published import DIFFUSION_MODEL, KNOWN, SHIPPED
 from . import host
 from .inputs import Node, checked, checked_text, wiring_fault
@@ -49,7 +50,7 @@ def _checked_name(kind: str, value: Any) -> str:
     return name
 
 
-def _name_fault(kind: str, value: Any) -> str | None:
+def _name_fault(kind: Kind, value: Any) -> str | None:
     """What is wrong with a name, before anything runs. A wired one, None, is checked when its node runs."""
     if value is None:
         return None
@@ -62,7 +63,7 @@ def _name_fault(kind: str, value: Any) -> str | None:
     return None
 
 
-def _state(kind: str, value: Any) -> str | float:
+def _state(kind: Kind, value: Any) -> str | float:
     """What IS_CHANGED says of a name: the state of its files. A wired one, None, has no say: its node's inputs have."""
     if value is None:
         return ""

@@ -167,7 +167,7 @@ def _frames(av: ModuleType, container, stream, path: Path, damage: _Damage) -> I
         for frame in frames:
             time_s += frame.samples / frame.sample_rate
             yield frame
-    if damage.n_packets > n_good:
+    if damage.error is not None and damage.n_packets > n_good:
         raise damage.error
 
 

@@ -93,7 +93,7 @@ def convert(audio: Audio, rate_hz: int, channels: int) -> Audio:
     return Audio(samples, rate_hz)
 
 
-def span(start_s: float, end_s: float | None, rate_hz: int, n_samples: int, what: str) -> tuple[int, int]:
+def span(start_s: float, end_s: float | None, rate_hz: float, n_samples: int, what: str) -> tuple[int, int]:
     """Samples (first, last + 1) of an interval in seconds; `end_s` of None or below 0 is the end.
 
     InputError, naming both values and the length, unless the interval lies within `what` and is not empty.

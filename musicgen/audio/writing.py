@@ -94,15 +94,11 @@ def write(
         above = [rate for rate in encoding.rates_hz if rate > audio.rate_hz]
         audio = convert(audio, min(above, default=max(encoding.rates_hz)), audio.n_channels)
     av = require("av", "Writing audio files")
-    fits = len(metadata or ()) == 0 or _comment_bytes(metadata) <= _MAX_COMMENT_BYTES.get(format, math.inf)
+    n_bytes = _comment_bytes(metadata or {})
+    fits = n_bytes <= _MAX_COMMENT_BYTES.get(format, math.inf)
     inside, beside = (metadata, None) if fits else (None, metadata)
     if not fits and format != "wav":
-        logger.warning(
-            "%s cannot hold %d bytes of metadata: it lies in %s.json beside it.",
-            path,
-            _comment_bytes(metadata),
-            path.name,
-        )
+        logger.warning("%s cannot hold %d bytes of metadata: it lies in %s.json beside it.", path, n_bytes, path.name)
     try:
         with contextlib.ExitStack() as files:
             if beside:
