@@ -28,7 +28,7 @@ from comfyui_musicgen.clients import comfyui as client
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK_NAME = "musicgen-pansori"
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0  # on a busy machine
 
 
 @functools.cache

@@ -1,7 +1,9 @@
 """Nodes and routes that the tests put into ComfyUI beside the pack: odd sounds, and a look inside."""
 
 import gc
+import json
 
+import numpy
 import torch
 from aiohttp import web
 from server import PromptServer
@@ -56,6 +58,31 @@ class ProbeShape:
         return {"ui": {"shape": [*waveform.shape, audio["sample_rate"], str(waveform.dtype), peak]}}
 
 
+class Anything(str):
+    """Output type that fits every input, as packs make it."""
+
+    def __ne__(self, other):
+        return False
+
+
+class ProbeValue:
+    """Gives a value of any kind to a widget."""
+
+    RETURN_TYPES = (Anything("*"),)
+    FUNCTION = "give"
+    CATEGORY = "probe"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"kind": ("STRING", {"default": "json"}), "text": ("STRING", {"default": "null"})}}
+
+    def give(self, kind, text):
+        if kind == "bytes":
+            return (text.encode(),)
+        value = json.loads(text)
+        return (value if kind == "json" else getattr(numpy, kind)(value),)
+
+
 @PromptServer.instance.routes.get("/probe/engine")
 async def engine(request):
     """How many of the engine's models and attention caches are alive, and how many bytes the weights take."""
@@ -68,4 +95,4 @@ async def engine(request):
     return web.json_response({"modules": len(alive), "bytes": sum(weights.values()), "caches": n_caches})
 
 
-NODE_CLASS_MAPPINGS = {"ProbeAudio": ProbeAudio, "ProbeShape": ProbeShape}
+NODE_CLASS_MAPPINGS = {"ProbeAudio": ProbeAudio, "ProbeShape": ProbeShape, "ProbeValue": ProbeValue}
