@@ -154,4 +154,4 @@ def test_weights_are_never_held_twice(tmp_path, name):
     command = [sys.executable, "-c", _MEASURE, str(ROOT), str(tmp_path / name)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert float(result.stdout) < 1.1
+    assert float(result.stdout) < 1.25  # the largest tensor held twice would give 1.5; buffers of reading give 1.1
