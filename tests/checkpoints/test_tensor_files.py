@@ -131,7 +131,8 @@ if path.suffix == ".safetensors":
 else:
     file = TorchFile(path)
     weights = file.tensors(file.contents, "all")
-torch.ones(1000).half().float()
+torch.ones(1000).half().float().sum().isfinite()
+weights["w0"].read()
 with torch.device("meta"):
     module = torch.nn.ParameterDict({n: torch.nn.Parameter(torch.empty(w.shape)) for n, w in weights.items()})
 before = peak()
@@ -154,4 +155,4 @@ def test_weights_are_never_held_twice(tmp_path, name):
     command = [sys.executable, "-c", _MEASURE, str(ROOT), str(tmp_path / name)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert float(result.stdout) < 1.25  # the largest tensor held twice would give 1.5; buffers of reading give 1.1
+    assert float(result.stdout) < 1.1
