@@ -209,12 +209,14 @@ class Server:
         with _server_errors(self.url):
             # Listening begins before queueing, or the first messages would be missed.
             async with self._session.ws_connect(address, params=me, heartbeat=60, max_msg_size=0) as socket:
-                prompt_id = await self.queue(prompt, graph)
+                queued = asyncio.ensure_future(self.queue(prompt, graph))
                 try:
-                    return await self._follow(socket, prompt_id, on_event or (lambda type, data: None))
+                    return await self._follow(
+                        socket, await asyncio.shield(queued), on_event or (lambda type, data: None)
+                    )
                 except asyncio.CancelledError:
                     with contextlib.suppress(ClientError):
-                        await self.cancel(prompt_id)
+                        await self.cancel(await queued)  # Ctrl-C may come before the server's answer
                     raise
 
     async def _follow(self, socket: aiohttp.ClientWebSocketResponse, prompt_id: str, on_event: OnEvent) -> Result:
@@ -232,11 +234,8 @@ class Server:
             elif type == "executing" and data["node"] is not None:
                 result.executed.append(data["node"])
             elif type == "execution_error":
-                node, reason = (
-                    f"{data.get('node_type')} (node {data.get('node_id')})",
-                    data.get("exception_message", ""),
-                )
-                raise NodeError(f"{node} failed: {str(reason).strip()}")
+                reason = str(data.get("exception_message", "")).strip()
+                raise NodeError(f"{data.get('node_type')} (node {data.get('node_id')}) failed: {reason}")
             elif type == "execution_interrupted":
                 raise InterruptedRunError("The run was interrupted on the server.")
             elif type == "executing":

@@ -177,8 +177,9 @@ def check_text(name: str, text: str | None) -> None:
     try:
         (text or "").encode()
     except UnicodeEncodeError as error:
+        half = error.object[error.start]
         raise InputError(
-            f"'{name}' holds {error.object[error.start]!a} at character {error.start + 1}, half of a character. Type it anew."
+            f"'{name}' holds {half!a} (U+{ord(half):04X}, half of a character) at position {error.start + 1}. Type it anew."
         ) from error
 
 

@@ -63,8 +63,7 @@ def load(
     codec.eval().requires_grad_(False)
     checkpoint = replace(checkpoint, config=config)
     text_encoder = load_text_encoder(checkpoint, text_encoder_dirs)
-    model, conditioner = _build(checkpoint, precision, device, text_encoder)
-    conditioner.vocabulary = _vocabulary(checkpoint.path)
+    model, conditioner = _build(checkpoint, precision, device, text_encoder, _vocabulary(checkpoint.path))
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
 
@@ -117,9 +116,8 @@ def apply_fine_tune(
     own = source if conditioner.source is model.source else blend(conditioner.source, checkpoint, strength)
     if strength == 0:
         return model, conditioner
-    vocabulary = conditioner.vocabulary
-    blended, conditioner = _build(source, model.precision, model.loaded_for, conditioner.text_encoder, own)
-    conditioner.vocabulary = vocabulary
+    encoder, vocabulary = conditioner.text_encoder, conditioner.vocabulary
+    blended, conditioner = _build(source, model.precision, model.loaded_for, encoder, vocabulary, own)
     logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)
     return blended, conditioner
 
@@ -129,13 +127,14 @@ def _build(
     precision: str,
     device: torch.device,
     text_encoder: TextEncoder,
+    vocabulary: Vocabulary | None,
     conditioning: Checkpoint | None = None,
 ) -> tuple[LanguageModel, Conditioner]:
     """Language model and conditioner; the latter's projections from `conditioning`, by itself from the same source."""
     model = LanguageModel(source, _build_lm(source, precision, device), precision, device)
     source = conditioning or source
     with torch.device("meta"):
-        conditioner = Conditioner(source.config, text_encoder)
+        conditioner = Conditioner(source.config, text_encoder, vocabulary)
     _materialise(conditioner, torch.float32)
     _fill_without(conditioner, "text_encoder", source.conditioner, f"{source.path} (conditioning)")
     conditioner.source = source
@@ -198,7 +197,8 @@ def _fill_without(module: nn.Module, child: str, weights: Mapping[str, Weight], 
 
 def _vocabulary(checkpoint: Path) -> Vocabulary | None:
     """The words of a model that has a card: `NAME.card.json` beside its file. CheckpointError for a damaged one."""
-    path = checkpoint.with_suffix(".card.json")
+    name = checkpoint.name if checkpoint.is_dir() else checkpoint.stem  # a folder has no suffix
+    path = checkpoint.with_name(f"{name}.card.json")
     if not path.is_file():
         return None
     card = Settings.from_json(path)

@@ -16,11 +16,20 @@ MAX_TIME_S = 86400.0
 log = logging.getLogger(__name__)
 
 
-class MusicGenTrimAudio(Node):
-    DESCRIPTION = "Cuts a clip out of a longer sound, by start and end time. Sample rate and channels stay as they are."
+class _Trim(Node):
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ("trim audio", "cut", "crop", "clip", "slice audio", "audio segment")
     FUNCTION = "trim"
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls, start_s: float | None = None, end_s: float | None = None, input_types: dict | None = None
+    ) -> bool | str:
+        return wiring_fault(cls, input_types or {}) or _span_fault(start_s, end_s) or True
+
+
+class MusicGenTrimAudio(_Trim):
+    DESCRIPTION = "Cuts a clip out of a longer sound, by start and end time. Sample rate and channels stay as they are."
+    SEARCH_ALIASES = ("trim audio", "cut", "crop", "clip", "slice audio", "audio segment")
     RETURN_TYPES = (AUDIO,)
     RETURN_NAMES = ("audio",)
     OUTPUT_TOOLTIPS = ("The part from start_s to end_s (seconds).",)
@@ -34,26 +43,18 @@ class MusicGenTrimAudio(Node):
             },
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(
-        cls, start_s: float | None = None, end_s: float | None = None, input_types: dict | None = None
-    ) -> bool | str:
-        return wiring_fault(cls, input_types or {}) or _span_fault(start_s, end_s) or True
-
     @checked()
     def trim(self, audio: dict, start_s: float, end_s: float) -> tuple[dict]:
         sound = audio_in(audio)
         return (audio_out(engine.trim(sound, start_s, _within(start_s, end_s, sound.duration_s))),)
 
 
-class MusicGenTrimCodes(Node):
+class MusicGenTrimCodes(_Trim):
     DESCRIPTION = (
         "Cuts a part out of codes, by start and end time, without decoding: to continue the music from an earlier moment, "
         "or to decode only a part."
     )
-    CATEGORY = CATEGORY
     SEARCH_ALIASES = ("trim codes", "cut codes", "crop codes", "shorten", "musicgen trim", "continue from here")
-    FUNCTION = "trim"
     RETURN_TYPES = (CODES,)
     RETURN_NAMES = ("codes",)
     OUTPUT_TOOLTIPS = ("The part from start_s to end_s (seconds), to the nearest frame.",)
@@ -66,12 +67,6 @@ class MusicGenTrimCodes(Node):
                 **_span_widgets("music"),
             },
         }
-
-    @classmethod
-    def VALIDATE_INPUTS(
-        cls, start_s: float | None = None, end_s: float | None = None, input_types: dict | None = None
-    ) -> bool | str:
-        return wiring_fault(cls, input_types or {}) or _span_fault(start_s, end_s) or True
 
     @checked()
     def trim(self, codes: Codes, start_s: float, end_s: float) -> tuple[Codes]:
@@ -89,10 +84,11 @@ def _span_widgets(what: str) -> dict[str, Widget]:
 
 
 def _span_fault(start_s: float | None, end_s: float | None) -> str | None:
-    """What is wrong with two times, before anything runs. None, a wired one, can be any."""
+    """What is wrong with two times, before anything runs. A wired one, None, can be any."""
     try:
-        check_span(0.0 if start_s is None else start_s, -1.0 if start_s is None or end_s is None else end_s)
-        if start_s is None and end_s is not None and math.isnan(end_s):
+        if start_s is not None:
+            check_span(start_s, end_s)
+        elif end_s is not None and math.isnan(end_s):
             check_span(0.0, end_s)
     except InputError as error:
         return str(error)

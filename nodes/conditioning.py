@@ -14,7 +14,7 @@ from .widgets import choice, socket, text
 class MusicGenText(Node):
     DESCRIPTION = (
         "Describes the music in words: genre, mood, instruments, tempo. Left empty, the music is unconditional: the "
-        "model makes up its own. A second one can feed the sampler's 'negative' with what to avoid."
+        "model makes up its own, or takes the text of its card, as pansori-mini does. A second one can feed the sampler's 'negative' with what to avoid."
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ("musicgen prompt", "music description", "text encode", "text conditioning", "negative prompt")
@@ -30,7 +30,7 @@ class MusicGenText(Node):
                 "conditioner": socket(CONDITIONER, "The text encoder, from Load MusicGen."),
                 "text": text(
                     "",
-                    "What the music is like, in English words. Empty = no description at all.",
+                    "What the music is like, in English words. Empty = no description, or that of the model's card.",
                     multiline=True,
                     dynamicPrompts=True,
                     placeholder="warm lo-fi hip hop with a mellow piano and soft drums, 80 bpm",

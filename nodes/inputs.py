@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..musicgen.codes import Codes
+from ..musicgen.config import check_text
 from ..musicgen.errors import InputError
 from .host import Managed
 from .sockets import CODEC, CODES, CONDITIONER, DIFFUSION, MODEL
@@ -79,13 +80,7 @@ def checked_text(name: str, value: Any, max_length: int | None = None) -> str:
         raise InputError(f"'{name}' carries no value: what is connected gave nothing.")
     if not isinstance(value, str):
         raise InputError(f"'{name}' must be a text, got {_shown(value)} ({type(value).__name__}).")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"'{name}' holds half of a character (a lone surrogate, U+{ord(value[error.start]):04X}) at position "
-            f"{error.start + 1}, got {_shown(value)}. Type the text again."
-        ) from None
+    check_text(name, value)
     if max_length is not None and len(value) > max_length:
         raise InputError(f"'{name}' has {len(value)} characters, at most {max_length} are allowed: {_shown(value)}.")
     return value

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+from ..config import check_text
 from ..dependencies import require
 from ..errors import CheckpointError, InputError
 from ..foreign import guarded, read_json
@@ -34,10 +35,7 @@ class Tokenizer:
             raise InputError(
                 f"'text' is {len(text)} characters long; at most {MAX_CHARACTERS} are allowed. Shorten the description."
             )
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise InputError(
-                "'text' holds half of a surrogate pair, which is no character. Type the description again."
-            )
+        check_text("text", text)
         with guarded(self.source, "fails on this text"):
             ids = self.library.encode(text).ids
         if len(ids) > MAX_TOKENS:

@@ -1,7 +1,6 @@
 """The Replicate contract: 15 fields in, one audio file out. Source: `sakemin/musicgen-pansori` (cog predictor)."""
 
 import math
-import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -264,7 +263,8 @@ def predict(
     stem_dirs = [models_dir / "demucs"]
     audio, _ = render(loaded, sources, request.params, torch_device, on_progress, stem_dirs, decoder)
     audio = audio_files.normalize(audio, request.normalization_strategy)
-    file = audio_files.write(audio, out, request.output_format) if out else _write_free(audio, request.output_format)
+    format = request.output_format
+    file = audio_files.write(audio, out, format) if out else audio_files.write_new(audio, _numbered(format), format)
     return Prediction(file, request.seed)
 
 
@@ -290,18 +290,3 @@ def _read_end_s(request: Request) -> float:
         return request.end_s
     needed_s = request.continuation_start + request.duration + _LONGEST_WINDOW_S
     return needed_s if request.end_s < 0 else min(request.end_s, needed_s)
-
-
-def _write_free(audio: audio_files.Audio, suffix: str) -> Path:
-    """Write the first of musicgen-1.wav, musicgen-2.wav, ... that no other run has taken."""
-    for file in _numbered(suffix):
-        try:
-            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
-            continue
-        try:
-            return audio_files.write(audio, file)
-        except BaseException:
-            file.unlink(missing_ok=True)
-            raise
-    raise InputError("a million files named musicgen-N are in this folder already. Give 'out'.")

@@ -295,7 +295,6 @@ def test_prompts_waiting_in_the_queue_are_taken_out(comfy, tmp_path):
         while not comfy.get("/queue")["queue_pending"]:
             assert waiting.poll() is None
             time.sleep(0.1)
-        time.sleep(1)  # until the client has read what the server answered
         waiting.send_signal(signal.SIGINT)
         assert waiting.wait(20) == 130
         queue = comfy.get("/queue")
