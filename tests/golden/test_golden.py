@@ -2,7 +2,8 @@
 
 The stored file says what it was made with: versions, the processor's instructions, and a digest of torch's arithmetic.
 Where all of that is the same, every output's SHA-256 must be, but for the logits: since 0.12.0 a product's sums have one
-order for any number of rows. Elsewhere sums are rounded otherwise, so excerpts are compared: codes of float32 exactly, everything else within `BOUNDS`. Before a change of the code, and after it, run
+order for any number of rows. What follows from logits of 8 or 16 bits, codes among them, is as free as these: one rounding
+of the text's embedding moves a draw. Elsewhere sums are rounded otherwise, so excerpts are compared: codes of float32 exactly, everything else within `BOUNDS`. Before a change of the code, and after it, run
 `python tests/golden/make.py --against CHECKOUT`: on one machine, whole outputs.
 """
 
@@ -88,12 +89,13 @@ def test_outputs_are_those_of_0_11_0(name, request):
     found = make.stored(outputs)
     assert found.keys() == expected.keys()
     if computes_as_stored() and name not in CHANGED:
-        exact = [key for key in outputs if not key.endswith("/logits")]
+        free = ("logits",) if precision_of(name) == "float32" else ("logits", "codes", "likeliest")
+        exact = [key for key in outputs if not key.endswith(free)]
         differing = [key for key in exact if not np.array_equal(found[f"{key}.sha256"], expected[f"{key}.sha256"])]
         findings = {key: make.difference(found[key], expected[key]) or "outside the excerpt" for key in differing}
         assert not findings
         for key in outputs.keys() - exact:
-            check("logits", found[key], expected[key], BOUNDS[precision_of(name)], REORDERED)
+            check(key.rpartition("/")[2], found[key], expected[key], BOUNDS[precision_of(name)], REORDERED)
         return
     for key in outputs:
         check(key.rpartition("/")[2], found[key], expected[key], BOUNDS[precision_of(name)])
