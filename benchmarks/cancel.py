@@ -42,7 +42,7 @@ def workflow(precision, batch_size, duration_s, seed, prompt_s=0.0):
     """Text to a normalized clip; with prompt_s, a tone of that length is continued."""
     prompt = {
         "load": ("MusicGenLoader", {"model": "bench", "precision": precision, "engine": "native"}),
-        "text": ("MusicGenText", {"conditioner": ["load", 1], "text": "slow pansori, a rough deep voice"}),
+        "text": ("MusicGenText", {"conditioner": ["load", 1], "text": f"slow pansori, a rough deep voice, take {seed}"}),
         "sample": (
             "MusicGenSampler",
             {
@@ -57,7 +57,7 @@ def workflow(precision, batch_size, duration_s, seed, prompt_s=0.0):
     if prompt_s:
         tone = {"rate_hz": 32000, "channels": 1, "batch": 1, "seconds": prompt_s, "dtype": "float32", "kind": "sine"}
         prompt["clip"] = ("ProbeAudio", tone)
-        prompt["encode"] = ("MusicGenEncodeAudio", {"audio": ["clip", 0], "codec": ["load", 2]})
+        prompt["encode"] = ("MusicGenEncode", {"audio": ["clip", 0], "codec": ["load", 2]})
         prompt["sample"][1]["prompt"] = ["encode", 0]
     return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in prompt.items()}
 
@@ -81,7 +81,9 @@ def cancelled_after_ms(server, prompt, node, delay_s):
 
     thread = threading.Thread(target=queue)
     thread.start()
-    if not started.wait(110):
+    while not started.wait(0.05) and thread.is_alive():
+        pass
+    if not started.is_set():
         raise RuntimeError(f"{name} never began:\n{server.log[-2000:]}")
     time.sleep(delay_s)
     pressed_s.append(time.monotonic())
