@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from . import accel
-from .checkpoints import Checkpoint, Weight, blend, fill, open_checkpoint
+from .checkpoints import Checkpoint, Weight, blend, fill, open_fine_tune
 from .checkpoints.settings import Settings
 from .codec import Codec, fingerprint
 from .conditioning import Conditioner, TextEncoder, Tokenizer, t5_encoder
@@ -102,7 +102,8 @@ def apply_fine_tune(
 
     strength: 0 gives back the base itself, 1 the fine-tune, between and beyond (to 2) a blend. The base's objects
     are not altered; the text encoder, which no fine-tune trains, is shared with them. Weights are read from the
-    files again and blended before they are rounded, so any precision works, and fine-tunes can be chained.
+    files again and blended before they are rounded, so any precision works, and fine-tunes can be chained. A file of
+    weights without settings is taken where every tensor fits the base.
     InputError for objects of the audiocraft engine; CheckpointError for another architecture, naming both.
     """
     if not isinstance(model, LanguageModel) or not isinstance(conditioner, Conditioner):
@@ -111,7 +112,7 @@ def apply_fine_tune(
             "leave 'weights' empty."
         )
     begun = time.perf_counter()
-    checkpoint = open_checkpoint(Path(tuned), codec_required=False)
+    checkpoint = open_fine_tune(Path(tuned), model.source)
     source = blend(model.source, checkpoint, strength)
     own = source if conditioner.source is model.source else blend(conditioner.source, checkpoint, strength)
     if strength == 0:

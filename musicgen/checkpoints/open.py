@@ -5,7 +5,7 @@ from pathlib import Path
 from ..errors import CheckpointError
 from .checkpoint import Checkpoint
 from .containers.safetensors import FP16_FILE, INDEX_FILE, WEIGHTS_FILE, looks_like_safetensors
-from .formats import audiocraft, converted, huggingface
+from .formats import audiocraft, bare, converted, huggingface
 from .formats.codecs import CODEC_FILE, FindCodec
 
 PEFT_FILE = "adapter_config.json"
@@ -56,3 +56,11 @@ def open_checkpoint(
     if found == "audiocraft":
         return audiocraft.open_audiocraft(path, codec_required, find_codec)
     return huggingface.open_huggingface(path)
+
+
+def open_fine_tune(path: Path, base: Checkpoint) -> Checkpoint:
+    """As `open_checkpoint`, for weights that are put into `base`: they may come without settings, which are then the base's."""
+    try:
+        return open_checkpoint(path, codec_required=False)
+    except bare.NoSettingsError as error:
+        return bare.as_fine_tune(error.weights, base)

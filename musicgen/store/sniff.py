@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..checkpoints.containers.safetensors import looks_like_safetensors
+from ..checkpoints.formats.bare import mentions_bare
 from ..checkpoints.formats.converted import KEY
 from ..checkpoints.open import detect
 from ..diffusion.checkpoint import KEY as DIFFUSION_KEY
@@ -53,13 +54,17 @@ def _kind_of(path: Path, size: int, mtime_ns: int) -> str | None:
             header = _header(path)
             if f'"{DIFFUSION_KEY}":'.encode() in header:
                 return "diffusion"
-            return "model" if f'"{KEY}":'.encode() in header else None
+            if f'"{KEY}":'.encode() in header:
+                return "model"
+            return "weights" if mentions_bare(header) else None
         contents = _pickle(path)
     except (CheckpointError, OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile):
         return None
     if b"model_state" in contents and b"processor_state" in contents:
         return "diffusion"
-    if b"xp.cfg" not in contents or b"transformer_lm" not in contents:
+    if b"xp.cfg" not in contents:
+        return "weights" if mentions_bare(contents) else None
+    if b"transformer_lm" not in contents:
         return None
     return "model" if f"//pretrained/{CODEC}".encode() in contents else "weights"
 

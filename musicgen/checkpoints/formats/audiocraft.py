@@ -4,7 +4,6 @@ The one file is what the Replicate trainer gives (`xp.cfg` and `model`, often na
 of torch), a `checkpoint.th` of audiocraft's own training, or an exported language model by itself.
 """
 
-import re
 from pathlib import Path
 
 from ...config import ModelConfig
@@ -12,10 +11,10 @@ from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.torch_zip import TorchFile
 from ..settings import Settings
-from ..weights.expected import conditioner_shapes
 from ..weights.inventory import Inventory
-from ..weights.lazy import Stored, Weight
+from .audiocraft_names import LM_NAMES, plain_name, split_cross_attention, take_conditioner
 from .audiocraft_settings import is_stereo, lm_config, melody_config, text_config
+from .bare import NoSettingsError, find_bare, find_table
 from .codecs import CODEC_FILE, CodecLayout, FindCodec, FoundCodec, open_codec, open_named, stand_in, trained_with
 
 LM_FILE = "state_dict.bin"
@@ -60,8 +59,10 @@ def _open(
         # The defaults of audiocraft's MusicGen (windows of 30 s) and AudioGen (10 s).
         extend_stride_s=18.0 if segment_s > 18 else segment_s / 5,
     )
-    inventory = Inventory.renamed(_split(package.tensors(state, "the model")), _plain_name, str(package.path))
-    lm_weights, conditioner = inventory.take_lm(lm, _LM_NAMES), _take_conditioner(inventory, config)
+    inventory = Inventory.renamed(
+        split_cross_attention(package.tensors(state, "the model")), plain_name, str(package.path)
+    )
+    lm_weights, conditioner = inventory.take_lm(lm, LM_NAMES), take_conditioner(inventory, config)
     inventory.check()
     source = TextEncoderSource(folder=text_encoder if text_encoder is not None and text_encoder.is_dir() else None)
     return Checkpoint(path, "audiocraft", config, lm_weights, conditioner, codec.weights, source, codec.origin)
@@ -71,6 +72,10 @@ def _state(package: TorchFile) -> dict:
     """The table of the language model's tensors. Source: audiocraft `utils.export.export_lm`, `utils.export_legacy`."""
     table = package.contents
     if not isinstance(table, dict) or "xp.cfg" not in table:
+        if (state := find_table(table)) is not None:
+            weights = find_bare(package.tensors(state, "the model"), package.path)
+            if weights is not None:
+                raise NoSettingsError(weights)
         raise CheckpointError(
             f"{package.path} is no model of audiocraft: it has no settings ('xp.cfg') beside its weights. A checkpoint has "
             "'xp.cfg' with 'best_state' or 'model'."
@@ -98,55 +103,3 @@ def _codec(package: TorchFile, settings: Settings, layout: CodecLayout, find: Fi
     if package.path.name == LM_FILE and (folder / CODEC_FILE).is_file():
         return open_codec(folder, layout, find)
     return open_named(trained_with(settings), str(package.path), folder, layout, find)
-
-
-def _plain_name(name: str) -> str:
-    """Models trained with torch's own attention have `self_attn.mha.in_proj_weight`: the same without `mha.`"""
-    return re.sub(r"(self_attn|cross_attention)\.mha\.", r"\1.", name)
-
-
-def _split(tensors: dict[str, Stored]) -> dict[str, Stored]:
-    """`cross_attention.in_proj_weight` as two tensors: the query's rows, and those of key and value."""
-    table = {}
-    for name, tensor in tensors.items():
-        if name.endswith("cross_attention.in_proj_weight") and tensor.shape:
-            dim = tensor.shape[0] // 3
-            table |= {f"{name}[q]": tensor.rows(0, dim), f"{name}[kv]": tensor.rows(dim, tensor.shape[0])}
-        else:
-            table[name] = tensor
-    return table
-
-
-_LAYER = "transformer.layers.{i}."
-_LM_NAMES = {
-    "embeddings": "emb.{k}.weight",
-    "heads.weight": "linears.{k}.weight",
-    "norm.weight": "out_norm.weight",
-    "norm.bias": "out_norm.bias",
-    "layers.norm_self.weight": _LAYER + "norm1.weight",
-    "layers.norm_self.bias": _LAYER + "norm1.bias",
-    "layers.qkv.weight": _LAYER + "self_attn.in_proj_weight",
-    "layers.out.weight": _LAYER + "self_attn.out_proj.weight",
-    "layers.norm_cross.weight": _LAYER + "norm_cross.weight",
-    "layers.norm_cross.bias": _LAYER + "norm_cross.bias",
-    "layers.cross_q.weight": _LAYER + "cross_attention.in_proj_weight[q]",
-    "layers.cross_kv.weight": _LAYER + "cross_attention.in_proj_weight[kv]",
-    "layers.cross_out.weight": _LAYER + "cross_attention.out_proj.weight",
-    "layers.norm_ffn.weight": _LAYER + "norm2.weight",
-    "layers.norm_ffn.bias": _LAYER + "norm2.bias",
-    "layers.up.weight": _LAYER + "linear1.weight",
-    "layers.down.weight": _LAYER + "linear2.weight",
-}
-_CONDITIONS = {"text_projection": "description", "melody_projection": "self_wav"}
-
-
-def _take_conditioner(inventory: Inventory, config: ModelConfig) -> dict[str, Weight]:
-    weights = {}
-    for name, shape in conditioner_shapes(config).items():
-        module, _, part = name.partition(".")
-        weights[name] = inventory.take(
-            f"condition_provider.conditioners.{_CONDITIONS[module]}.output_proj.{part}", shape
-        )
-    if config.melody:  # a Hann window, which the engine computes
-        inventory.drop(r"condition_provider\.conditioners\.self_wav\.chroma\.spec\.window")
-    return weights

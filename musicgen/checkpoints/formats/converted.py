@@ -18,6 +18,7 @@ from ..settings import Settings
 from ..weights.expected import codec_shapes, conditioner_shapes, lm_shapes
 from ..weights.inventory import Inventory
 from ..weights.lazy import Weight
+from .bare import NoSettingsError, find_bare
 from .codec_options import read_codec
 from .t5 import t5_config, take_t5
 
@@ -35,6 +36,8 @@ def open_converted(path: Path) -> Checkpoint:
             raise CheckpointError(
                 f"{path} holds an adapter (LoRA), not a whole model, which is not read yet. Merge it into its base first."
             )
+        if (weights := find_bare(tensors, path)) is not None:
+            raise NoSettingsError(weights)
         raise CheckpointError(
             f"{path} is a safetensors file, but no whole model: it lacks the configuration that 'python -m musicgen "
             "convert' writes into it. Weights in Hugging Face's format are loaded by the name of their folder."

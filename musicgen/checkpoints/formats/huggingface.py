@@ -30,7 +30,7 @@ _TEXT_NAMES = {512: "t5-small", 768: "t5-base", 1024: "t5-large"}
 _PUBLISHED_DIMS = {1024, 1536, 2048}  # whose heads are all 64 wide
 
 _LAYER = "decoder.model.decoder.layers.{i}."
-_LM_NAMES = {
+LM_NAMES = {
     "embeddings": "decoder.model.decoder.embed_tokens.{k}.weight",
     "heads.weight": "decoder.lm_heads.{k}.weight",
     "norm.weight": "decoder.model.decoder.layer_norm.weight",
@@ -91,10 +91,10 @@ def open_huggingface(folder: Path) -> Checkpoint:
         segment_s=SEGMENT_S,
     )
     inventory = Inventory(tensors, str(folder / WEIGHTS_FILE))
-    lm_weights = inventory.take_lm(lm, _LM_NAMES)
+    lm_weights = inventory.take_lm(lm, LM_NAMES)
     # A table of positions in files of older versions. The engine computes audiocraft's, which is more exact.
     inventory.drop(r"decoder\.model\.decoder\.embed_positions\.weights?")
-    conditioner = _take_conditioner(inventory, config)
+    conditioner = take_conditioner(inventory, config)
     text_encoder = _text_source(folder, text, inventory.take_prefix("text_encoder."))
     part = inventory.split("audio_encoder")
     codec_weights = part.take_codec(config.codec)
@@ -187,7 +187,7 @@ def _melody_config(settings: Settings) -> MelodyConfig:
 # --- weights
 
 
-def _take_conditioner(inventory: Inventory, config: ModelConfig) -> dict[str, Weight]:
+def take_conditioner(inventory: Inventory, config: ModelConfig) -> dict[str, Weight]:
     weights = {}
     for name, shape in conditioner_shapes(config).items():
         module, _, part = name.partition(".")

@@ -100,13 +100,17 @@ class Inventory:
                 del self._left[name]
         return weights
 
-    def check(self) -> None:
-        """CheckpointError that names what is missing, misshapen or left over."""
-        problems = [
+    def problems(self) -> list[str]:
+        """What is missing, misshapen or left over, a phrase a kind."""
+        return [
             *_listed("missing", self._missing),
             *_listed("of the wrong shape or type", self._wrong),
             *_listed("not expected", sorted(self._left)),
         ]
+
+    def check(self) -> None:
+        """CheckpointError that names what is missing, misshapen or left over."""
+        problems = self.problems()
         if problems:
             raise CheckpointError(
                 f"{self.source} does not fit the model that its settings describe: {'; '.join(problems)}. "
