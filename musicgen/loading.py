@@ -1,5 +1,6 @@
 """From files to models: a checkpoint becomes a language model, a conditioner and a codec; fine-tunes are blended in."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -12,19 +13,25 @@ from torch import nn
 from . import accel
 from .checkpoints import Checkpoint, Weight, blend, fill, open_fine_tune
 from .checkpoints.settings import Settings
+from .checkpoints.weights.lazy import Check, unchecked
 from .codec import Codec, fingerprint
 from .conditioning import Conditioner, TextEncoder, Tokenizer, t5_encoder
 from .conditioning.vocabulary import Vocabulary
-from .config import PRECISIONS, ModelConfig, with_fingerprint
+from .config import PRECISIONS, LMConfig, ModelConfig, with_fingerprint
+from .dependencies import require
 from .diffusion import MultiBandDecoder
 from .diffusion.checkpoint import open_diffusion
-from .errors import InputError
+from .errors import DependencyError, InputError
 from .lm import LM, quantize_linears, storage_dtype
 from .pipeline import Diffusion, LanguageModel
+from .silence import Silence
 from .store import ModelStore, OnStep
 from .store.text_encoders import fetch_text_encoder
+from .store.transfer import wait_for
 
 logger = logging.getLogger(__name__)
+
+_MAX_TRIES = 10  # of a clip that is practically silent
 
 
 @dataclass(frozen=True)
@@ -45,34 +52,43 @@ def load(
     name: str | None = None,
     store: ModelStore | None = None,
     on_download: OnStep | None = None,
+    check: Check = unchecked,
 ) -> Loaded:
     """Read a checkpoint into CPU memory. `device` is where it will run: it decides what precision auto means.
 
     store: finds the codec of a checkpoint that only names it. If it is absent, it is downloaded, provided there is an
     on_download(bytes there, bytes in all), which may raise.
+    check: called many times a second; what it raises (Cancel) ends the loading, of which nothing remains.
     Raises CheckpointError for a file that is missing, damaged, unsafe, or of an unknown architecture.
     """
     begun = time.perf_counter()
     precision, device = resolve_precision(precision, device), torch.device(device)
+    wait_for(_import_libraries, check)
     checkpoint = (store or ModelStore([])).open(Path(path), on_download)
+    check()
     source = str(checkpoint.path)
     codec = Codec(checkpoint.config.codec)
-    fill(codec, checkpoint.codec, f"{source} (codec)")
+    fill(codec, checkpoint.codec, f"{source} (codec)", check)
     config = with_fingerprint(checkpoint.config, fingerprint(codec), name)
     codec.config = config.codec
     codec.eval().requires_grad_(False)
     checkpoint = replace(checkpoint, config=config)
-    text_encoder = load_text_encoder(checkpoint, text_encoder_dirs)
-    model, conditioner = _build(checkpoint, precision, device, text_encoder, _vocabulary(checkpoint.path))
+    text_encoder = load_text_encoder(checkpoint, text_encoder_dirs, check)
+    wait_for(lambda: accel.warm_up(config.lm, precision, device), check)
+    card = _card(checkpoint.path)
+    model, conditioner = _build(checkpoint, precision, device, text_encoder, _vocabulary(card), check=check)
+    model.silence = _silence(card, config.lm)
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
 
 
-def load_diffusion(path: Path, device: torch.device | str = "cpu", name: str | None = None) -> Diffusion:
+def load_diffusion(
+    path: Path, device: torch.device | str = "cpu", name: str | None = None, check: Check = unchecked
+) -> Diffusion:
     """Read a MultiBand Diffusion file into CPU memory. `device` is where it will run.
 
     The U-Nets have the precision of the file on CUDA (`convert --precision float16` makes a file that runs in half
-    precision there), float32 elsewhere.
+    precision there), float32 elsewhere. check: as for `load`.
     Raises CheckpointError for a file that is missing, damaged, unsafe, or of an unknown architecture.
     """
     begun = time.perf_counter()
@@ -85,7 +101,7 @@ def load_diffusion(path: Path, device: torch.device | str = "cpu", name: str | N
         decoder = MultiBandDecoder(config, accel.faster_unet)
     for band in decoder.bands:
         band.unet.to(dtype)
-    fill(decoder, checkpoint.weights, str(checkpoint.path))
+    fill(decoder, checkpoint.weights, str(checkpoint.path), check)
     for number, band in enumerate(decoder.bands):
         if band.processor:
             band.processor.check(f"{checkpoint.path}, band {number}")
@@ -96,14 +112,14 @@ def load_diffusion(path: Path, device: torch.device | str = "cpu", name: str | N
 
 
 def apply_fine_tune(
-    model: LanguageModel, conditioner: Conditioner, tuned: Path, strength: float = 1.0
+    model: LanguageModel, conditioner: Conditioner, tuned: Path, strength: float = 1.0, check: Check = unchecked
 ) -> tuple[LanguageModel, Conditioner]:
     """New objects whose weights are moved from the base's towards those of the checkpoint `tuned`, a file or folder.
 
     strength: 0 gives back the base itself, 1 the fine-tune, between and beyond (to 2) a blend. The base's objects
     are not altered; the text encoder, which no fine-tune trains, is shared with them. Weights are read from the
     files again and blended before they are rounded, so any precision works, and fine-tunes can be chained. A file of
-    weights without settings is taken where every tensor fits the base.
+    weights without settings is taken where every tensor fits the base. check: as for `load`.
     InputError for objects of the audiocraft engine; CheckpointError for another architecture, naming both.
     """
     if not isinstance(model, LanguageModel) or not isinstance(conditioner, Conditioner):
@@ -118,7 +134,8 @@ def apply_fine_tune(
     if strength == 0:
         return model, conditioner
     encoder, vocabulary = conditioner.text_encoder, conditioner.vocabulary
-    blended, conditioner = _build(source, model.precision, model.loaded_for, encoder, vocabulary, own)
+    blended, conditioner = _build(source, model.precision, model.loaded_for, encoder, vocabulary, own, check)
+    blended.silence = model.silence
     logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)
     return blended, conditioner
 
@@ -130,21 +147,22 @@ def _build(
     text_encoder: TextEncoder,
     vocabulary: Vocabulary | None,
     conditioning: Checkpoint | None = None,
+    check: Check = unchecked,
 ) -> tuple[LanguageModel, Conditioner]:
     """Language model and conditioner; the latter's projections from `conditioning`, by itself from the same source."""
-    model = LanguageModel(source, _build_lm(source, precision, device), precision, device)
+    model = LanguageModel(source, _build_lm(source, precision, device, check), precision, device)
     source = conditioning or source
     with torch.device("meta"):
         conditioner = Conditioner(source.config, text_encoder, vocabulary)
     _materialise(conditioner, torch.float32)
-    _fill_without(conditioner, "text_encoder", source.conditioner, f"{source.path} (conditioning)")
+    _fill_without(conditioner, "text_encoder", source.conditioner, f"{source.path} (conditioning)", check)
     conditioner.source = source
     for module in (model, conditioner):
         module.eval().requires_grad_(False)
     return model, conditioner
 
 
-def _build_lm(checkpoint: Checkpoint, precision: str, device: torch.device) -> LM:
+def _build_lm(checkpoint: Checkpoint, precision: str, device: torch.device, check: Check) -> LM:
     """Build on the meta device, then allocate and fill one layer at a time."""
     with torch.device("meta"):
         lm = LM(checkpoint.config.lm)
@@ -158,14 +176,14 @@ def _build_lm(checkpoint: Checkpoint, precision: str, device: torch.device) -> L
     source = f"{checkpoint.path} (language model)"
     for index, (block, weights) in enumerate(zip(lm.layers, layers, strict=True)):
         _materialise(block, dtype)
-        fill(block, weights, f"{source}, layer {index}")
+        fill(block, weights, f"{source}, layer {index}", check)
         if precision == "int8":
-            quantize_linears(block, torch.float16 if device.type == "cuda" else torch.float32)
-        accel.prepare(block, lm.config, device)
+            quantize_linears(block, torch.float16 if device.type == "cuda" else torch.float32, check)
+        accel.prepare(block, lm.config, device, check)
     # The heads decide the code: at 2 % of the weights, they are worth more precision where products are coarse.
     _materialise(lm, torch.float32 if precision == "float32" else torch.float16)
-    _fill_without(lm, "layers", rest, source)
-    accel.prepare(lm, lm.config, device)
+    _fill_without(lm, "layers", rest, source, check)
+    accel.prepare(lm, lm.config, device, check)
     return lm
 
 
@@ -186,23 +204,34 @@ def _materialise(module: nn.Module, dtype: torch.dtype) -> None:
                 setattr(child, name, nn.Parameter(memory, requires_grad=False))
 
 
-def _fill_without(module: nn.Module, child: str, weights: Mapping[str, Weight], source: str) -> None:
+def _fill_without(module: nn.Module, child: str, weights: Mapping[str, Weight], source: str, check: Check) -> None:
     """Fill a module except for one child, which is filled already."""
     filled = getattr(module, child)
     setattr(module, child, nn.Module())
     try:
-        fill(module, weights, source)
+        fill(module, weights, source, check)
     finally:
         setattr(module, child, filled)
 
 
-def _vocabulary(checkpoint: Path) -> Vocabulary | None:
-    """The words of a model that has a card: `NAME.card.json` beside its file. CheckpointError for a damaged one."""
+def _import_libraries() -> None:
+    """Import what builds codec and text encoder: seconds, which no Cancel interrupts. Errors are left to the builders."""
+    for name in ("encodec", "t5"):
+        with contextlib.suppress(DependencyError):
+            require(f"transformers.models.{name}.modeling_{name}", "Loading a model", "transformers")
+
+
+def _card(checkpoint: Path) -> Settings | None:
+    """The card of a model that has one: `NAME.card.json` beside its file. CheckpointError for a damaged one."""
     name = checkpoint.name if checkpoint.is_dir() else checkpoint.stem  # a folder has no suffix
     path = checkpoint.with_name(f"{name}.card.json")
-    if not path.is_file():
+    return Settings.from_json(path) if path.is_file() else None
+
+
+def _vocabulary(card: Settings | None) -> Vocabulary | None:
+    """The words of a card."""
+    if card is None:
         return None
-    card = Settings.from_json(path)
     synonyms, near = (
         {phrase.strip(): words.strip() for phrase, _, words in (pair.partition("=") for pair in card.names(key))}
         for key in ("synonyms", "near")
@@ -210,11 +239,22 @@ def _vocabulary(checkpoint: Path) -> Vocabulary | None:
     return Vocabulary(frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"))
 
 
-def load_text_encoder(checkpoint: Checkpoint, dirs: Sequence[Path]) -> TextEncoder:
+def _silence(card: Settings | None, lm: LMConfig) -> Silence | None:
+    """What a card says of practically silent clips, if it asks to draw them again."""
+    if card is None or card.get("silence", None) is None:
+        return None
+    silence = card.section("silence")
+    codes = silence.integers("codes", most=lm.cardinality - 1)
+    return Silence(frozenset(codes), silence.integer("tries", most=_MAX_TRIES))
+
+
+def load_text_encoder(checkpoint: Checkpoint, dirs: Sequence[Path], check: Check = unchecked) -> TextEncoder:
     """The checkpoint's own text encoder, else the one of its name from `dirs`, the Hugging Face cache or its hub."""
     source = fetch_text_encoder(checkpoint, dirs)
+    check()
     tokenizer = Tokenizer(source.tokenizer_json, f"{source.origin} (tokenizer.json)", source.config["vocab_size"])
+    check()
     with torch.device("meta"):
         encoder = t5_encoder(source.config)
-    fill(encoder, source.weights, f"{source.origin} (text encoder)")
+    fill(encoder, source.weights, f"{source.origin} (text encoder)", check)
     return TextEncoder(encoder, tokenizer)

@@ -7,6 +7,7 @@ own, and decodes codes in the codec's place.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,11 @@ from .diffusion.config import DiffusionConfig
 from .errors import InputError
 from .lm import LM, PlainStepper, RowNoise, Sampling, Stream, generate_codes
 from .seeds import row_seed
+from .silence import Silence
 from .windows import Window, plan_windows
 
 OnStep = Callable[[int, int], None]
+Rows = TypeVar("Rows", Tensor, tuple[Tensor, ...])
 
 
 class LanguageModel(nn.Module):
@@ -39,6 +42,7 @@ class LanguageModel(nn.Module):
         self.loaded_for = loaded_for  # the device that its layers are laid out for
         self.lm = lm
         self.source = source  # what a fine-tune is blended into
+        self.silence: Silence | None = None  # how a practically silent clip is known, for models whose card says so
 
     def generate(
         self,
@@ -47,13 +51,38 @@ class LanguageModel(nn.Module):
         prompt: Codes | None = None,
         negative: Conditioning | None = None,
         on_step: OnStep | None = None,
+        on_redraw: Callable[[str], None] | None = None,
     ) -> Codes:
         """Codes [B, K, T] of `params.duration_s`, the prompt included.
 
         B is `params.batch_size` takes of a conditioning of one row, else the rows of the conditioning.
         prompt: codes to continue, one row or B. negative: replaces the null rows of guidance.
         on_step(done, total) is called after each step of the piece; an exception that it raises ends the run.
+        A practically silent row is drawn again where `silence` says so, alone, and on_redraw(text) is told.
         """
+        codes = self._draw(conditioning, params, prompt, negative, on_step)
+        if self.silence is None or params.temperature == 0:
+            return codes
+
+        def draw_row(row: int, seed: int) -> Tensor:
+            alone = replace(params, seed=seed, batch_size=1)
+            clip = prompt and replace(prompt, codes=_one(prompt.codes, row))
+            positive = replace(conditioning, text=_one(conditioning.text, row))
+            other = negative and replace(negative, text=_one(negative.text, row))
+            return self._draw(positive, alone, clip, other, on_step).codes
+
+        name = self.config.name
+        return replace(codes, codes=self.silence.redrawn(codes.codes, params.seed, draw_row, name, on_redraw))
+
+    def _draw(
+        self,
+        conditioning: Conditioning,
+        params: GenerationParams,
+        prompt: Codes | None,
+        negative: Conditioning | None,
+        on_step: OnStep | None,
+    ) -> Codes:
+        """`generate`, every row from its first seed."""
         self._check(conditioning, "positive")
         n_rows = max(params.batch_size, conditioning.n_rows)
         conditioning = self._expanded(conditioning, n_rows, "positive")
@@ -191,6 +220,11 @@ class Diffusion(nn.Module):
         length = codes.n_frames * codec.config.hop
         rows = codes.codes.shape[0] * codec.config.channels
         return 4 * (100 * min(rows * length, int(WINDOW_S * self.config.sample_rate_hz)) + 6 * length)
+
+
+def _one(rows: Rows, row: int) -> Rows:
+    """Row `row`, still as a sequence; the only one stands for every row."""
+    return rows if len(rows) == 1 else rows[row : row + 1]
 
 
 def _same(left: Sequence[Stream], right: Sequence[Stream]) -> bool:

@@ -146,7 +146,8 @@ class MusicGenLoader(Node):
         else:
             from ..musicgen import loading
 
-            loaded = loading.load(path, precision, device, text_encoder_dirs, model, store, on_download)
+            check = host.check_interrupted
+            loaded = loading.load(path, precision, device, text_encoder_dirs, model, store, on_download, check)
         return (
             host.Managed(loaded.model, "model"),
             host.Managed(loaded.conditioner, "text_encoder"),
@@ -193,7 +194,8 @@ class MusicGenDiffusionLoader(Node):
 
         diffusion = _checked_name("diffusion", diffusion)
         path = _store().ensure(diffusion, host.progress(), "diffusion")
-        return (host.Managed(loading.load_diffusion(path, device=host.model_device(), name=diffusion), "model"),)
+        loaded = loading.load_diffusion(path, host.model_device(), diffusion, host.check_interrupted)
+        return (host.Managed(loaded, "model"),)
 
 
 class MusicGenFineTune(Node):
@@ -254,7 +256,7 @@ class MusicGenFineTune(Node):
         if not weights:
             return model, conditioner
         path = _store().ensure(weights, host.progress(), "weights")
-        blended = loading.apply_fine_tune(model.module, conditioner.module, path, strength)
+        blended = loading.apply_fine_tune(model.module, conditioner.module, path, strength, host.check_interrupted)
         if blended[0] is model.module:
             return model, conditioner
         return host.Managed(blended[0], "model"), host.Managed(blended[1], "text_encoder")

@@ -93,7 +93,7 @@ class MusicGenSampler(Node):
             extend_stride_s=extend_stride_s,
         )
         codes = model.run(
-            lambda module: module.generate(positive, params, prompt=prompt, negative=negative, on_step=host.progress()),
+            lambda module: module.generate(positive, params, prompt, negative, host.progress(), host.show_text),
             memory_bytes=model.module.memory_bytes(params, positive),
         )
         return (codes,)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..musicgen.checkpoints.checkpoint import Checkpoint, TextEncoderSource
 from ..musicgen.checkpoints.tools.convert import convert
-from ..musicgen.checkpoints.weights.lazy import Weight
+from ..musicgen.checkpoints.weights.lazy import Check, Weight
 from ..musicgen.codec import Codec
 from ..musicgen.errors import InputError
 from .lm import train as lm_training
@@ -33,7 +33,7 @@ class Held(Weight):
     def rows(self, start: int, stop: int) -> "Held":
         return replace(self, shape=(stop - start, *self.shape[1:]), tensor=self.tensor[start:stop])
 
-    def _copy(self, out: Tensor) -> None:
+    def _copy(self, out: Tensor, check: Check) -> None:
         out.copy_(self.tensor)
 
 

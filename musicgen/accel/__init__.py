@@ -1,5 +1,7 @@
 """Faster forms of the plain models. Deleting this package's files one by one leaves a working engine."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -9,7 +11,7 @@ from . import numba, stock
 from .cuda_graph import CudaGraphStepper
 from .unet import faster_unet
 
-__all__ = ["choose", "default_precision", "faster_unet", "prepare"]
+__all__ = ["choose", "default_precision", "faster_unet", "prepare", "warm_up"]
 
 
 def choose(lm: LM, n_rows: int, device: torch.device) -> Stepper | None:
@@ -21,13 +23,21 @@ def choose(lm: LM, n_rows: int, device: torch.device) -> Stepper | None:
     return None
 
 
-def prepare(module: nn.Module, config: LMConfig, device: torch.device | str) -> None:
+def prepare(
+    module: nn.Module, config: LMConfig, device: torch.device | str, check: Callable[[], None] | None = None
+) -> None:
     """Lay the linear layers below `module` out for the device that they will run on, once, when they are loaded.
 
-    Layers that are laid out already stay as they are.
+    Layers that are laid out already stay as they are. check() is called between layers; what it raises ends the work.
     """
     if torch.device(device).type == "cpu" and not numba.fits(config, module):
-        stock.replace_linears(module)
+        stock.replace_linears(module, check)
+
+
+def warm_up(config: LMConfig, precision: str, device: torch.device | str) -> None:
+    """Compile the kernels that `prepare` and `choose` will ask for, or read them: seconds that can be waited for elsewhere."""
+    if torch.device(device).type == "cpu" and precision != "float32" and numba.fits_sizes(config):
+        numba.load_kernels()
 
 
 def default_precision(device: torch.device | str) -> str:

@@ -1,5 +1,7 @@
 """Linear layers by torch's own operators for CPUs: what serves where the Numba kernels do not."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,9 +20,9 @@ def has_fbgemm() -> bool:
     return torch.backends.quantized.engine in ("x86", "fbgemm")
 
 
-def replace_linears(module: nn.Module) -> None:
+def replace_linears(module: nn.Module, check: Callable[[], None] | None = None) -> None:
     """Replace the linear layers below `module` by those of this file, where there is one for their weights."""
-    replace_each(module, _replacement)
+    replace_each(module, _replacement, check)
 
 
 def _replacement(linear: Linear | Int8Linear) -> nn.Module:

@@ -1,5 +1,7 @@
 """Matrix products of the language model in the precisions that weights are kept in."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,16 +59,27 @@ class Int8Linear(nn.Module):
         return self.weight.float() * self.scale[:, None]
 
 
-def quantize_linears(module: nn.Module, compute_dtype: torch.dtype = torch.float32) -> None:
+def quantize_linears(
+    module: nn.Module, compute_dtype: torch.dtype = torch.float32, check: Callable[[], None] | None = None
+) -> None:
     """Replace every linear layer below `module` by its int8 form, one at a time."""
-    replace_linears(module, lambda linear: Int8Linear(linear.dequantized(), compute_dtype))
+    replace_linears(module, lambda linear: Int8Linear(linear.dequantized(), compute_dtype), check)
 
 
-def replace_linears(module: nn.Module, replacement) -> None:
-    """Replace every Linear and Int8Linear below `module` by replacement(linear), and return freed memory to the system."""
+def replace_linears(
+    module: nn.Module,
+    replacement: Callable[["Linear | Int8Linear"], nn.Module],
+    check: Callable[[], None] | None = None,
+) -> None:
+    """Replace every Linear and Int8Linear below `module` by replacement(linear), and return freed memory to the system.
+
+    check() is called before each: what it raises (Cancel) leaves the rest as it is.
+    """
     for name, child in module.named_children():
         if isinstance(child, Linear | Int8Linear):
+            if check is not None:
+                check()
             setattr(module, name, replacement(child))
         else:
-            replace_linears(child, replacement)
+            replace_linears(child, replacement, check)
     release_freed_memory()

@@ -91,5 +91,5 @@ def test_an_empty_text_takes_the_cards_own_unless_something_else_says_what_to_pl
 def test_a_damaged_card_is_refused_by_name(tmp_path):
     (tmp_path / "m.card.json").write_text(json.dumps({"words": "piano"}))
     with pytest.raises(CheckpointError, match=r"m\.card\.json"):
-        loading._vocabulary(tmp_path / "m.safetensors")
-    assert loading._vocabulary(tmp_path / "other.safetensors") is None
+        loading._vocabulary(loading._card(tmp_path / "m.safetensors"))
+    assert loading._card(tmp_path / "other.safetensors") is None

@@ -8,7 +8,7 @@ from ...lm import LM, Int8Linear, Linear
 from .compile import load_kernels
 from .step import NumbaStepper
 
-__all__ = ["NumbaStepper", "fits", "load_kernels", "serves"]
+__all__ = ["NumbaStepper", "fits", "fits_sizes", "load_kernels", "serves"]
 
 MIN_WIDTH = 128  # narrower models take less time than the barriers of the threads
 _SIZE_OF = 16  # a matrix's sizes are multiples
@@ -27,11 +27,16 @@ def serves(lm: LM, min_width: int = MIN_WIDTH) -> bool:
 
 def fits(config: LMConfig, module: nn.Module, min_width: int = MIN_WIDTH) -> bool:
     """Whether the kernels can take the linear layers below `module`, a part of a model of this shape."""
-    sizes = (config.dim, config.ffn_dim, config.n_codebooks * config.cardinality)
-    if config.dim < min_width or config.head_dim % 4 or any(size % _SIZE_OF for size in sizes):
+    if not fits_sizes(config, min_width):
         return False
     if any(norm.eps != _EPS for norm in module.modules() if isinstance(norm, nn.LayerNorm)):
         return False
     linears = [module for module in module.modules() if isinstance(module, Linear | Int8Linear)]
     dtypes = {linear.weight.dtype for linear in linears}
     return bool(linears) and dtypes <= {torch.int8, torch.float16, torch.bfloat16} and load_kernels() is not None
+
+
+def fits_sizes(config: LMConfig, min_width: int = MIN_WIDTH) -> bool:
+    """Whether the kernels can take a model of this shape, if its weights have 8 or 16 bits."""
+    sizes = (config.dim, config.ffn_dim, config.n_codebooks * config.cardinality)
+    return config.dim >= min_width and config.head_dim % 4 == 0 and not any(size % _SIZE_OF for size in sizes)

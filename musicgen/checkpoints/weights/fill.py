@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from .lazy import Weight
+from .lazy import Check, Weight, unchecked
 
 _SHOWN = 4
 
 
-def fill(module: nn.Module, weights: Mapping[str, Weight], source: str) -> None:
+def fill(module: nn.Module, weights: Mapping[str, Weight], source: str, check: Check = unchecked) -> None:
     """Read `weights` into every parameter and persistent buffer of `module`, one tensor at a time.
 
     Those on the meta device get memory of their own, on the CPU, just before; shared ones stay shared. `source`
-    names the checkpoint. CheckpointError, before anything is read, unless names and shapes agree exactly; and for values
+    names the checkpoint. What `check` raises ends the reading. CheckpointError, before anything is read, unless names and shapes agree exactly; and for values
     that are not finite.
     """
     targets = dict(module.named_parameters(remove_duplicate=False))
@@ -28,7 +28,7 @@ def fill(module: nn.Module, weights: Mapping[str, Weight], source: str) -> None:
         filled = done.get(id(target))
         if filled is None:
             filled = _materialized(target)
-            weights[name].copy_into(filled.data)
+            weights[name].copy_into(filled.data, check)
             check_finite(filled.data, f"{source}: '{weights[name].label}'")
             done[id(target)] = filled
         if filled is not target:

@@ -17,6 +17,14 @@ from ...errors import CheckpointError
 SLAB_BYTES = 32 * 2**20  # of one tensor held at a time where weights are computed or converted
 _CHUNK_BYTES = 2**20  # of one tensor read at a time: it stays in the cache until it is converted
 
+Check = Callable[
+    [], None
+]  # called many times a second while weights are read: what it raises (Cancel) ends the reading
+
+
+def unchecked() -> None:
+    """The Check of those who cannot cancel."""
+
 
 class WeightsFile:
     """A file that weights are read from. It is open only while it is read, so that it can be replaced at any time."""
@@ -50,13 +58,14 @@ class WeightsFile:
             file.seek(start)
             return file.read(stop - start)
 
-    def read_into(self, out: Tensor, offset: int) -> None:
-        """Fill the contiguous CPU tensor `out` with the bytes from `offset` on."""
+    def read_into(self, out: Tensor, offset: int, check: Check = unchecked) -> None:
+        """Fill the contiguous CPU tensor `out` with the bytes from `offset` on; `check` is called for each chunk."""
         memory = memoryview(out.view(-1).view(torch.uint8).numpy())
         with self._open() as file:
             file.seek(offset)
             while len(memory):
-                if not (n_bytes := file.readinto(memory)):
+                check()
+                if not (n_bytes := file.readinto(memory[:_CHUNK_BYTES])):
                     raise CheckpointError(f"{self.path} ends too early. Download it again.")
                 memory = memory[n_bytes:]
 
@@ -68,14 +77,14 @@ class Weight:
     shape: tuple[int, ...]
     names: tuple[str, ...]
 
-    def copy_into(self, out: Tensor) -> None:
+    def copy_into(self, out: Tensor, check: Check = unchecked) -> None:
         """Read into `out`, of the same shape, in its dtype and on its device."""
         if tuple(out.shape) != self.shape:
             raise CheckpointError(f"{self.label} has the shape {list(self.shape)}, where {list(out.shape)} is needed")
         with torch.no_grad():
-            self._copy(out)
+            self._copy(out, check)
 
-    def _copy(self, out: Tensor) -> None:
+    def _copy(self, out: Tensor, check: Check) -> None:
         raise NotImplementedError
 
     def rows(self, start: int, stop: int) -> "Weight":
@@ -113,10 +122,10 @@ class Weight:
         """The files that it is read from."""
         yield from ()
 
-    def read(self, dtype: torch.dtype = torch.float32) -> Tensor:
+    def read(self, dtype: torch.dtype = torch.float32, check: Check = unchecked) -> Tensor:
         """A new CPU tensor with the values. For small tensors and tests."""
         out = torch.empty(self.shape, dtype=dtype)
-        self.copy_into(out)
+        self.copy_into(out, check)
         return out
 
 
@@ -154,16 +163,16 @@ class Stored(Weight):
     def as_row(self) -> "Stored":
         return replace(self, shape=(1, *self.shape), strides=(self.extent, *self.strides))
 
-    def _copy(self, out: Tensor) -> None:
+    def _copy(self, out: Tensor, check: Check) -> None:
         by_rows = bool(self.shape) and self.strides[0] == math.prod(self.shape[1:])  # as nearly every tensor lies
         step = max(1, _CHUNK_BYTES // max(self.dtype.itemsize * self.strides[0], 1)) if by_rows else 0
         if by_rows and step < len(out):
             for start in range(0, len(out), step):
                 stop = min(start + step, len(out))
-                self.rows(start, stop)._copy(out[start:stop])
+                self.rows(start, stop)._copy(out[start:stop], check)
             return
         values = torch.empty(self.extent, dtype=self.dtype)
-        self.file.read_into(values, self.offset)
+        self.file.read_into(values, self.offset, check)
         out.copy_(values.as_strided(self.shape, self.strides))
 
 
@@ -194,10 +203,10 @@ class Joined(Weight):
             position += part.shape[0]
         return join(pieces)
 
-    def _copy(self, out: Tensor) -> None:
+    def _copy(self, out: Tensor, check: Check) -> None:
         start = 0
         for part in self.parts:
-            part._copy(out[start : start + part.shape[0]])
+            part._copy(out[start : start + part.shape[0]], check)
             start += part.shape[0]
 
 
@@ -223,9 +232,9 @@ class Computed(Weight):
             return Computed(shape, self.names, (self,), lambda whole: whole[start:stop])
         return replace(self, shape=shape, parts=tuple(part.rows(start, stop) for part in self.parts))
 
-    def _copy(self, out: Tensor) -> None:
+    def _copy(self, out: Tensor, check: Check) -> None:
         for start, slab in self.slabs():
-            values = slab.compute(*(part.read() for part in slab.parts))
+            values = slab.compute(*(part.read(check=check) for part in slab.parts))
             out[start : start + len(values)].copy_(values)
 
 
