@@ -15,6 +15,7 @@ MAX_CHANNELS = 8
 MIN_RATE_HZ, MAX_RATE_HZ = 1000, 768_000
 # julius stores a full filter for each output phase. Above this many taps (64 MB) only nonzero taps are computed.
 _MAX_FILTER_TAPS = 2**24
+_PIECE = 2**20  # samples that are converted at a time: a long clip is never held several times over
 _DIRECT_BLOCK = 2**22  # products of a block where the filters are computed on the fly
 _ZEROS, _ROLLOFF = 24, 0.945  # julius' defaults, which audiocraft uses
 FADE_MS, MAX_FADE_MS = 5.0, 1000.0  # default: too short to soften an attack, long enough for a click
@@ -83,14 +84,31 @@ def convert(audio: Audio, rate_hz: int, channels: int) -> Audio:
             f"audio has {have} channels and cannot be spread over {channels}. "
             f"Give mono audio, or {channels} channels or more."
         )
-    samples = _resample(audio.samples, audio.rate_hz, rate_hz)
-    if channels == 1 and have > 1:
-        samples = samples.mean(dim=1, keepdim=True)
-    elif have == 1 and channels > 1:
-        samples = samples.expand(-1, channels, -1).contiguous()
-    elif have > channels:
-        samples = samples[:, :channels].contiguous()
+    if audio.n_samples <= _PIECE or audio.rate_hz == rate_hz:
+        return Audio(_with_channels(_resample(audio.samples, audio.rate_hz, rate_hz), channels), rate_hz)
+    divisor = math.gcd(audio.rate_hz, rate_hz)
+    old, new = audio.rate_hz // divisor, rate_hz // divisor
+    # Pieces begin at whole multiples of `old` inputs, which are `new` outputs; around them is what the filter reaches.
+    around = (math.ceil(_filter_width(old, new) / old) + 1) * old
+    step = math.ceil(_PIECE / old) * old
+    samples = audio.samples.new_empty(len(audio.samples), channels, audio.n_samples * new // old)
+    for start in range(0, audio.n_samples, step):
+        before = min(start, around)
+        inputs = audio.samples[..., start - before : start + step + around]
+        room = samples[..., start // old * new : (start + step) // old * new]
+        piece = _resample(inputs, audio.rate_hz, rate_hz)[..., before // old * new :][..., : room.shape[-1]]
+        room.copy_(_with_channels(piece, channels))
     return Audio(samples, rate_hz)
+
+
+def _with_channels(samples: Tensor, channels: int) -> Tensor:
+    """[B, C, L] -> [B, channels, L]: the mean, copies, or the first ones."""
+    have = samples.shape[1]
+    if channels == 1 and have > 1:
+        return samples.mean(dim=1, keepdim=True)
+    if have == 1 and channels > 1:
+        return samples.expand(-1, channels, -1).contiguous()
+    return samples[:, :channels].contiguous() if have > channels else samples
 
 
 def span(start_s: float, end_s: float | None, rate_hz: float, n_samples: int, what: str) -> tuple[int, int]:
@@ -155,11 +173,16 @@ def _resample(samples: Tensor, from_hz: int, to_hz: int) -> Tensor:
         )
     divisor = math.gcd(from_hz, to_hz)
     old, new = from_hz // divisor, to_hz // divisor
-    width = math.ceil(_ZEROS * old / (min(old, new) * _ROLLOFF))
+    width = _filter_width(old, new)
     if new * (old + 2 * width) <= _MAX_FILTER_TAPS:
         julius = require("julius", f"Resampling audio from {from_hz} to {to_hz} Hz")
         return julius.resample_frac(samples, from_hz, to_hz)
     return _resample_direct(samples, old, new, width)
+
+
+def _filter_width(old: int, new: int) -> int:
+    """Inputs that an output depends on, to either side."""
+    return math.ceil(_ZEROS * old / (min(old, new) * _ROLLOFF))
 
 
 def _resample_direct(samples: Tensor, old: int, new: int, width: int) -> Tensor:

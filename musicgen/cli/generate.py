@@ -7,6 +7,7 @@ import torch
 
 from .. import audio as audio_files
 from ..conditioning import STEM_CHOICES
+from ..conditioning.melody import heard_until_s
 from ..config import PARAMETERS, GenerationParams
 from ..dependencies import require
 from ..errors import InputError
@@ -108,8 +109,21 @@ def _request(arguments: argparse.Namespace) -> RenderRequest:
     if arguments.clip is not None:
         clip, span = audio_files.read(arguments.clip, *span), (0.0, None)
     if arguments.melody is not None:
-        melody = audio_files.read(arguments.melody, *span)
+        melody = _read_melody(arguments.melody, *span, arguments.duration_s)
     return RenderRequest(arguments.prompt, arguments.negative, clip, melody, arguments.stems)
+
+
+def _read_melody(file: Path, start_s: float, end_s: float | None, duration_s: float) -> audio_files.Audio:
+    """The recording from `start_s` to `end_s`, as far as a piece of `duration_s` can follow it."""
+    until_s = heard_until_s(start_s, end_s, duration_s)
+    if until_s == end_s:
+        return audio_files.read(file, start_s, end_s)
+    clip = audio_files.read(file, start_s, until_s, end_may_exceed=True)
+    if (
+        end_s is not None and end_s >= 0 and start_s + clip.duration_s < until_s - 1
+    ):  # a short one, which ends before `end_s`
+        return audio_files.read(file, start_s, end_s)
+    return clip
 
 
 def _save_codes(codes: torch.Tensor, file: Path) -> None:

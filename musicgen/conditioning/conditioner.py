@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..audio import Audio
-from ..config import ModelConfig
+from ..config import PARAMETERS, ModelConfig
 from ..errors import InputError
 from .melody import Melody
 from .stems import melodic_part
@@ -119,6 +119,8 @@ class Conditioner(nn.Module):
         if len(audio.samples) != 1:
             raise InputError(f"'audio' holds {len(audio.samples)} clips; a melody is one clip. Give one of them.")
         rate_hz, device = config.codec.sample_rate_hz, self.melody_projection.weight.device
+        longest = int((PARAMETERS["duration_s"].high + config.segment_s) * audio.rate_hz)
+        audio = Audio(audio.samples[..., :longest], audio.rate_hz)  # no piece follows it further
         samples = melodic_part(audio, stems, rate_hz, stem_dirs, device, on_step)
         weight, bias = (p.detach().cpu() for p in (self.melody_projection.weight, self.melody_projection.bias))
         melody = Melody(samples.cpu(), rate_hz, config.segment_s, config.melody, weight, bias)

@@ -8,6 +8,17 @@ from torch import Tensor
 from ..config import MelodyConfig
 from .chroma import chroma, tiled
 
+LONGEST_WINDOW_S = 60.0  # of published models: 30
+
+
+def heard_until_s(start_s: float, end_s: float | None, duration_s: float) -> float:
+    """Where a recording need not be read further, whose melody from `start_s` to `end_s` a piece of `duration_s` follows.
+
+    No more can be followed than the music and one window after it. `end_s` of None or below 0 is the recording's end.
+    """
+    needed_s = start_s + duration_s + LONGEST_WINDOW_S
+    return needed_s if end_s is None or end_s < 0 else min(end_s, needed_s)
+
 
 @dataclass(frozen=True)
 class Melody:

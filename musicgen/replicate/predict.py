@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from .. import audio as audio_files
+from ..conditioning.melody import heard_until_s
 from ..config import MAX_SEED, PARAMETERS, GenerationParams, check_text
 from ..errors import InputError
 from ..loading import apply_fine_tune, load, load_diffusion
@@ -19,7 +20,6 @@ from ..store import ModelStore
 from ..store.published import DIFFUSION_MODEL
 
 DEFAULT_MODEL = "facebook/musicgen-stereo-melody"
-_LONGEST_WINDOW_S = 60.0  # of published models: 30
 
 
 @dataclass(frozen=True)
@@ -285,8 +285,7 @@ def _numbered(format: str) -> Iterator[Path]:
 
 
 def _read_end_s(request: Request) -> float:
-    """Where reading of the clip ends: of a melody, no more than the music and one window after it can follow."""
+    """Where reading of the clip ends."""
     if request.continuation:
         return request.end_s
-    needed_s = request.continuation_start + request.duration + _LONGEST_WINDOW_S
-    return needed_s if request.end_s < 0 else min(request.end_s, needed_s)
+    return heard_until_s(request.continuation_start, request.end_s, request.duration)

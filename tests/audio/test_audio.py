@@ -78,6 +78,19 @@ def test_convert_leaves_its_input_alone():
     assert torch.equal(audio.samples, before)
 
 
+@pytest.mark.parametrize(("rate_hz", "wanted_hz"), [(44100, 32000), (32000, 44100), (8000, 32000)])
+def test_a_long_clip_converted_in_pieces_is_the_same(rate_hz, wanted_hz):
+    """Two pieces and a bit, one channel of two: as julius makes it of the whole."""
+    import julius
+
+    audio = Audio(torch.rand(1, 2, 2_200_001, generator=torch.Generator().manual_seed(0)) - 0.5, rate_hz)
+    expected = julius.resample_frac(audio.samples, rate_hz, wanted_hz).mean(dim=1, keepdim=True)
+    result = convert(audio, wanted_hz, 1).samples
+    assert result.shape[-1] == audio.n_samples * wanted_hz // rate_hz
+    n = min(result.shape[-1], expected.shape[-1])  # julius rounds the length of a long clip in float32
+    torch.testing.assert_close(result[..., :n], expected[..., :n], atol=2e-6, rtol=0)
+
+
 def test_several_channels_never_become_more():
     with pytest.raises(InputError, match=r"2 channels.*3"):
         convert(tone(channels=2), RATE_HZ, 3)

@@ -222,6 +222,27 @@ def test_a_melody_is_followed(run, toys, tmp_path):
     assert status == 1 and "gone.wav does not exist" in captured.err
 
 
+def test_a_long_melody_is_read_no_further_than_the_music_can_follow_it(run, toys, tmp_path):
+    """As with `predict`: what lies further than the music and a minute cannot be read at all here."""
+    model, rate_hz = toys(melody=True), 8000
+    tune = 0.3 * torch.sin(torch.arange(90 * rate_hz) / 9.0)[None, None]
+    whole = audio.write(audio.Audio(tune, rate_hz), tmp_path / "whole.wav", sample_format="f32")
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(whole.read_bytes()[: -4 * 20 * rate_hz] + b"\xff" * (4 * 20 * rate_hz))  # NaN
+    sounds = []
+    for clip, options in ((whole, []), (broken, []), (broken, ["--end", 80])):
+        status, out, captured = run("--melody", clip, *options, model=model)
+        assert status == 0, captured.err
+        sounds.append(out.read_bytes())
+    assert sounds[0] == sounds[1] == sounds[2]
+    status, _, captured = run("--melody", broken, "--start", 30, model=model)
+    assert status == 1 and "NaN" in captured.err
+    short = audio.write(audio.Audio(tune[..., : 5 * rate_hz], rate_hz), tmp_path / "short.wav")
+    for end_s in (6, 600):  # whether or not the music could follow it so far
+        status, _, captured = run("--melody", short, "--end", end_s, model=model)
+        assert status == 1 and "5.000 s long" in captured.err
+
+
 def test_a_clip_and_a_melody_go_together(run, toys, tmp_path):
     model = toys(melody=True)
     clip = audio.write(audio.Audio(torch.rand(1, 1, 32000) - 0.5, 32000), tmp_path / "clip.wav")
