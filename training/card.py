@@ -2,7 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 
+import torch
+
+from ..musicgen.audio import Audio
+from ..musicgen.codec import Codec
 from .data import words
 from .data.jangdan import JANGDAN
 
@@ -34,6 +39,26 @@ PLAYS = (
 )
 
 
+SILENT_DB = -60.0  # dBFS RMS; a clip below is practically silent
+TRIES = 3  # seeds after one that gives a practically silent clip
+_CANDIDATES, _FRAMES = 64, 16  # first codes decoded at a time, and the length of each
+
+
+@torch.inference_mode()
+def silent_codes(codec: Codec) -> list[int]:
+    """Codes of the first codebook that the codec decodes to silence, with what it adds to silence in the others."""
+    config = codec.config
+    silence = codec.encode(Audio(torch.zeros(1, config.channels, config.sample_rate_hz), config.sample_rate_hz))
+    usual = silence.codes[0].mode(dim=-1).values  # [K]
+    found: list[int] = []
+    for first in torch.arange(config.codebook_size).split(_CANDIDATES):
+        rows = usual[None, :, None].repeat(len(first), 1, _FRAMES)
+        rows[:, 0] = first[:, None]
+        power = codec.decode(replace(silence, codes=rows)).samples.square().mean(dim=(-1, -2))
+        found += first[10 * power.log10() < SILENT_DB].tolist()
+    return found
+
+
 def vocabulary() -> set[str]:
     """The single words of all descriptions."""
     tables = (words.PACES, words.METERS, words.MOODS, words.INSTRUMENTS, words.REGISTERS, words.SCALE_NAMES)
@@ -43,8 +68,8 @@ def vocabulary() -> set[str]:
     return {word for phrase in phrases for word in re.findall(r"[^\W\d_]+", phrase.lower())}
 
 
-def card() -> str:
-    """The text of `pansori-mini.card.json`."""
+def card(codec: Codec) -> str:
+    """The text of `pansori-mini.card.json`; `codec`: the model's own."""
     known = vocabulary()
     synonyms = {phrase: words for phrase, words in SYNONYMS.items() if not known.issuperset(phrase.split())}
     synonyms |= {jangdan.hangul: name for name, jangdan in JANGDAN.items()}
@@ -52,6 +77,7 @@ def card() -> str:
         "default_text": DEFAULT_TEXT,
         "near": sorted(f"{word} = {player}" for player, words in NEAR.items() for word in words.split()),
         "plays": PLAYS,
+        "silence": {"codes": silent_codes(codec), "tries": TRIES},
         "synonyms": [f"{phrase} = {words}" for phrase, words in sorted(synonyms.items())],
         "words": sorted(known),
     }

@@ -26,8 +26,8 @@ def vocabulary(mini):
     return mini.conditioner.vocabulary
 
 
-def test_the_card_that_ships_is_that_of_the_words_it_was_taught():
-    assert CARD.read_text(encoding="utf-8") == card.card()
+def test_the_card_that_ships_is_that_of_the_words_it_was_taught(mini):
+    assert CARD.read_text(encoding="utf-8") == card.card(mini.codec)
 
 
 @pytest.mark.parametrize(
