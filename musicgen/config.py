@@ -235,6 +235,12 @@ class GenerationParams:
         "shorter windows.",
         note=" seconds", limits=(0.02, 3600),
     )  # fmt: skip
+    anchor_s: float = _parameter(
+        0.0, 0, 17, 0.1,
+        "Only for music longer than the model's window: seconds of the piece's beginning that each further window sees "
+        "besides the latest music, against drift. Each adds so much less, so it takes longer. 0 = off.",
+        note=" seconds (0 = off)", limits=(0, 3600),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for name, parameter in PARAMETERS.items():

@@ -7,6 +7,7 @@ own, and decodes codes in the codec's place.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -18,11 +19,12 @@ from .audio import Audio
 from .checkpoints import Checkpoint
 from .codec import Codec
 from .codes import Codes
-from .conditioning import Conditioning
+from .conditioning import Conditioning, Mixture
 from .config import GenerationParams
 from .diffusion import WINDOW_S, MultiBandDecoder
 from .diffusion.config import DiffusionConfig
 from .errors import InputError
+from .guidance import changes, cut_windows, guided, n_groups, new_start_s
 from .lm import LM, PlainStepper, RowNoise, Sampling, Stream, generate_codes
 from .seeds import row_seed
 from .silence import Silence
@@ -46,16 +48,17 @@ class LanguageModel(nn.Module):
 
     def generate(
         self,
-        conditioning: Conditioning,
+        conditioning: Conditioning | Mixture,
         params: GenerationParams,
         prompt: Codes | None = None,
-        negative: Conditioning | None = None,
+        negative: Conditioning | Mixture | None = None,
         on_step: OnStep | None = None,
         on_redraw: Callable[[str], None] | None = None,
     ) -> Codes:
         """Codes [B, K, T] of `params.duration_s`, the prompt included.
 
-        B is `params.batch_size` takes of a conditioning of one row, else the rows of the conditioning.
+        B is `params.batch_size` takes of a conditioning of one row, else the rows of the conditioning. Where a timeline
+        changes, a window is cut, so that what follows is written under the new text.
         prompt: codes to continue, one row or B. negative: replaces the null rows of guidance.
         on_step(done, total) is called after each step of the piece; an exception that it raises ends the run.
         A practically silent row is drawn again where `silence` says so, alone, and on_redraw(text) is told.
@@ -67,8 +70,7 @@ class LanguageModel(nn.Module):
         def draw_row(row: int, seed: int) -> Tensor:
             alone = replace(params, seed=seed, batch_size=1)
             clip = prompt and replace(prompt, codes=_one(prompt.codes, row))
-            positive = replace(conditioning, text=_one(conditioning.text, row))
-            other = negative and replace(negative, text=_one(negative.text, row))
+            positive, other = (given and given.mapped(partial(_row_of, row=row)) for given in (conditioning, negative))
             return self._draw(positive, alone, clip, other, on_step).codes
 
         name = self.config.name
@@ -76,45 +78,56 @@ class LanguageModel(nn.Module):
 
     def _draw(
         self,
-        conditioning: Conditioning,
+        conditioning: Conditioning | Mixture,
         params: GenerationParams,
         prompt: Codes | None,
-        negative: Conditioning | None,
+        negative: Conditioning | Mixture | None,
         on_step: OnStep | None,
     ) -> Codes:
         """`generate`, every row from its first seed."""
         self._check(conditioning, "positive")
         n_rows = max(params.batch_size, conditioning.n_rows)
         conditioning = self._expanded(conditioning, n_rows, "positive")
-        if prompt is None and conditioning.melody is None:
+        if prompt is None:
             conditioning = conditioning.with_default()
-        null = conditioning.null() if negative is None else self._expanded(negative, n_rows, "negative")
-        codes = self._prompt_codes(prompt, n_rows)
-        windows = plan_windows(self.config, params, 0 if codes is None else codes.shape[-1])
+        negative = None if negative is None else self._expanded(negative, n_rows, "negative")
+        result = self._prompt_codes(prompt, n_rows)
         rate_hz = self.config.codec.frame_rate_hz
+        windows = plan_windows(self.config, params, 0 if result is None else result.shape[-1])
+        is_long, duration_s = (
+            windows[-1].start > 0,
+            params.duration_s,
+        )  # in one window, a melody is repeated from its start
+        windows = cut_windows(windows, changes([conditioning, negative], duration_s, rate_hz))
         sampling = Sampling(params.top_k, params.top_p, params.temperature)
         noise = RowNoise(params.seed, n_rows, self.config.lm.n_codebooks, self.config.lm.cardinality)
-        result = codes
         with accel.choose(self.lm, 2 * n_rows, self.lm.device) or PlainStepper(self.lm) as stepper:
             for window in windows:
-                start_s = window.start / rate_hz if len(windows) > 1 or window.start else None
-                conditional, unconditional = self._streams(conditioning, start_s), self._streams(null, start_s)
-                if params.cfg == 1 or _same(conditional, unconditional):
-                    unconditional = None  # null + (conditional - null) * cfg is the conditional itself
-                known = None if result is None else result[..., window.start :]
-                codes = generate_codes(
-                    self.lm, conditional, unconditional, window.n_frames, sampling, noise, params.cfg, known,
-                    _within(on_step, window, windows), stepper,
+                first, time_s = window.n_anchor, new_start_s(window, rate_hz)
+                start_s, anchor_s = window.start / rate_hz if is_long else None, first / rate_hz
+                run = guided(
+                    conditioning.at(time_s, duration_s), negative and negative.at(time_s, duration_s), params.cfg,
+                    partial(self._streams, start_s=start_s, anchor_s=anchor_s),
                 )  # fmt: skip
-                result = codes if result is None else torch.cat([result[..., : window.start], codes], dim=-1)
+                known = None
+                if result is not None:
+                    known = torch.cat([result[..., :first], result[..., window.start + first :]], dim=-1)
+                codes = generate_codes(
+                    self.lm, run.conditional, run.null, window.n_frames, sampling, noise, params.cfg, known,
+                    _within(on_step, window, windows), stepper, run.mix, run.n_texts,
+                )  # fmt: skip
+                before = codes[..., :0] if result is None else result[..., : window.start + first]
+                result = torch.cat([before, codes[..., first:]], dim=-1)
         return Codes(result, rate_hz, self.config.codec.identity)
 
-    def memory_bytes(self, params: GenerationParams, conditioning: Conditioning) -> int:
+    def memory_bytes(self, params: GenerationParams, conditioning: Conditioning | Mixture) -> int:
         """Memory of a generation besides the weights: caches, logits and activations of one window."""
         self._check(conditioning, "positive")
-        n_rows = 2 * max(params.batch_size, conditioning.n_rows)
-        n_text = max(len(row) for row in conditioning.text)
-        n_melody = 0 if conditioning.null_melody is None else len(conditioning.null_melody)
+        leaves = conditioning.leaves()
+        n_texts = n_groups(conditioning, params.duration_s)
+        n_rows = (n_texts + 1) * max(params.batch_size, conditioning.n_rows)
+        n_text = max(len(row) for leaf in leaves for row in leaf.text)
+        n_melody = 0 if leaves[0].null_melody is None else len(leaves[0].null_melody)
         seconds = min(params.duration_s, self.config.segment_s)
         n_columns = int(seconds * self.config.codec.frame_rate_hz) + self.config.lm.max_delay + 1 + n_text + n_melody
         n_columns += ROOM_OF  # padding of the buffers of captured steps
@@ -123,24 +136,32 @@ class LanguageModel(nn.Module):
         logits = 4 * 4 * n_rows * lm.n_codebooks * lm.cardinality
         return self.lm.cache_bytes(n_rows, n_columns, n_text) + prefill + logits
 
-    def _expanded(self, conditioning: Conditioning, n_rows: int, name: str) -> Conditioning:
+    def _expanded(self, conditioning: Conditioning | Mixture, n_rows: int, name: str) -> Conditioning | Mixture:
         self._check(conditioning, name)
-        if conditioning.n_rows == 1:
-            return replace(conditioning, text=conditioning.text * n_rows)
-        if n_rows != conditioning.n_rows:
-            raise InputError(
-                f"'{name}' has {conditioning.n_rows} rows and cannot be spread over a batch of {n_rows}. "
-                "Give one text, or as many as the batch has rows."
-            )
-        return conditioning
 
-    def _check(self, conditioning: Conditioning, name: str) -> None:
+        def expanded(leaf: Conditioning) -> Conditioning:
+            if leaf.n_rows == 1:
+                return replace(leaf, text=leaf.text * n_rows)
+            if n_rows != leaf.n_rows:
+                raise InputError(
+                    f"'{name}' has {leaf.n_rows} rows and cannot be spread over a batch of {n_rows}. "
+                    "Give one text, or as many as the batch has rows."
+                )
+            return leaf
+
+        return conditioning.mapped(expanded)
+
+    def _check(self, conditioning: Conditioning | Mixture, name: str) -> None:
         """InputError, naming both models, unless the conditioning is of this one's kind."""
-        if not isinstance(conditioning, Conditioning):
+        if not isinstance(conditioning, (Conditioning, Mixture)):
             raise InputError(
                 f"'{name}' comes from another engine than the model {self.config.name}. "
                 "Connect the conditioner of the same Load MusicGen node."
             )
+        for leaf in conditioning.leaves():
+            self._check_leaf(leaf, name)
+
+    def _check_leaf(self, conditioning: Conditioning, name: str) -> None:
         if conditioning.dim != self.config.lm.dim:
             raise InputError(
                 f"'{name}' was made by the conditioner of {conditioning.model} (width {conditioning.dim}), but the model "
@@ -154,13 +175,13 @@ class LanguageModel(nn.Module):
                 "Connect the conditioner of the same Load MusicGen node."
             )
 
-    def _streams(self, conditioning: Conditioning, start_s: float | None) -> list[Stream]:
+    def _streams(self, conditioning: Conditioning, start_s: float | None, anchor_s: float = 0.0) -> list[Stream]:
         """Cross-attention models attend to the text; the others have [melody | text] put in front of the codes."""
         nothing = conditioning.text[0][:0]
         if self.config.lm.cross_attention:
             # The empty text is a zero vector, whose cross-attention is zero: the same as no vector at all.
             return [Stream(nothing, row if row.any() else nothing) for row in conditioning.text]
-        return [Stream(conditioning.prefix(row, start_s), nothing) for row in range(conditioning.n_rows)]
+        return [Stream(conditioning.prefix(row, start_s, anchor_s), nothing) for row in range(conditioning.n_rows)]
 
     def _prompt_codes(self, prompt: Codes | None, n_rows: int) -> Tensor | None:
         if prompt is None:
@@ -222,16 +243,13 @@ class Diffusion(nn.Module):
         return 4 * (100 * min(rows * length, int(WINDOW_S * self.config.sample_rate_hz)) + 6 * length)
 
 
+def _row_of(conditioning: Conditioning, row: int) -> Conditioning:
+    return replace(conditioning, text=_one(conditioning.text, row))
+
+
 def _one(rows: Rows, row: int) -> Rows:
     """Row `row`, still as a sequence; the only one stands for every row."""
     return rows if len(rows) == 1 else rows[row : row + 1]
-
-
-def _same(left: Sequence[Stream], right: Sequence[Stream]) -> bool:
-    """True where both sides of the guidance are equal."""
-    return all(
-        torch.equal(a.prefix, b.prefix) and torch.equal(a.cross, b.cross) for a, b in zip(left, right, strict=True)
-    )
 
 
 def _within(on_step: OnStep | None, window: Window, windows: Sequence[Window]) -> OnStep | None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .audio import FADE_MS, Audio, fade
+from .audio import FADE_MS, Audio, fade, fade_out
 from .codes import Codes
+from .conditioning import encode_timeline
 from .config import GenerationParams, check_text
 from .errors import InputError
 from .loading import Loaded
@@ -28,6 +29,9 @@ class RenderRequest:
     melody: Audio | None = None  # a clip whose melody is followed
     stems: str = "auto"
     fade_ms: float = FADE_MS  # at both ends of the music
+    timeline: str | None = None  # texts at their times, in place of `text`
+    ending: str = "none"  # of the timeline: one of ENDINGS
+    fade_out_s: float = 0.0  # at the end of the music
 
     def __post_init__(self) -> None:
         check_text("prompt", self.text)
@@ -51,6 +55,8 @@ def render(
         diffusion.check(loaded.codec)
     with on_device(device, loaded.conditioner) as conditioner:
         positive = conditioner.encode_text([request.text])
+        if request.timeline is not None:
+            positive = encode_timeline(conditioner, request.timeline, request.ending)
         negative = conditioner.encode_text([request.negative]) if request.negative else None
         if request.melody is not None:
             listen = functools.partial(on_progress, "hearing the melody", 0, 1)
@@ -64,12 +70,12 @@ def render(
     with on_device(device, loaded.codec) as codec:
         audio = codec.decode(codes, lambda *step: on_progress("decoding", *step))
         if diffusion is None:
-            return fade(audio, request.fade_ms), codes
+            return fade_out(fade(audio, request.fade_ms), request.fade_out_s), codes
         latents = codec.decode_latent(codes)
     with on_device(device, diffusion) as diffusion:
         stage = "decoding with MultiBand Diffusion"
         audio = diffusion.refine(audio, latents, params.seed, lambda *step: on_progress(stage, *step))
-        return fade(audio, request.fade_ms), codes
+        return fade_out(fade(audio, request.fade_ms), request.fade_out_s), codes
 
 
 class on_device:

@@ -16,6 +16,12 @@ class Window:
     start: int  # of the window within the piece
     n_known: int  # frames at its start that are continued, not generated
     n_frames: int  # of the window, the known ones included
+    n_anchor: int = 0  # frames at its start that are the piece's first ones, in place of those that lie there
+
+
+def to_frames(time_s: float, rate_hz: float) -> int:
+    """Whole frames in a time."""
+    return int(time_s * rate_hz + _ROUNDING)
 
 
 def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -> list[Window]:
@@ -28,11 +34,14 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
     (which can lose one frame to rounding where a duration over 30 s is no integer number of seconds; here no
     frame is lost).
 
-    InputError: a prompt as long as the piece, or a stride not shorter than the window.
+    With `anchor_s`, each window that has left the beginning behind sees so much of it first, then as much of the latest
+    music as without; it adds so much less.
+
+    InputError: a prompt as long as the piece, a stride not shorter than the window, or an anchor not shorter than the stride.
     """
     rate = config.codec.frame_rate_hz
-    total = int(params.duration_s * rate + _ROUNDING)
-    longest = int(config.segment_s * rate + _ROUNDING)
+    total = to_frames(params.duration_s, rate)
+    longest = to_frames(config.segment_s, rate)
     if total < 1:
         raise InputError(
             f"'duration_s' of {params.duration_s:g} s is shorter than one frame ({1 / rate:g} s). Ask for more."
@@ -47,17 +56,24 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
     stride_s = params.extend_stride_s
     if stride_s == GenerationParams.extend_stride_s >= config.segment_s:
         stride_s = min(config.extend_stride_s, _OWN_STRIDE * config.segment_s)
-    stride = int(stride_s * rate + _ROUNDING)
+    stride = to_frames(stride_s, rate)
     if not 1 <= stride < longest:
         raise InputError(
             f"'extend_stride_s' of {params.extend_stride_s:g} s must be at least one frame and shorter than the "
             f"{config.segment_s:g} s that {config.name} sees at a time."
         )
+    anchor = to_frames(params.anchor_s, rate)
+    if anchor >= stride:
+        raise InputError(
+            f"'anchor_s' of {params.anchor_s:g} s leaves nothing of the {stride / rate:g} s that each window adds "
+            f"('extend_stride_s'; {config.name} sees {config.segment_s:g} s at a time). Give less than {stride / rate:g} s."
+        )
+    stride -= anchor
     start = max(0, n_prompt - (longest - stride)) if n_prompt >= longest else 0
     windows, known = [], n_prompt - start
     while start + known < total:
         n_frames = min(total - start, longest)
-        windows.append(Window(start, known, n_frames))
+        windows.append(Window(start, known, n_frames, anchor if start else 0))
         known = n_frames - stride
         start += stride
     return windows

@@ -8,6 +8,7 @@ from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
 from .normalize import MusicGenNormalize
 from .sampler import MusicGenSampler
 from .save import MusicGenSaveAudio
+from .timeline import MusicGenBlend, MusicGenTimeline
 
 # ComfyUI-Manager reads these keys from the source, so they are spelled out.
 NODE_CLASS_MAPPINGS = {
@@ -24,6 +25,8 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenDecodeDiffusion": MusicGenDecodeDiffusion,
     "MusicGenNormalize": MusicGenNormalize,
     "MusicGenSaveAudio": MusicGenSaveAudio,
+    "MusicGenTimeline": MusicGenTimeline,
+    "MusicGenBlend": MusicGenBlend,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -40,6 +43,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenDecodeDiffusion": "MusicGen Decode, MultiBand Diffusion",
     "MusicGenNormalize": "Normalize Audio",
     "MusicGenSaveAudio": "Save Audio File",
+    "MusicGenTimeline": "Prompt Timeline",
+    "MusicGenBlend": "Blend Prompts",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.

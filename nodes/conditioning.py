@@ -1,8 +1,10 @@
 """Text, melody -> conditioning."""
 
+from typing import Any
+
 import torch
 
-from ..musicgen.conditioning import STEM_CHOICES, Conditioning
+from ..musicgen.conditioning import STEM_CHOICES, Conditioning, Mixture
 from ..musicgen.conditioning.picture import chroma_picture
 from . import host
 from .host import Managed
@@ -80,9 +82,11 @@ class MusicGenMelody(Node):
         }
 
     @checked()
-    def encode(self, conditioner: Managed, conditioning: Conditioning, audio: dict, stems: str) -> tuple:
+    def encode(self, conditioner: Managed, conditioning: Any, audio: dict, stems: str) -> tuple:
         clip, check = audio_in(audio), host.check_interrupted
         result = conditioner.run(
             lambda module: module.encode_melody(conditioning, clip, stems, host.stem_dirs(), check)
         )
-        return (result, chroma_picture(result.melody) if result.melody is not None else torch.zeros(1, 12, 12, 3))
+        # The audiocraft engine makes its chroma when it generates: there is nothing to show.
+        melody = result.leaves()[0].melody if isinstance(result, (Conditioning, Mixture)) else None
+        return (result, chroma_picture(melody) if melody is not None else torch.zeros(1, 12, 12, 3))

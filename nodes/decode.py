@@ -1,6 +1,6 @@
 """Codes -> AUDIO: with the codec alone, or with MultiBand Diffusion."""
 
-from ..musicgen.audio import FADE_MS, MAX_FADE_MS, Audio, fade
+from ..musicgen.audio import FADE_MS, MAX_FADE_MS, MAX_FADE_OUT_S, Audio, fade, fade_out
 from ..musicgen.audio.spectrogram import spectrogram_picture
 from ..musicgen.codes import Codes
 from . import host
@@ -24,6 +24,13 @@ def _fade_widget() -> Widget:
     )  # fmt: skip
 
 
+def _fade_out_widget() -> Widget:
+    return number(
+        0.0, 0.0, MAX_FADE_OUT_S, 0.5,
+        "An ending: the last so many seconds fade to silence. 0 = off: the music stops at its length.",
+    )  # fmt: skip
+
+
 class MusicGenDecode(Node):
     DESCRIPTION = "Turns codes into sound with the checkpoint's own codec, EnCodec."
     CATEGORY = CATEGORY
@@ -40,13 +47,13 @@ class MusicGenDecode(Node):
     def INPUT_TYPES(cls) -> dict:
         return {
             "required": {"codec": socket(CODEC, _CODEC), "codes": socket(CODES, _CODES)},
-            "optional": {"fade_ms": _fade_widget()},
+            "optional": {"fade_ms": _fade_widget(), "fade_out_s": _fade_out_widget()},
         }
 
     @checked()
-    def decode(self, codec: host.Managed, codes: Codes, fade_ms: float = FADE_MS) -> tuple:
+    def decode(self, codec: host.Managed, codes: Codes, fade_ms: float = FADE_MS, fade_out_s: float = 0.0) -> tuple:
         audio = codec.run(lambda module: module.decode(codes, on_step=host.progress()))
-        return _outputs(audio, fade_ms)
+        return _outputs(audio, fade_ms, fade_out_s)
 
 
 class MusicGenDecodeDiffusion(Node):
@@ -81,12 +88,18 @@ class MusicGenDecodeDiffusion(Node):
                     "changes fine detail, not the music."
                 ),
             },
-            "optional": {"fade_ms": _fade_widget()},
+            "optional": {"fade_ms": _fade_widget(), "fade_out_s": _fade_out_widget()},
         }
 
     @checked()
     def decode(
-        self, codec: host.Managed, diffusion: host.Managed, codes: Codes, seed: int, fade_ms: float = FADE_MS
+        self,
+        codec: host.Managed,
+        diffusion: host.Managed,
+        codes: Codes,
+        seed: int,
+        fade_ms: float = FADE_MS,
+        fade_out_s: float = 0.0,
     ) -> tuple:
         diffusion.module.check(codec.module)
         cancel = host.progress()
@@ -95,9 +108,9 @@ class MusicGenDecodeDiffusion(Node):
         )
         memory_bytes = diffusion.module.memory_bytes(codes, codec.module)
         audio = diffusion.run(lambda module: module.refine(plain, latents, seed, host.progress()), memory_bytes)
-        return _outputs(audio, fade_ms)
+        return _outputs(audio, fade_ms, fade_out_s)
 
 
-def _outputs(audio: Audio, fade_ms: float) -> tuple:
-    audio = fade(audio, fade_ms)
+def _outputs(audio: Audio, fade_ms: float, fade_out_s: float) -> tuple:
+    audio = fade_out(fade(audio, fade_ms), fade_out_s)
     return audio_out(audio), spectrogram_picture(audio)

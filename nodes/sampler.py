@@ -36,7 +36,9 @@ class MusicGenSampler(Node):
         return {
             "required": {
                 "model": socket(MODEL, "The language model, from Load MusicGen."),
-                "positive": socket(CONDITIONING, "What the music should be like, from MusicGen Text."),
+                "positive": socket(
+                    CONDITIONING, "What the music should be like, from MusicGen Text, Prompt Timeline or Blend Prompts."
+                ),
                 "duration_s": parameter("duration_s"),
                 "seed": parameter("seed"),
                 "top_k": parameter("top_k"),
@@ -55,6 +57,7 @@ class MusicGenSampler(Node):
                     CONDITIONING, "What to steer away from, from MusicGen Text. Has an effect only if cfg is not 1."
                 ),
                 "extend_stride_s": parameter("extend_stride_s"),
+                "anchor_s": parameter("anchor_s"),
             },
         }
 
@@ -81,6 +84,7 @@ class MusicGenSampler(Node):
         prompt: Codes | None = None,
         negative: Any | None = None,
         extend_stride_s: float = GenerationParams.extend_stride_s,
+        anchor_s: float = GenerationParams.anchor_s,
     ) -> tuple[Codes]:
         params = GenerationParams(
             duration_s=duration_s,
@@ -91,6 +95,7 @@ class MusicGenSampler(Node):
             cfg=cfg,
             batch_size=batch_size,
             extend_stride_s=extend_stride_s,
+            anchor_s=anchor_s,
         )
         codes = model.run(
             lambda module: module.generate(positive, params, prompt, negative, host.progress(), host.show_text),

@@ -163,6 +163,8 @@ class LanguageModel(nn.Module):
             raise InputError(
                 "'negative' cannot be used with the audiocraft engine. Unplug it, or set 'engine' to native."
             )
+        if params.anchor_s:
+            raise InputError("'anchor_s' is the native engine's. Set it to 0, or set 'engine' to native.")
         if not isinstance(conditioning, TextConditioning):
             raise InputError(
                 "'positive' comes from the native engine. Connect the conditioner of the same Load MusicGen node."

@@ -81,6 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluate.add_argument("--seeds", type=int, default=200, help="for collapse (default: %(default)s)")
     evaluate.add_argument("--cfg", type=float, default=3.0, help="guidance (default: %(default)s)")
     evaluate.add_argument("--pictures", type=int, default=4, help="of each kind (default: %(default)s)")
+    evaluate.add_argument(
+        "--long", action="store_true", help="measure instead how far long pieces drift from their beginning"
+    )
+    evaluate.add_argument("--pieces", type=int, default=4, help="long ones (default: %(default)s)")
+    evaluate.add_argument("--minutes", type=int, default=5, help="of each long piece (default: %(default)s)")
+    evaluate.add_argument("--anchor", type=float, help="seconds for the second run (default: a fifth of the window)")
     evaluate.add_argument("--text-encoders", type=Path, action="append", default=[], help="folders of text encoders")
     evaluate.add_argument("--threads", type=int, default=2, help="of torch, on a CPU (default: %(default)s)")
     evaluate.set_defaults(run=_evaluate)
@@ -172,8 +178,19 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from .evaluate.report import report
+    from .evaluate.report import report, report_drift
 
+    if options.long:
+        report_drift(
+            options.model,
+            options.out,
+            options.pieces,
+            options.minutes,
+            options.cfg,
+            options.anchor,
+            options.text_encoders,
+        )
+        return 0
     findings = report(
         options.model, options.out, options.prompts, options.seeds, options.cfg, options.pictures, options.text_encoders
     )

@@ -1,6 +1,6 @@
 """Audio: the type, files, conversion and levels."""
 
-from .levels import LEVELLINGS, STRATEGIES, normalize
+from .levels import LEVELLINGS, MAX_FADE_OUT_S, STRATEGIES, fade_out, normalize
 from .loudness import measure_lufs
 from .reading import read
 from .waveform import FADE_MS, MAX_CHANNELS, MAX_FADE_MS, Audio, convert, fade, trim
@@ -12,10 +12,12 @@ __all__ = [
     "LEVELLINGS",
     "MAX_CHANNELS",
     "MAX_FADE_MS",
+    "MAX_FADE_OUT_S",
     "STRATEGIES",
     "Audio",
     "convert",
     "fade",
+    "fade_out",
     "measure_lufs",
     "normalize",
     "read",

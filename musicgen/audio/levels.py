@@ -1,4 +1,4 @@
-"""Levels: the four normalization strategies, and audiocraft's own way to a loudness.
+"""Levels: the ending's fade, the four normalization strategies, and audiocraft's own way to a loudness.
 
 Source: audiocraft `normalize_audio` with `normalize=True`. Mended, where the reference fails: silence is
 returned as it is instead of NaN, channels that cancel in the mean are measured on all samples, and audio that
@@ -21,10 +21,24 @@ logger = logging.getLogger(__name__)
 STRATEGIES = ("loudness", "clip", "peak", "rms")  # of the Replicate contract
 AUDIOCRAFT = "audiocraft"
 LEVELLINGS = (*STRATEGIES, AUDIOCRAFT)
+MAX_FADE_OUT_S = 60.0
 _ENERGY_FLOOR = 2e-3  # RMS below which audiocraft leaves the loudness alone
 _CANCELLED = 1e-4  # RMS of the channel mean, relative to that of all samples: -80 dB
 _SILENCE = torch.finfo(torch.float32).tiny  # no finite gain raises a peak below this to full scale
 _SHORTFALL_DB = 0.5  # below the target from which on it is said
+
+
+def fade_out(audio: Audio, fade_s: float) -> Audio:
+    """Copy whose last `fade_s` fall to silence along half a cosine; the whole of a shorter clip. 0 = the audio itself."""
+    if not 0 <= fade_s <= MAX_FADE_OUT_S:
+        raise InputError(f"'fade_out_s' must be from 0 (off) to {MAX_FADE_OUT_S:g} seconds, got {fade_s!r}")
+    n = min(round(fade_s * audio.rate_hz), audio.n_samples)
+    if n == 0:
+        return audio
+    ramp = 0.5 + 0.5 * torch.cos(math.pi * (torch.arange(n, dtype=torch.float64) + 0.5) / n)
+    samples = audio.samples.clone()
+    samples[..., -n:] *= ramp.to(samples)
+    return Audio(samples, audio.rate_hz)
 
 
 def normalize(

@@ -18,6 +18,14 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
     parser.add_argument("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="for report and pictures")
     parser.add_argument("--prompts", type=int, default=64, metavar="N", help="of each kind (%(default)s)")
     parser.add_argument("--seeds", type=int, default=200, metavar="N", help="to look for collapse (%(default)s)")
+    parser.add_argument(
+        "--long", action="store_true", help="measure instead how far long pieces drift, minute by minute"
+    )
+    parser.add_argument("--pieces", type=int, default=4, metavar="N", help="long pieces (%(default)s)")
+    parser.add_argument("--minutes", type=int, default=5, metavar="N", help="of each long piece (%(default)s)")
+    parser.add_argument(
+        "--anchor", type=float, metavar="S", help="seconds that the second run is anchored by (a fifth of the window)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,5 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         str(arguments.out.absolute()),
     ]
     command += ["--prompts", str(arguments.prompts), "--seeds", str(arguments.seeds)]
+    if arguments.long:
+        command += ["--long", "--pieces", str(arguments.pieces), "--minutes", str(arguments.minutes)]
+        command += [] if arguments.anchor is None else ["--anchor", str(arguments.anchor)]
     command += ["--text-encoders", str((arguments.models / "text_encoders").absolute())]
     return subprocess.run(command, cwd=PACK, check=False).returncode

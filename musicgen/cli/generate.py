@@ -8,6 +8,7 @@ import torch
 from .. import audio as audio_files
 from ..conditioning import STEM_CHOICES
 from ..conditioning.melody import heard_until_s
+from ..conditioning.timeline import CADENCE_S, timeline_lines
 from ..config import PARAMETERS, GenerationParams
 from ..dependencies import require
 from ..errors import InputError
@@ -28,7 +29,10 @@ _PARAMETERS = {
     "--cfg": "cfg",
     "--batch": "batch_size",
     "--extend-stride": "extend_stride_s",
+    "--anchor": "anchor_s",
 }
+_ENDINGS = ("none", "fade", "cadence")
+_FADE_OUT_S = 5.0
 
 
 def add(parser: argparse.ArgumentParser, models: Path) -> None:
@@ -37,6 +41,14 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
     add_model(parser, SHIPPED)
     add_models(parser, models)
     parser.add_argument("--prompt", default="", metavar="TEXT", help="description of the music; empty = free")
+    parser.add_argument(
+        "--timeline", metavar="TEXT",
+        help="descriptions at their times, in place of --prompt: '0: calm flute | 0:20: drums enter @ 0.7 | -8: flute alone'",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ending", choices=_ENDINGS, default=_ENDINGS[0],
+        help=f"fade: the last {_FADE_OUT_S:g} s fade out; cadence: the last {CADENCE_S:g} s of --timeline ask for an ending (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--negative", metavar="TEXT", help="description of what the music should not be")
     parser.add_argument("--continue", dest="clip", type=Path, metavar="FILE", help="audio to continue")
     parser.add_argument("--melody", type=Path, metavar="FILE", help="audio whose tune is followed, by a melody model")
@@ -104,13 +116,25 @@ def _outputs(out: Path, n_takes: int) -> list[Path]:
 
 def _request(arguments: argparse.Namespace) -> RenderRequest:
     """Texts and clips; --start and --end cut the clip that is continued, or else the melody."""
+    ending = "cadence" if arguments.ending == "cadence" else "none"
+    if arguments.timeline is None and ending == "cadence":
+        raise InputError(
+            "'--ending cadence' belongs to a '--timeline', which may be one text. Give one, or '--ending fade'."
+        )
+    if arguments.timeline is not None:
+        if arguments.prompt:
+            raise InputError("'--prompt' and '--timeline' are both given. Give one of them.")
+        timeline_lines(arguments.timeline, ending)  # for its errors, before anything is loaded
     clip = melody = None
     span = (arguments.start, arguments.end)
     if arguments.clip is not None:
         clip, span = audio_files.read(arguments.clip, *span), (0.0, None)
     if arguments.melody is not None:
         melody = _read_melody(arguments.melody, *span, arguments.duration_s)
-    return RenderRequest(arguments.prompt, arguments.negative, clip, melody, arguments.stems)
+    return RenderRequest(
+        arguments.prompt, arguments.negative, clip, melody, arguments.stems, timeline=arguments.timeline, ending=ending,
+        fade_out_s=_FADE_OUT_S if arguments.ending == "fade" else 0.0,
+    )  # fmt: skip
 
 
 def _read_melody(file: Path, start_s: float, end_s: float | None, duration_s: float) -> audio_files.Audio:

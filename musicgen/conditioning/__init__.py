@@ -2,16 +2,25 @@
 
 from .conditioner import Conditioner, Conditioning
 from .melody import Melody
+from .mixture import Mixture, Share, blend
 from .stems import CHOICES as STEM_CHOICES
 from .text import TextEncoder, t5_encoder
+from .timeline import ENDINGS, Timeline, encode_timeline, timeline_lines
 from .tokenizer import Tokenizer
 
 __all__ = [
+    "ENDINGS",
     "STEM_CHOICES",
     "Conditioner",
     "Conditioning",
     "Melody",
+    "Mixture",
+    "Share",
     "TextEncoder",
+    "Timeline",
     "Tokenizer",
+    "blend",
+    "encode_timeline",
     "t5_encoder",
+    "timeline_lines",
 ]

@@ -13,6 +13,7 @@ from ..audio import Audio
 from ..config import PARAMETERS, ModelConfig
 from ..errors import InputError
 from .melody import Melody
+from .mixture import Mixture, Single
 from .stems import melodic_part
 from .text import TextEncoder
 from .vocabulary import Vocabulary
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Conditioning:
+class Conditioning(Single):
     """Conditioning of B rows, in the width D of `model`. On the CPU; shared, never altered in place.
 
     Its null rows for classifier-free guidance have zeros for the text and `null_melody` for the melody.
@@ -43,22 +44,26 @@ class Conditioning:
 
     def null(self) -> "Conditioning":
         """The reference's null rows: texts of zeros, as long as the ones they stand for; no melody."""
-        return replace(self, text=tuple(torch.zeros_like(row) for row in self.text), melody=None)
+        return replace(self.without_text(), melody=None)
 
     def with_default(self) -> "Conditioning":
-        """The model's own text, if it has one, in every row of an empty one."""
-        if self.default is None:
+        """The model's own text, if it has one, in every row of an empty one, unless a melody says what to play."""
+        if self.default is None or self.melody is not None:
             return self
         return replace(self, text=tuple(row if row.any() else self.default for row in self.text))
 
-    def prefix(self, row: int, start_s: float | None = None) -> Tensor:
+    def without_text(self) -> "Conditioning":
+        """The same with texts of zeros, as long as the ones they stand for."""
+        return replace(self, text=tuple(torch.zeros_like(row) for row in self.text))
+
+    def prefix(self, row: int, start_s: float | None = None, anchor_s: float = 0.0) -> Tensor:
         """[melody | text] of one row, [F + n, D]: what a prefix model has in front of its codes.
 
-        start_s: where the window starts in a piece of several; None if there is but one.
+        start_s: where the window starts in a piece of several; None if there is but one. anchor_s: as in `Melody.chroma`.
         """
         if self.null_melody is None:
             return self.text[row]
-        melody = self.null_melody if self.melody is None else self.melody.embed(start_s)
+        melody = self.null_melody if self.melody is None else self.melody.embed(start_s, anchor_s)
         return torch.cat([melody, self.text[row]])
 
 
@@ -94,13 +99,13 @@ class Conditioner(nn.Module):
 
     def encode_melody(
         self,
-        conditioning: Conditioning,
+        conditioning: Conditioning | Mixture,
         audio: Audio,
         stems: str = "auto",
         stem_dirs: Sequence[Path] = (),
         on_step: Callable[[], None] | None = None,
-    ) -> Conditioning:
-        """`conditioning` with the melody of one clip, of any rate, length and number of channels.
+    ) -> Conditioning | Mixture:
+        """`conditioning`, of a mixture all, with the melody of one clip, of any rate, length and number of channels.
 
         stems: auto, demucs or off, see `stems.melodic_part`; its weights are looked for in `stem_dirs`.
         InputError: a model without melody conditioning, or a batch of several clips.
@@ -111,11 +116,12 @@ class Conditioner(nn.Module):
                 f"'audio' was given as a melody, but {config.name} has no melody conditioning. Load a melody checkpoint "
                 "(musicgen-melody, musicgen-stereo-melody, ...), or leave the melody out."
             )
-        if conditioning.null_melody is None or conditioning.dim != config.lm.dim:
-            raise InputError(
-                f"'conditioning' was made by the conditioner of {conditioning.model}, not by that of {config.name}. "
-                "Connect the conditioner of the same Load MusicGen node."
-            )
+        for leaf in conditioning.leaves():
+            if leaf.null_melody is None or leaf.dim != config.lm.dim:
+                raise InputError(
+                    f"'conditioning' was made by the conditioner of {leaf.model}, not by that of {config.name}. "
+                    "Connect the conditioner of the same Load MusicGen node."
+                )
         if len(audio.samples) != 1:
             raise InputError(f"'audio' holds {len(audio.samples)} clips; a melody is one clip. Give one of them.")
         rate_hz, device = config.codec.sample_rate_hz, self.melody_projection.weight.device
@@ -124,7 +130,7 @@ class Conditioner(nn.Module):
         samples = melodic_part(audio, stems, rate_hz, stem_dirs, device, on_step)
         weight, bias = (p.detach().cpu() for p in (self.melody_projection.weight, self.melody_projection.bias))
         melody = Melody(samples.cpu(), rate_hz, config.segment_s, config.melody, weight, bias)
-        return replace(conditioning, melody=melody)
+        return conditioning.mapped(lambda leaf: replace(leaf, melody=melody))
 
     def _translated(self, text: str | None) -> str | None:
         if not text or self.vocabulary is None:

@@ -31,22 +31,24 @@ class Melody:
     weight: Tensor  # [D, 12], the projection
     bias: Tensor  # [D]
 
-    def chroma(self, start_s: float | None = None) -> Tensor:
+    def chroma(self, start_s: float | None = None, anchor_s: float = 0.0) -> Tensor:
         """One-hot frames [n_frames, 12].
 
         start_s None: of the melody from its start, repeated or cut to the model's window. Otherwise of the
-        window that starts there in a long piece, around which the melody is repeated.
+        window that starts there in a long piece, around which the melody is repeated. anchor_s: of such a window, so
+        much at its start is the piece's beginning, and has the melody's.
         Source: audiocraft `MusicGen._generate_tokens`, `ChromaStemConditioner._get_wav_embedding`.
         """
         samples = self.samples
         if start_s is not None:
             first = int(start_s * self.rate_hz)
-            around = torch.arange(first, first + int(self.segment_s * self.rate_hz)) % len(samples)
-            samples = samples[around]
+            around = torch.arange(first, first + int(self.segment_s * self.rate_hz))
+            around[: int(anchor_s * self.rate_hz)] -= first
+            samples = samples[around % len(samples)]
         frames = chroma(samples, self.rate_hz, self.config, self.config.n_frames)
         return tiled(frames, self.config.n_frames)
 
     @torch.inference_mode()
-    def embed(self, start_s: float | None = None) -> Tensor:
+    def embed(self, start_s: float | None = None, anchor_s: float = 0.0) -> Tensor:
         """The frames of `chroma`, projected: [n_frames, D]."""
-        return torch.nn.functional.linear(self.chroma(start_s), self.weight, self.bias)
+        return torch.nn.functional.linear(self.chroma(start_s, anchor_s), self.weight, self.bias)

@@ -25,6 +25,8 @@ def generate_codes(
     prompt: Tensor | None = None,
     on_step: OnStep | None = None,
     stepper: Stepper | None = None,
+    mix: Callable[[Tensor], Tensor] | None = None,
+    n_texts: int = 1,
 ) -> Tensor:
     """Write `n_frames` of codes, at most the model's window: -> [B, K, n_frames] int64 on the CPU.
 
@@ -32,10 +34,12 @@ def generate_codes(
     prompt: codes [B, K, P] to continue, P < n_frames; they come first in the result.
     on_step: called as on_step(done, total) after each step, and with done = 0 while the prompt is taken in; what it raises
     ends the run. stepper: of `accel.choose`; None = the plain model.
+    mix: makes one of the logits of `n_texts` texts a row (`guidance.Mix`), whose streams `conditional` holds text by text.
     Source: audiocraft `LMModel.generate`.
     """
     config = lm.config
-    frames = torch.full((len(conditional), config.n_codebooks, n_frames), UNKNOWN, dtype=torch.long)
+    n_rows = len(conditional) // n_texts
+    frames = torch.full((n_rows, config.n_codebooks, n_frames), UNKNOWN, dtype=torch.long)
     n_prompt = 0
     if prompt is not None:
         n_prompt = prompt.shape[-1]
@@ -49,11 +53,14 @@ def generate_codes(
             on_step(done, n_columns - first)
 
     stepper = stepper or PlainStepper(lm)
-    stepper.start([*conditional, *null] if null else list(conditional), n_columns - 1)
+    streams = [*conditional, *null] if null else list(conditional)
+    stepper.start(streams, n_columns - 1)
     known = 0
     for column in range(first, n_columns):
         codes = sequence[..., known:column]
-        logits = stepper.take_in(torch.cat([codes, codes]) if null else codes, lambda: report(0))
+        logits = stepper.take_in(codes.repeat(len(streams) // n_rows, 1, 1), lambda: report(0))
+        if mix:
+            logits = mix(logits)
         if null:
             logits = guide(logits, cfg)
         drawn = draw(logits, sampling, None if sampling.greedy else noise.draw().to(logits.device, non_blocking=True))

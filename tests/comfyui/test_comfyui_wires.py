@@ -56,21 +56,27 @@ def everything():
         ),
         "MusicGenDiffusionLoader": node("MusicGenDiffusionLoader", diffusion="facebook/multiband-diffusion/mbd_musicgen_32khz.th"),
         "MusicGenText": node("MusicGenText", conditioner=["MusicGenFineTune", 1], text="calm"),
+        "MusicGenTimeline": node(
+            "MusicGenTimeline", conditioner=["MusicGenFineTune", 1], lines="0: loud | 0.25: quiet @ 0.5", ending="cadence"
+        ),
+        "MusicGenBlend": node(
+            "MusicGenBlend", first=["MusicGenText", 0], second=["MusicGenTimeline", 0], ratio=0.5
+        ),
         "MusicGenTrimAudio": node("MusicGenTrimAudio", audio=["clip", 0], start_s=0.1, end_s=0.4),
         "MusicGenMelody": node(
-            "MusicGenMelody", conditioner=["MusicGenFineTune", 1], conditioning=["MusicGenText", 0],
+            "MusicGenMelody", conditioner=["MusicGenFineTune", 1], conditioning=["MusicGenBlend", 0],
             audio=["MusicGenTrimAudio", 0], stems="off",
         ),
         "MusicGenEncode": node("MusicGenEncode", codec=["MusicGenLoader", 2], audio=["MusicGenTrimAudio", 0]),
         "MusicGenTrimCodes": node("MusicGenTrimCodes", codes=["MusicGenEncode", 0], start_s=0.1, end_s=0.2),
         "MusicGenSampler": node(
             "MusicGenSampler", model=["MusicGenFineTune", 0], positive=["MusicGenMelody", 0], duration_s=0.3, seed=1, top_k=5,
-            top_p=0.0, temperature=1.0, cfg=3.0, batch_size=1, prompt=["MusicGenTrimCodes", 0], extend_stride_s=18.0,
+            top_p=0.0, temperature=1.0, cfg=3.0, batch_size=1, prompt=["MusicGenTrimCodes", 0], extend_stride_s=18.0, anchor_s=0.5,
         ),
-        "MusicGenDecode": node("MusicGenDecode", codec=["MusicGenLoader", 2], codes=["MusicGenSampler", 0], fade_ms=5.0),
+        "MusicGenDecode": node("MusicGenDecode", codec=["MusicGenLoader", 2], codes=["MusicGenSampler", 0], fade_ms=5.0, fade_out_s=0.1),
         "MusicGenDecodeDiffusion": node(
             "MusicGenDecodeDiffusion", codec=["MusicGenLoader", 2], diffusion=["MusicGenDiffusionLoader", 0],
-            codes=["MusicGenTrimCodes", 0], seed=1, fade_ms=0.0,
+            codes=["MusicGenTrimCodes", 0], seed=1, fade_ms=0.0, fade_out_s=0.0,
         ),
         "MusicGenNormalize": node(
             "MusicGenNormalize", audio=["MusicGenDecode", 0], strategy="loudness", loudness_lufs=-14.0, peak_headroom_db=1.0,

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from ...musicgen.errors import InputError
 from ...musicgen.loading import load
 from . import listening, pictures
 from . import measure as evaluate
+from .drift import drift_findings
 from .measure import Example, Finding
 
 _CRITIC_CLIPS = 1000
@@ -48,6 +50,30 @@ def report(
     keep([Finding("text: mean agreement gained by guidance 3 over 1", rise, 0.5 / n_prompts)])
     keep(*evaluate.continuation_findings(model, n_prompts, cfg))
     keep(evaluate.collapse_findings(model, n_seeds, cfg))
-    table = [{**asdict(finding), "good": finding.good} for finding in findings]
-    (out / "evaluation.json").write_text(json.dumps({"model": path.name, "findings": table}, indent=2) + "\n", "utf-8")
+    _write(findings, path, out / "evaluation.json")
     return findings
+
+
+def report_drift(
+    path: Path,
+    out: Path,
+    n_pieces: int,
+    n_minutes: int,
+    cfg: float,
+    anchor_s: float | None,
+    text_encoder_dirs: Sequence[Path],
+) -> list[Finding]:
+    """Measure how far long pieces of the model at `path` drift, print it; `out` gets drift.json."""
+    if n_pieces < 2 or n_minutes < 2:
+        raise InputError(f"drift needs 2 pieces and 2 minutes at least, got {n_pieces} and {n_minutes}")
+    out.mkdir(parents=True, exist_ok=True)
+    findings = drift_findings(load(path, text_encoder_dirs=text_encoder_dirs), n_pieces, n_minutes, cfg, anchor_s)
+    for finding in findings:
+        print(finding, flush=True)
+    _write(findings, path, out / "drift.json")
+    return findings
+
+
+def _write(findings: Sequence[Finding], path: Path, file: Path) -> None:
+    table = [{**asdict(finding), "good": finding.good} for finding in findings]
+    file.write_text(json.dumps({"model": path.name, "findings": table}, indent=2) + "\n", "utf-8")

@@ -1,0 +1,140 @@
+"""What the language model is asked in one window: streams of the texts that count there, and of guidance's null side.
+
+The model is asked about each text in a row of its own. A weighted sum of logits whose weights sum to 1 is, after softmax, the
+weighted geometric mean of the distributions (a product of experts): codes that every text allows are kept.
+Source: composition of conditions in guided models, arXiv:2206.01714, section 3; products of experts, Hinton 2002.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .conditioning import Conditioning, Mixture, Share
+from .lm import Stream
+from .windows import Window, to_frames
+
+Streams = Callable[[Conditioning], list[Stream]]  # of one conditioning in the window
+_INSTANT_S = 1e-4
+Group = tuple[float, list[Stream]]  # a weight, and a stream a row
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Groups of B rows each, side by side in one run: those of the texts, then those of the null side of guidance.
+
+    conditional: a weight for each text. What they lack to 1 falls on the null side. null: likewise, empty without guidance.
+    """
+
+    conditional: tuple[float, ...]
+    null: tuple[float, ...] = ()
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """[groups * B, ...] -> [conditional; null] [2 B, ...] for `guide`, or [B, ...] without a null side."""
+        groups = logits.chunk(len(self.conditional) + len(self.null))
+        n = len(self.conditional)
+        conditional = _weighted(groups[:n], self.conditional)
+        if not self.null:
+            return conditional
+        null = _weighted(groups[n:], self.null)
+        rest = 1 - sum(self.conditional)
+        if abs(rest) > 1e-9:
+            conditional = conditional + rest * null
+        return torch.cat([conditional, null])
+
+
+@dataclass(frozen=True)
+class Guided:
+    """The streams of one run. `null` None = no guidance; `mix` None = one text on each side."""
+
+    conditional: list[Stream]
+    null: list[Stream] | None
+    mix: Mix | None = None
+
+    @property
+    def n_texts(self) -> int:
+        return len(self.mix.conditional) if self.mix else 1
+
+
+def guided(positive: Sequence[Share], negative: Sequence[Share] | None, cfg: float, streams: Streams) -> Guided:
+    """Streams of the shares of one moment. negative None = the reference's null rows, those of the heaviest text."""
+    texts = _merged(positive, streams)
+    if negative is None:
+        heaviest = max((pair for share in positive for pair in share.weights()), key=lambda pair: pair[0])[1]
+        nulls: list[Group] = [(1.0, streams(heaviest.null()))]
+    else:
+        nulls = _merged(negative, streams)
+    if cfg == 1 or _same(texts, nulls):
+        nulls = []  # null + (conditional - null) * cfg is the conditional itself
+    if len(nulls) == 1:  # what falls on the null side anyway needs no row of its own
+        texts = [group for group in texts if not _equal(group[1], nulls[0][1])]
+    conditional = [stream for _, group in texts for stream in group]
+    null = [stream for _, group in nulls for stream in group] or None
+    weights, null_weights = (tuple(weight for weight, _ in groups) for groups in (texts, nulls))
+    is_plain = weights == (1.0,) and null_weights in ((), (1.0,))
+    return Guided(conditional, null, None if is_plain else Mix(weights, null_weights))
+
+
+def n_groups(conditioning: Conditioning | Mixture, duration_s: float) -> int:
+    """Texts, at most, that one moment of the piece has, with and without their words."""
+    moments = [conditioning.at(time_s, duration_s) for time_s in (0.0, *conditioning.changes(duration_s))]
+    return max(sum(len(share.weights()) for share in shares) for shares in moments)
+
+
+def changes(conditionings: Sequence[Conditioning | Mixture | None], duration_s: float, rate_hz: float) -> list[int]:
+    """Frames, ascending, at which any of the conditionings changes."""
+    times = {time_s for each in conditionings if each is not None for time_s in each.changes(duration_s)}
+    return sorted({to_frames(time_s, rate_hz) for time_s in times})
+
+
+def cut_windows(windows: Sequence[Window], frames: Sequence[int]) -> list[Window]:
+    """Each window in parts that end at these frames of the piece, ascending: the same start, more and more that is known.
+
+    A part sees all that its window has of the music before, as if it were continued there.
+    """
+    parts = []
+    for window in windows:
+        for frame in frames:
+            if window.n_known < frame - window.start < window.n_frames:
+                parts.append(replace(window, n_frames=frame - window.start))
+                window = replace(window, n_known=frame - window.start)
+        parts.append(window)
+    return parts
+
+
+def new_start_s(window: Window, rate_hz: float) -> float:
+    """The moment within the first frame that a window adds. The text of that moment is the window's."""
+    return (window.start + window.n_known + 1) / rate_hz - _INSTANT_S
+
+
+def _merged(shares: Sequence[Share], streams: Streams) -> list[Group]:
+    """A group for each text, its weights added where it comes more than once; the heaviest first."""
+    groups: list[Group] = []
+    for weight, conditioning in (pair for share in shares for pair in share.weights()):
+        new = streams(conditioning)
+        at = next((i for i, (_, group) in enumerate(groups) if _equal(group, new)), None)
+        if at is None:
+            groups.append((weight, new))
+        else:
+            groups[at] = (groups[at][0] + weight, groups[at][1])
+    groups = [(round(weight, 9), group) for weight, group in groups]
+    return sorted((group for group in groups if group[0] != 0), key=lambda group: -group[0])
+
+
+def _same(texts: Sequence[Group], nulls: Sequence[Group]) -> bool:
+    return len(texts) == len(nulls) and all(a[0] == b[0] and _equal(a[1], b[1]) for a, b in zip(texts, nulls))
+
+
+def _equal(left: Sequence[Stream], right: Sequence[Stream]) -> bool:
+    return all(
+        torch.equal(a.prefix, b.prefix) and torch.equal(a.cross, b.cross) for a, b in zip(left, right, strict=True)
+    )
+
+
+def _weighted(groups: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The weighted sum of the groups, in their order; a single one of weight 1 is itself."""
+    total = groups[0] * weights[0] if weights[0] != 1 else groups[0]
+    for group, weight in zip(groups[1:], weights[1:], strict=True):
+        total = total + weight * group
+    return total
