@@ -22,7 +22,7 @@ from .config import GenerationParams
 from .diffusion import WINDOW_S, MultiBandDecoder
 from .diffusion.config import DiffusionConfig
 from .errors import InputError
-from .lm import LM, PlainStepper, RowNoise, Sampling, Stream, generate_codes
+from .lm import LM, OnFrames, PlainStepper, RowNoise, Sampling, Stream, generate_codes
 from .seeds import row_seed
 from .windows import Window, plan_windows
 
@@ -47,12 +47,14 @@ class LanguageModel(nn.Module):
         prompt: Codes | None = None,
         negative: Conditioning | None = None,
         on_step: OnStep | None = None,
+        on_frames: OnFrames | None = None,
     ) -> Codes:
         """Codes [B, K, T] of `params.duration_s`, the prompt included.
 
         B is `params.batch_size` takes of a conditioning of one row, else the rows of the conditioning.
         prompt: codes to continue, one row or B. negative: replaces the null rows of guidance.
         on_step(done, total) is called after each step of the piece; an exception that it raises ends the run.
+        on_frames(n, read) is called before it: n frames of the piece are finished, read(first, last) gives some of them.
         """
         self._check(conditioning, "positive")
         n_rows = max(params.batch_size, conditioning.n_rows)
@@ -75,7 +77,7 @@ class LanguageModel(nn.Module):
                 known = None if result is None else result[..., window.start :]
                 codes = generate_codes(
                     self.lm, conditional, unconditional, window.n_frames, sampling, noise, params.cfg, known,
-                    _within(on_step, window, windows), stepper,
+                    _within(on_step, window, windows), stepper, _from_start(on_frames, result, window.start),
                 )  # fmt: skip
                 result = codes if result is None else torch.cat([result[..., : window.start], codes], dim=-1)
         return Codes(result, rate_hz, self.config.codec.identity)
@@ -213,3 +215,18 @@ def _within(on_step: OnStep | None, window: Window, windows: Sequence[Window]) -
         on_step(before + new * done // steps, total)
 
     return report
+
+
+def _from_start(on_frames: OnFrames | None, before: Tensor | None, start: int) -> OnFrames | None:
+    """Convert frames of the window at `start` to frames of the piece, of which `before` holds what lies ahead of it."""
+    if on_frames is None or before is None:
+        return on_frames
+
+    def hand_over(n_frames: int, read: Callable[[int, int], Tensor]) -> None:
+        def read_piece(first: int, last: int) -> Tensor:
+            ahead = before[..., first : min(last, start)]
+            return ahead if last <= start else torch.cat([ahead, read(max(first - start, 0), last - start)], dim=-1)
+
+        on_frames(start + n_frames, read_piece)
+
+    return hand_over

@@ -153,8 +153,12 @@ class LanguageModel(nn.Module):
         prompt: Codes | None = None,
         negative: object | None = None,
         on_step: OnStep | None = None,
+        on_frames: object | None = None,
     ) -> Codes:
-        """As musicgen.pipeline.LanguageModel.generate, but for `negative`, which audiocraft does not have."""
+        """As musicgen.pipeline.LanguageModel.generate, but for `negative`, which audiocraft does not have.
+
+        on_frames is never called: audiocraft hands nothing over before the end.
+        """
         if negative is not None:
             raise InputError(
                 "'negative' cannot be used with the audiocraft engine. Unplug it, or set 'engine' to native."

@@ -11,6 +11,8 @@ from .sampling import RowNoise, Sampling, draw, guide
 from .stepper import PlainStepper, Stepper
 
 OnStep = Callable[[int, int], None]
+# (n, read): the first n frames are finished, and read(first, last) copies codes [B, K, last - first] of them to the CPU.
+OnFrames = Callable[[int, Callable[[int, int], Tensor]], None]
 
 
 @torch.inference_mode()
@@ -25,13 +27,14 @@ def generate_codes(
     prompt: Tensor | None = None,
     on_step: OnStep | None = None,
     stepper: Stepper | None = None,
+    on_frames: OnFrames | None = None,
 ) -> Tensor:
     """Write `n_frames` of codes, at most the model's window: -> [B, K, n_frames] int64 on the CPU.
 
     conditional: one stream a row. null: as many for classifier-free guidance, or None for none.
     prompt: codes [B, K, P] to continue, P < n_frames; they come first in the result.
     on_step: called as on_step(done, total) after each step, and with done = 0 while the prompt is taken in; what it raises
-    ends the run. stepper: of `accel.choose`; None = the plain model.
+    ends the run. stepper: of `accel.choose`; None = the plain model. on_frames: called after each step, before on_step.
     Source: audiocraft `LMModel.generate`.
     """
     config = lm.config
@@ -48,6 +51,9 @@ def generate_codes(
         if on_step is not None:
             on_step(done, n_columns - first)
 
+    def read(first: int, last: int) -> Tensor:
+        return undelay(sequence[..., first : last + 1 + config.max_delay], config.delays).cpu()
+
     stepper = stepper or PlainStepper(lm)
     stepper.start([*conditional, *null] if null else list(conditional), n_columns - 1)
     known = 0
@@ -60,5 +66,7 @@ def generate_codes(
         cells = sequence[..., column]
         sequence[..., column] = torch.where(cells == UNKNOWN, drawn, cells)
         known = column
+        if on_frames is not None:
+            on_frames(max(n_prompt, column - config.max_delay), read)
         report(column - first + 1)
     return undelay(sequence, config.delays).cpu()
