@@ -46,7 +46,7 @@ class MusicGenDecode(Node):
     @checked()
     def decode(self, codec: host.Managed, codes: Codes, fade_ms: float = FADE_MS) -> tuple:
         audio = codec.run(lambda module: module.decode(codes, on_step=host.progress()))
-        return _outputs(audio, fade_ms)
+        return _outputs(audio, fade_ms, codes)
 
 
 class MusicGenDecodeDiffusion(Node):
@@ -95,9 +95,9 @@ class MusicGenDecodeDiffusion(Node):
         )
         memory_bytes = diffusion.module.memory_bytes(codes, codec.module)
         audio = diffusion.run(lambda module: module.refine(plain, latents, seed, host.progress()), memory_bytes)
-        return _outputs(audio, fade_ms)
+        return _outputs(audio, fade_ms, codes)
 
 
-def _outputs(audio: Audio, fade_ms: float) -> tuple:
+def _outputs(audio: Audio, fade_ms: float, codes: Codes) -> tuple:
     audio = fade(audio, fade_ms)
-    return audio_out(audio), spectrogram_picture(audio)
+    return audio_out(audio, codes.cut_short), spectrogram_picture(audio)

@@ -1,15 +1,27 @@
 """Conditioning, prompt codes, widgets -> codes."""
 
+import itertools
+from collections.abc import Callable
 from typing import Any
+
+from torch import Tensor
 
 from ..musicgen.codes import Codes
 from ..musicgen.config import PARAMETERS, GenerationParams
+from ..musicgen.live import Written
 from . import host
 from .inputs import Node, checked, wiring_fault
-from .sockets import CATEGORY, CODES, CONDITIONING, MODEL
-from .widgets import parameter, socket
+from .live import LISTEN, Live, live
+from .sockets import CATEGORY, CODEC, CODES, CONDITIONING, MODEL
+from .widgets import choice, parameter, socket
 
 _DURATION = PARAMETERS["duration_s"]
+ON_CANCEL = ("discard", "keep")
+
+# Node id -> number of its last run that a Cancel ended and that was kept. ComfyUI caches the short piece as the result of
+# the run that began; IS_CHANGED makes the next one another.
+_kept: dict[str, int] = {}
+_numbers = itertools.count(1)
 
 
 class MusicGenSampler(Node):
@@ -55,8 +67,27 @@ class MusicGenSampler(Node):
                     CONDITIONING, "What to steer away from, from MusicGen Text. Has an effect only if cfg is not 1."
                 ),
                 "extend_stride_s": parameter("extend_stride_s"),
+                "codec": socket(
+                    CODEC,
+                    "From the same Load MusicGen, to hear and see the music in the page while it is written. The result is "
+                    "the same with and without.",
+                ),
+                "listen": choice(
+                    LISTEN,
+                    "What the page gets while the music is written, if 'codec' is connected: the first take of a batch. "
+                    "Takes less than 3 % of the time; where decoding is slow, the sound falls behind the writing.",
+                ),
+                "on_cancel": choice(
+                    ON_CANCEL,
+                    "What Cancel does with the music written so far. discard: the run ends without a result. keep: it goes "
+                    "on with a shorter piece, which is decoded and saved; a second Cancel ends it.",
+                ),
             },
         }
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> int:
+        return _kept.get(host.executing_node() or "", 0)
 
     @classmethod
     def VALIDATE_INPUTS(cls, duration_s: float | None = None, input_types: dict | None = None) -> bool | str:
@@ -81,6 +112,9 @@ class MusicGenSampler(Node):
         prompt: Codes | None = None,
         negative: Any | None = None,
         extend_stride_s: float = GenerationParams.extend_stride_s,
+        codec: host.Managed | None = None,
+        listen: str = LISTEN[0],
+        on_cancel: str = ON_CANCEL[0],
     ) -> tuple[Codes]:
         params = GenerationParams(
             duration_s=duration_s,
@@ -92,8 +126,50 @@ class MusicGenSampler(Node):
             batch_size=batch_size,
             extend_stride_s=extend_stride_s,
         )
-        codes = model.run(
-            lambda module: module.generate(positive, params, prompt=prompt, negative=negative, on_step=host.progress()),
-            memory_bytes=model.module.memory_bytes(params, positive),
-        )
+        memory_bytes = model.module.memory_bytes(params, positive)
+        n_known = 0 if prompt is None else prompt.n_frames
+        written = Written(n_known)
+        hearer = live(codec, listen, model.module, n_known, duration_s)
+
+        def generate(module: Any) -> Codes:
+            on_frames = _both(written, hearer)
+            return module.generate(
+                positive, params, prompt=prompt, negative=negative, on_step=host.progress(), on_frames=on_frames
+            )
+
+        try:
+            codes = model.run(generate, memory_bytes)
+        except BaseException as error:
+            codes = None
+            if on_cancel == "keep" and host.is_cancel(error):
+                codec_config = model.module.config.codec
+                codes = written.cut_short(duration_s, codec_config.frame_rate_hz, codec_config.identity)
+            if hearer is not None:
+                hearer.stop("stopped" if codes is None else "kept")
+            if codes is None:
+                raise
+            _keep(codes)
+        else:
+            if hearer is not None:
+                hearer.finish()
         return (codes,)
+
+
+def _both(written: Written, hearer: Live | None) -> Callable[[int, Callable[[int, int], Tensor]], None]:
+    """One `on_frames` of two."""
+
+    def on_frames(n_frames: int, read: Callable[[int, int], Tensor]) -> None:
+        written(n_frames, read)
+        if hearer is not None:
+            hearer(n_frames, read)
+
+    return on_frames
+
+
+def _keep(codes: Codes) -> None:
+    """Say what a Cancel has left, and see to it that the next run of this node is not answered with it."""
+    mark, node_id = codes.cut_short, host.executing_node()
+    assert mark is not None
+    host.show_text(f"Cancelled: the first {mark.kept_s:.1f} s of {mark.asked_s:g} s are kept")
+    if node_id is not None:
+        _kept[node_id] = next(_numbers)
