@@ -154,10 +154,6 @@ class Page:
         """Send an event with JSON data, which says the node's id too."""
         self.server.send_sync(event, {"node": self.node_id, **data}, self.client_id)
 
-    def show(self, text: str) -> None:
-        """Show a text on the node."""
-        self.server.send_progress_text(text, self.node_id, self.client_id)
-
 
 def page() -> Page | None:
     """The page of the node that runs now; None without a server, or where nobody listens."""

@@ -55,21 +55,19 @@ class Live:
         if self._listener is not None:
             self._listen(lambda listener: listener.finish())
         self.stop("finished")
-        self._page.show(f"{self._asked_s:g} s, written in {_rounded(time.monotonic() - self._begun_s)} s")
 
     def stop(self, status: str) -> None:
         """End of the run, and of all memory for it. Sound that was not sent will not be."""
         position = 0 if self._listener is None else self._listener.position
         self._listener = None
-        self._send("end", status=status, written_s=self._written_s, position=position)
+        took_s = time.monotonic() - self._begun_s
+        self._send("end", status=status, written_s=self._written_s, took_s=took_s, position=position)
 
     def _show_progress(self, running_s: float) -> None:
         new_s = self._written_s - self._known_s
-        if new_s <= 0:
-            return
-        left_s = running_s / new_s * (self._asked_s - self._written_s)
-        self._page.show(f"{self._written_s:.1f} of {self._asked_s:g} s, {_rounded(left_s)} s left")
-        self._send("progress", written_s=self._written_s, left_s=left_s)
+        if new_s > 0:
+            left_s = running_s / new_s * (self._asked_s - self._written_s)
+            self._send("progress", written_s=self._written_s, left_s=left_s)
 
     def _listen(self, work: Callable[[Listener], None]) -> None:
         """Let the listener work; without it from now on where nobody listens any more, or memory is short."""
@@ -97,9 +95,7 @@ class Live:
         self._page.send(EVENT, {"kind": kind, **data})
 
 
-def live(
-    codec: host.Managed | None, listen: str, model: Any, n_known: int, asked_s: float
-) -> Live | None:
+def live(codec: host.Managed | None, listen: str, model: Any, n_known: int, asked_s: float) -> Live | None:
     """Live for the page that queued this prompt; None where there is none. Loads the codec beside the model.
 
     InputError for the codec of another checkpoint, page or no page.
@@ -131,7 +127,3 @@ def _base64(samples: Tensor, dtype: torch.dtype) -> str:
     """Samples within -1..1 as whole numbers of full scale, little-endian."""
     scaled = (samples.clamp(-1, 1) * torch.iinfo(dtype).max).round().to(dtype)
     return base64.b64encode(scaled.contiguous().numpy().tobytes()).decode("ascii")
-
-
-def _rounded(seconds: float) -> str:
-    return f"{seconds:.1f}" if seconds < 9.95 else f"{seconds:.0f}"

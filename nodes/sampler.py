@@ -1,6 +1,7 @@
 """Conditioning, prompt codes, widgets -> codes."""
 
 import itertools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from .live import LISTEN, Live, live
 from .sockets import CATEGORY, CODEC, CODES, CONDITIONING, MODEL
 from .widgets import choice, parameter, socket
 
+log = logging.getLogger(__name__)
 _DURATION = PARAMETERS["duration_s"]
 ON_CANCEL = ("discard", "keep")
 
@@ -167,9 +169,9 @@ def _both(written: Written, hearer: Live | None) -> Callable[[int, Callable[[int
 
 
 def _keep(codes: Codes) -> None:
-    """Say what a Cancel has left, and see to it that the next run of this node is not answered with it."""
+    """Log what a Cancel has left, and see to it that the next run of this node is not answered with it."""
     mark, node_id = codes.cut_short, host.executing_node()
     assert mark is not None
-    host.show_text(f"Cancelled: the first {mark.kept_s:.1f} s of {mark.asked_s:g} s are kept")
+    log.info("Cancelled: the first %.1f s of %g s are kept.", mark.kept_s, mark.asked_s)
     if node_id is not None:
         _kept[node_id] = next(_numbers)
