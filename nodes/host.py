@@ -116,13 +116,18 @@ def _devices(role: str) -> tuple[torch.device, torch.device]:
     return mm.get_torch_device(), mm.unet_offload_device()
 
 
-def executing_node() -> str | None:
-    """Id of the node that runs now, or whose IS_CHANGED does; None outside ComfyUI."""
+def _context() -> Any:
+    """ComfyUI's prompt_id and node_id of what runs now; None where nothing does."""
     if not _in_comfyui():
         return None
     from comfy_execution.utils import get_executing_context
 
-    context = get_executing_context()
+    return get_executing_context()
+
+
+def executing_node() -> str | None:
+    """Id of the node that runs now, or whose IS_CHANGED does; None outside ComfyUI."""
+    context = _context()
     return None if context is None else context.node_id
 
 
@@ -144,6 +149,7 @@ class Page:
 
     server: Any
     client_id: str
+    prompt_id: str
     node_id: str
 
     @property
@@ -151,14 +157,14 @@ class Page:
         return self.client_id in self.server.sockets
 
     def send(self, event: str, data: dict[str, Any]) -> None:
-        """Send an event with JSON data, which says the node's id too."""
-        self.server.send_sync(event, {"node": self.node_id, **data}, self.client_id)
+        """Send an event with JSON data, to which the ids of node and prompt are added."""
+        self.server.send_sync(event, {"node": self.node_id, "prompt_id": self.prompt_id, **data}, self.client_id)
 
 
 def page() -> Page | None:
     """The page of the node that runs now; None without a server, or where nobody listens."""
-    node_id = executing_node()
-    if node_id is None:
+    context = _context()
+    if context is None:
         return None
     from server import PromptServer
 
@@ -166,7 +172,7 @@ def page() -> Page | None:
     client_id = getattr(server, "client_id", None)
     if server is None or client_id is None:
         return None
-    page = Page(server, client_id, node_id)
+    page = Page(server, client_id, context.prompt_id, context.node_id)
     return page if page.is_open else None
 
 
