@@ -1,6 +1,7 @@
 """A piece while it is being written: what a Cancel can keep of it, and its sound within a share of the time."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -63,7 +64,7 @@ class Listener:
         self._n_frames = 0  # finished so far
         self._read: Read | None = None
         self._begun_s = 0.0
-        self._frame_s: float | None = None  # cost of a frame, those of the overlap included
+        self._frame_s: deque[float] = deque(maxlen=3)  # costs of a frame, those of the overlap included
         self.spent_s = 0.0
 
     @property
@@ -97,7 +98,8 @@ class Listener:
         return self._n_frames - (self._first or 0) - self._decoder.n_fed
 
     def _decode_if_allowed(self) -> bool:
-        n_frames = min(self._waiting, self._max_frames)
+        # The cost of the first chunk, in which libraries prepare themselves, says little: another small one follows.
+        n_frames = min(self._waiting, self._max_frames if len(self._frame_s) > 1 else MIN_FRAMES)
         # Weights that were moved in between, for want of memory, no longer fit the state carried over.
         if self._read is None or self._codec.device != self._device or not self._allowed(n_frames):
             return False
@@ -107,7 +109,8 @@ class Listener:
         return True
 
     def _allowed(self, n_frames: int) -> bool:
-        cost_s = FIRST_S if self._frame_s is None else self._frame_s * (n_frames + self._decoder.overlap)
+        # The least of the last costs: one that was too low is made up for by waiting, one too high would not be noticed.
+        cost_s = min(self._frame_s) * (n_frames + self._decoder.overlap) if self._frame_s else FIRST_S
         return self.spent_s + cost_s <= self._share * self.running_s
 
     def _timed(self, decode: Callable[[], Tensor], n_frames: int) -> None:
@@ -117,8 +120,7 @@ class Listener:
             self._on_sound(position, samples)
         took_s = self._clock() - begun_s
         self.spent_s += took_s
-        frame_s = took_s / (n_frames + self._decoder.overlap)
-        self._frame_s = frame_s if self._frame_s is None else (self._frame_s + frame_s) / 2
+        self._frame_s.append(took_s / (n_frames + self._decoder.overlap))
 
 
 def peaks(samples: Tensor, width: int) -> Tensor:

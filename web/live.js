@@ -17,7 +17,8 @@ const STYLE = `
 .musicgen-live canvas { width: 100%; height: ${PICTURE_HEIGHT}px; display: block; border-radius: 4px; background: #16181d; }
 .musicgen-live .bar { display: flex; align-items: center; gap: 6px; height: ${BAR_HEIGHT}px; }
 .musicgen-live button { width: 26px; height: 22px; padding: 0; border: 0; border-radius: 4px; cursor: pointer;
-  color: inherit; background: var(--comfy-input-bg, #333); font-size: 12px; line-height: 22px; }
+  color: inherit; background: var(--comfy-input-bg, #333); line-height: 22px; }
+.musicgen-live i { font-size: 11px; }
 .musicgen-live input { width: 56px; min-width: 30px; accent-color: #6fb3c9; }
 .musicgen-live .line { flex: 1; min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
 .musicgen-live .sound { display: contents; }
@@ -47,12 +48,12 @@ class LiveView {
     this.node = node;
     this.texts = texts();
     this.line = element("span", { className: "line" });
-    this.button = element("button", { type: "button", onclick: () => this.player?.toggle() });
+    this.button = element("button", { type: "button", onclick: () => this.player?.toggle() }, element("i"));
     this.volume = element("input", {
       type: "range", min: 0, max: 1, step: 0.01, value: preferences.volume, title: this.texts.volume,
       oninput: () => this.setVolume(Number(this.volume.value)),
     });
-    this.speaker = element("button", { type: "button", onclick: () => this.setOn(!preferences.on) });
+    this.speaker = element("button", { type: "button", onclick: () => this.setOn(!preferences.on) }, element("i"));
     this.sound = element("span", { className: "sound", hidden: true }, this.button, this.volume, this.speaker);
     this.canvas = element("canvas", { hidden: true });
     this.element = element("div", { className: "musicgen-live" }, this.canvas,
@@ -118,10 +119,10 @@ class LiveView {
   /** Show the state; again at every frame for as long as something moves. */
   update() {
     const playing = this.player?.isPlaying ?? false;
-    this.button.textContent = playing ? "\u275A\u275A" : "\u25B6";
+    this.button.firstChild.className = playing ? "pi pi-pause" : "pi pi-play";
     this.button.title = playing ? this.texts.pause : this.texts.play;
     this.button.disabled = !this.player?.hasSound;
-    this.speaker.textContent = preferences.on ? "\u{1F50A}" : "\u{1F507}";
+    this.speaker.firstChild.className = preferences.on ? "pi pi-volume-up" : "pi pi-volume-off";
     this.speaker.title = preferences.on ? this.texts.off : this.texts.on;
     if (this.canvas.hidden || this.frame) return;
     this.frame = setTimeout(() => {
