@@ -73,7 +73,12 @@ class LiveView {
     this.player?.stop();
     this.run = run;
     this.writtenS = run.known_s;
+    const before = this.height;
     this.canvas.hidden = !run.rate_hz;
+    if (this.grown && this.height !== before) {
+      this.grown += this.height - before;
+      this.node.setSize([this.node.size[0], this.node.size[1] + this.height - before]);
+    }
     this.sound.hidden = !(run.rate_hz && run.sound);
     this.line.textContent = "";
     this.player = null;
