@@ -9,12 +9,21 @@ from .errors import InputError
 
 
 @dataclass(frozen=True)
+class CutShort:
+    """The mark of a piece that a Cancel ended."""
+
+    kept_s: float
+    asked_s: float
+
+
+@dataclass(frozen=True)
 class Codes:
     """Codebook indices of B clips. Shared between nodes and cached by ComfyUI: never altered in place."""
 
     codes: Tensor  # [B, K, T] int64 on the CPU, 0 <= code < codebook size
     frame_rate_hz: float
     codec: str  # CodecConfig.identity of the codec that decodes them
+    cut_short: CutShort | None = None  # of the piece that they are, or were trimmed from
 
     def __post_init__(self) -> None:
         if self.codes.ndim != 3:

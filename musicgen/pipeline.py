@@ -25,7 +25,7 @@ from .diffusion import WINDOW_S, MultiBandDecoder
 from .diffusion.config import DiffusionConfig
 from .errors import InputError
 from .guidance import changes, cut_windows, guided, n_groups, new_start_s
-from .lm import LM, PlainStepper, RowNoise, Sampling, Stream, generate_codes
+from .lm import LM, OnFrames, PlainStepper, RowNoise, Sampling, Stream, generate_codes
 from .seeds import row_seed
 from .silence import Silence
 from .windows import Window, plan_windows
@@ -54,6 +54,7 @@ class LanguageModel(nn.Module):
         negative: Conditioning | Mixture | None = None,
         on_step: OnStep | None = None,
         on_redraw: Callable[[str], None] | None = None,
+        on_frames: OnFrames | None = None,
     ) -> Codes:
         """Codes [B, K, T] of `params.duration_s`, the prompt included.
 
@@ -62,8 +63,9 @@ class LanguageModel(nn.Module):
         prompt: codes to continue, one row or B. negative: replaces the null rows of guidance.
         on_step(done, total) is called after each step of the piece; an exception that it raises ends the run.
         A practically silent row is drawn again where `silence` says so, alone, and on_redraw(text) is told.
+        on_frames(n, read) is called before on_step: n frames of the piece are finished, read(first, last) gives some of them.
         """
-        codes = self._draw(conditioning, params, prompt, negative, on_step)
+        codes = self._draw(conditioning, params, prompt, negative, on_step, on_frames)
         if self.silence is None or params.temperature == 0:
             return codes
 
@@ -83,6 +85,7 @@ class LanguageModel(nn.Module):
         prompt: Codes | None,
         negative: Conditioning | Mixture | None,
         on_step: OnStep | None,
+        on_frames: OnFrames | None = None,
     ) -> Codes:
         """`generate`, every row from its first seed."""
         self._check(conditioning, "positive")
@@ -114,7 +117,7 @@ class LanguageModel(nn.Module):
                     known = torch.cat([result[..., :first], result[..., window.start + first :]], dim=-1)
                 codes = generate_codes(
                     self.lm, run.conditional, run.null, window.n_frames, sampling, noise, params.cfg, known,
-                    _within(on_step, window, windows), stepper, run.mix, run.n_texts,
+                    _within(on_step, window, windows), stepper, run.mix, run.n_texts, _from_start(on_frames, result, window),
                 )  # fmt: skip
                 before = codes[..., :0] if result is None else result[..., : window.start + first]
                 result = torch.cat([before, codes[..., first:]], dim=-1)
@@ -265,3 +268,19 @@ def _within(on_step: OnStep | None, window: Window, windows: Sequence[Window]) -
         on_step(before + new * done // steps, total)
 
     return report
+
+
+def _from_start(on_frames: OnFrames | None, before: Tensor | None, window: Window) -> OnFrames | None:
+    """Convert frames of a window to frames of the piece, of which `before` holds what lies ahead of it."""
+    if on_frames is None or before is None:
+        return on_frames
+    start, own = window.start, window.start + window.n_anchor  # an anchor's frames are those of the piece's beginning
+
+    def hand_over(n_frames: int, read: Callable[[int, int], Tensor]) -> None:
+        def read_piece(first: int, last: int) -> Tensor:
+            ahead = before[..., first : min(last, own)]
+            return ahead if last <= own else torch.cat([ahead, read(max(first, own) - start, last - start)], dim=-1)
+
+        on_frames(start + n_frames, read_piece)
+
+    return hand_over

@@ -9,7 +9,7 @@ from ..musicgen.codes import Codes
 from ..musicgen.errors import InputError
 from . import host
 from .inputs import Node, checked, wiring_fault
-from .sockets import AUDIO, CATEGORY, CODEC, CODES, audio_in, audio_out
+from .sockets import AUDIO, CATEGORY, CODEC, CODES, audio_in, audio_out, cut_short_of
 from .widgets import Widget, number, socket
 
 MAX_TIME_S = 86400.0
@@ -46,7 +46,8 @@ class MusicGenTrimAudio(_Trim):
     @checked()
     def trim(self, audio: dict, start_s: float, end_s: float) -> tuple[dict]:
         sound = audio_in(audio)
-        return (audio_out(engine.trim(sound, start_s, _within(start_s, end_s, sound.duration_s))),)
+        part = engine.trim(sound, start_s, _within(start_s, end_s, sound.duration_s))
+        return (audio_out(part, cut_short_of(audio)),)
 
 
 class MusicGenTrimCodes(_Trim):

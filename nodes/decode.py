@@ -53,7 +53,7 @@ class MusicGenDecode(Node):
     @checked()
     def decode(self, codec: host.Managed, codes: Codes, fade_ms: float = FADE_MS, fade_out_s: float = 0.0) -> tuple:
         audio = codec.run(lambda module: module.decode(codes, on_step=host.progress()))
-        return _outputs(audio, fade_ms, fade_out_s)
+        return _outputs(audio, fade_ms, fade_out_s, codes)
 
 
 class MusicGenDecodeDiffusion(Node):
@@ -108,9 +108,9 @@ class MusicGenDecodeDiffusion(Node):
         )
         memory_bytes = diffusion.module.memory_bytes(codes, codec.module)
         audio = diffusion.run(lambda module: module.refine(plain, latents, seed, host.progress()), memory_bytes)
-        return _outputs(audio, fade_ms, fade_out_s)
+        return _outputs(audio, fade_ms, fade_out_s, codes)
 
 
-def _outputs(audio: Audio, fade_ms: float, fade_out_s: float) -> tuple:
+def _outputs(audio: Audio, fade_ms: float, fade_out_s: float, codes: Codes) -> tuple:
     audio = fade_out(fade(audio, fade_ms), fade_out_s)
-    return audio_out(audio), spectrogram_picture(audio)
+    return audio_out(audio, codes.cut_short), spectrogram_picture(audio)

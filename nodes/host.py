@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ..musicgen.codes import CutShort
 from ..musicgen.errors import InputError
 from ..musicgen.memory import release_once_dropped
 
@@ -115,16 +116,64 @@ def _devices(role: str) -> tuple[torch.device, torch.device]:
     return mm.get_torch_device(), mm.unet_offload_device()
 
 
+def _context() -> Any:
+    """ComfyUI's prompt_id and node_id of what runs now; None where nothing does."""
+    if not _in_comfyui():
+        return None
+    from comfy_execution.utils import get_executing_context
+
+    return get_executing_context()
+
+
+def executing_node() -> str | None:
+    """Id of the node that runs now, or whose IS_CHANGED does; None outside ComfyUI."""
+    context = _context()
+    return None if context is None else context.node_id
+
+
 def show_text(text: str) -> None:
     """Show a text on the node that runs now, in the page. Nothing outside ComfyUI, and in cores that cannot."""
-    if not _in_comfyui():
+    node_id = executing_node()
+    if node_id is None:
         return
-    from comfy_execution.utils import get_executing_context
     from server import PromptServer
 
-    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
-    if context is not None and server is not None:
-        server.send_progress_text(text, context.node_id)
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.send_progress_text(text, node_id)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The client that queued the prompt, and the node that runs now. Messages go to no one else."""
+
+    server: Any
+    client_id: str
+    prompt_id: str
+    node_id: str
+
+    @property
+    def is_open(self) -> bool:
+        return self.client_id in self.server.sockets
+
+    def send(self, event: str, data: dict[str, Any]) -> None:
+        """Send an event with JSON data, to which the ids of node and prompt are added."""
+        self.server.send_sync(event, {"node": self.node_id, "prompt_id": self.prompt_id, **data}, self.client_id)
+
+
+def page() -> Page | None:
+    """The page of the node that runs now; None without a server, or where nobody listens."""
+    context = _context()
+    if context is None:
+        return None
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    client_id = getattr(server, "client_id", None)
+    if server is None or client_id is None:
+        return None
+    page = Page(server, client_id, context.prompt_id, context.node_id)
+    return page if page.is_open else None
 
 
 @functools.cache
@@ -177,19 +226,20 @@ class Managed:
 
         Out of memory: everything else is unloaded and it is tried once more. A second failure is ComfyUI's to report.
         """
-        self._load(memory_bytes)
+        self.load(memory_bytes)
         try:
             return task(self.module)
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Only here, outside the except block, are the failed attempt's tensors let go.
         log.warning("out of memory; unloading all other models and trying once more")
         self._unload_all()
-        self._load(memory_bytes)
+        self.load(memory_bytes)
         return task(self.module)
 
-    def _load(self, memory_bytes: int) -> None:
+    def load(self, memory_bytes: int = 0) -> None:
+        """Bring the module to its device, with `memory_bytes` to spare there."""
         if not _in_comfyui():
             return
         import comfy.model_management as mm
@@ -206,7 +256,7 @@ class Managed:
         mm.soft_empty_cache()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     if not _in_comfyui():
         return isinstance(error, torch.cuda.OutOfMemoryError)
     import comfy.model_management as mm
@@ -224,6 +274,15 @@ def check_interrupted() -> None:
         import comfy.model_management as mm
 
         mm.throw_exception_if_processing_interrupted()
+
+
+def is_cancel(error: BaseException) -> bool:
+    """True for what ComfyUI raises once the user has pressed Cancel; it then looks for the next Cancel."""
+    if not _in_comfyui():
+        return False
+    import comfy.model_management as mm
+
+    return isinstance(error, mm.InterruptProcessingException)
 
 
 def progress() -> OnStep:
@@ -301,14 +360,23 @@ def save_location(filename_prefix: str) -> SaveLocation:
     return SaveLocation(Path(folder), subfolder, name, counter)
 
 
-def file_metadata(prompt: dict | None, extra_pnginfo: dict | None) -> dict[str, str]:
-    """What a saved file carries, so that dropping it on ComfyUI opens the workflow. Empty under --disable-metadata."""
+def file_metadata(prompt: dict | None, extra_pnginfo: dict | None, cut_short: CutShort | None = None) -> dict[str, str]:
+    """What a saved file carries: the workflow, which dropping it on ComfyUI opens; the mark of a piece that a Cancel ended.
+
+    Empty under --disable-metadata.
+    """
     if _in_comfyui():
         from comfy.cli_args import args
 
         if args.disable_metadata:
             return {}
     # json's ASCII escapes are kept on purpose: the front end reads FLAC comments as Latin-1.
-    metadata = {} if prompt is None else {"prompt": json.dumps(prompt)}
+    metadata = {}
+    if prompt is not None:
+        # What IS_CHANGED said, which ComfyUI notes in each node and would believe of a prompt that is queued again.
+        nodes = {id: {key: node[key] for key in node if key != "is_changed"} for id, node in prompt.items()}
+        metadata["prompt"] = json.dumps(nodes)
     metadata.update({key: json.dumps(value) for key, value in (extra_pnginfo or {}).items()})
+    if cut_short is not None:
+        metadata["cut_short"] = json.dumps(asdict(cut_short))
     return metadata

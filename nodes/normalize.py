@@ -3,7 +3,7 @@
 from ..musicgen import audio as engine
 from . import host
 from .inputs import Node, checked
-from .sockets import AUDIO, CATEGORY, audio_in, audio_out
+from .sockets import AUDIO, CATEGORY, audio_in, audio_out, cut_short_of
 from .widgets import choice, number, socket, switch
 
 
@@ -69,4 +69,4 @@ class MusicGenNormalize(Node):
             compressor=compressor,
             check=host.check_interrupted,
         )
-        return (audio_out(levelled),)
+        return (audio_out(levelled, cut_short_of(audio)),)

@@ -1,15 +1,29 @@
 """Conditioning, prompt codes, widgets -> codes."""
 
+import itertools
+import logging
+from collections.abc import Callable
 from typing import Any
+
+from torch import Tensor
 
 from ..musicgen.codes import Codes
 from ..musicgen.config import PARAMETERS, GenerationParams
+from ..musicgen.live import Written
 from . import host
 from .inputs import Node, checked, wiring_fault
-from .sockets import CATEGORY, CODES, CONDITIONING, MODEL
-from .widgets import parameter, socket
+from .live import LISTEN, Live, live
+from .sockets import CATEGORY, CODEC, CODES, CONDITIONING, MODEL
+from .widgets import choice, parameter, socket
 
+log = logging.getLogger(__name__)
 _DURATION = PARAMETERS["duration_s"]
+ON_CANCEL = ("discard", "keep")
+
+# Node id -> number of its last run that a Cancel ended and that was kept. ComfyUI caches the short piece as the result of
+# the run that began; IS_CHANGED makes the next one another.
+_kept: dict[str, int] = {}
+_numbers = itertools.count(1)
 
 
 class MusicGenSampler(Node):
@@ -58,8 +72,27 @@ class MusicGenSampler(Node):
                 ),
                 "extend_stride_s": parameter("extend_stride_s"),
                 "anchor_s": parameter("anchor_s"),
+                "codec": socket(
+                    CODEC,
+                    "From the same Load MusicGen, to hear and see the music in the page while it is written. The result is "
+                    "the same with and without.",
+                ),
+                "listen": choice(
+                    LISTEN,
+                    "What the page gets while the music is written, if 'codec' is connected: the first take of a batch. "
+                    "Takes less than 3 % of the time; where decoding is slow, the sound falls behind the writing.",
+                ),
+                "on_cancel": choice(
+                    ON_CANCEL,
+                    "What Cancel does with the music written so far. discard: the run ends without a result. keep: it goes "
+                    "on with a shorter piece, which is decoded and saved; a second Cancel ends it.",
+                ),
             },
         }
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> int:
+        return _kept.get(host.executing_node() or "", 0)
 
     @classmethod
     def VALIDATE_INPUTS(cls, duration_s: float | None = None, input_types: dict | None = None) -> bool | str:
@@ -85,6 +118,9 @@ class MusicGenSampler(Node):
         negative: Any | None = None,
         extend_stride_s: float = GenerationParams.extend_stride_s,
         anchor_s: float = GenerationParams.anchor_s,
+        codec: host.Managed | None = None,
+        listen: str = LISTEN[0],
+        on_cancel: str = ON_CANCEL[0],
     ) -> tuple[Codes]:
         params = GenerationParams(
             duration_s=duration_s,
@@ -97,8 +133,48 @@ class MusicGenSampler(Node):
             extend_stride_s=extend_stride_s,
             anchor_s=anchor_s,
         )
-        codes = model.run(
-            lambda module: module.generate(positive, params, prompt, negative, host.progress(), host.show_text),
-            memory_bytes=model.module.memory_bytes(params, positive),
-        )
+        memory_bytes = model.module.memory_bytes(params, positive)
+        n_known = 0 if prompt is None else prompt.n_frames
+        written = Written(n_known)
+        hearer = live(codec, listen, model.module, n_known, duration_s)
+
+        def generate(module: Any) -> Codes:
+            on_frames = _both(written, hearer)
+            return module.generate(positive, params, prompt, negative, host.progress(), host.show_text, on_frames)
+
+        try:
+            codes = model.run(generate, memory_bytes)
+        except BaseException as error:
+            codes = None
+            if on_cancel == "keep" and host.is_cancel(error):
+                codec_config = model.module.config.codec
+                codes = written.cut_short(duration_s, codec_config.frame_rate_hz, codec_config.identity)
+            if hearer is not None:
+                hearer.stop("stopped" if codes is None else "kept")
+            if codes is None:
+                raise
+            _keep(codes)
+        else:
+            if hearer is not None:
+                hearer.finish()
         return (codes,)
+
+
+def _both(written: Written, hearer: Live | None) -> Callable[[int, Callable[[int, int], Tensor]], None]:
+    """One `on_frames` of two."""
+
+    def on_frames(n_frames: int, read: Callable[[int, int], Tensor]) -> None:
+        written(n_frames, read)
+        if hearer is not None:
+            hearer(n_frames, read)
+
+    return on_frames
+
+
+def _keep(codes: Codes) -> None:
+    """Log what a Cancel has left, and see to it that the next run of this node is not answered with it."""
+    mark, node_id = codes.cut_short, host.executing_node()
+    assert mark is not None
+    log.info("Cancelled: the first %.1f s of %g s are kept.", mark.kept_s, mark.asked_s)
+    if node_id is not None:
+        _kept[node_id] = next(_numbers)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ..musicgen import audio as engine
 from . import host
 from .inputs import Node, checked
-from .sockets import AUDIO, CATEGORY, audio_in
+from .sockets import AUDIO, CATEGORY, audio_in, cut_short_of
 from .widgets import choice, socket, text
 
 FORMATS = ("wav", "mp3", "flac", "opus")
@@ -73,7 +73,7 @@ class MusicGenSaveAudio(Node):
     ) -> dict:
         sound = audio_in(audio)
         sample_format = BIT_DEPTHS[bit_depth] if format in ("wav", "flac") else "s16"
-        metadata = host.file_metadata(prompt, extra_pnginfo)
+        metadata = host.file_metadata(prompt, extra_pnginfo, cut_short_of(audio))
         saved, number = [], 0
         for i in range(sound.samples.shape[0]):
             if i == 0 or "%batch_num%" in filename_prefix:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from ..musicgen.audio import Audio
+from ..musicgen.codes import CutShort
 from ..musicgen.errors import InputError
 from . import host
 
@@ -46,6 +47,16 @@ def audio_in(value: dict[str, Any] | None, name: str = "audio") -> Audio:
         raise InputError(f"'{name}': {error}") from error
 
 
-def audio_out(audio: Audio) -> dict[str, Any]:
-    """Audio -> ComfyUI's AUDIO: float32, contiguous, on the device that ComfyUI keeps results on."""
-    return {"waveform": audio.samples.to(host.intermediate_device()).contiguous(), "sample_rate": audio.rate_hz}
+def audio_out(audio: Audio, cut_short: CutShort | None = None) -> dict[str, Any]:
+    """Audio -> ComfyUI's AUDIO: float32, contiguous, on the device that ComfyUI keeps results on.
+
+    cut_short: mark of a piece that a Cancel ended, under a key of its own, which other nodes ignore.
+    """
+    value = {"waveform": audio.samples.to(host.intermediate_device()).contiguous(), "sample_rate": audio.rate_hz}
+    return value if cut_short is None else {**value, "cut_short": cut_short}
+
+
+def cut_short_of(value: dict[str, Any]) -> CutShort | None:
+    """The mark that an AUDIO carries, if any."""
+    mark = value.get("cut_short")
+    return mark if isinstance(mark, CutShort) else None

@@ -154,10 +154,11 @@ class LanguageModel(nn.Module):
         negative: object | None = None,
         on_step: OnStep | None = None,
         on_redraw: object | None = None,
+        on_frames: object | None = None,
     ) -> Codes:
         """As musicgen.pipeline.LanguageModel.generate, but for `negative`, which audiocraft does not have.
 
-        Nothing is drawn again: `on_redraw` is never called.
+        Nothing is drawn again, and nothing handed over before the end: `on_redraw` and `on_frames` are never called.
         """
         if negative is not None:
             raise InputError(

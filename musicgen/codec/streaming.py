@@ -49,25 +49,46 @@ class Section:
         return x[..., (first - begin) * self.n_out : (last - begin) * self.n_out]
 
 
+class Streamer:
+    """One run of a network over a signal, chunk after chunk; carries the LSTM's state and output from one to the next."""
+
+    def __init__(self, front: Section, lstm: nn.LSTM, back: Section) -> None:
+        self.front, self._lstm, self.back = front, lstm, back
+        self._state: tuple[Tensor, Tensor] | None = None
+        self._hidden: Tensor | None = None  # LSTM output of the frames begin..end-1
+        self._begin = 0
+        self.end = 0  # the LSTM has run up to here
+
+    @property
+    def ahead(self) -> int:
+        """Frames that must follow an output frame before it is final."""
+        return self.front.right + self.back.right
+
+    def run(self, read: Callable[[int, int], Tensor], first: int, last: int, n_frames: int) -> Tensor:
+        """Result of the frames first..last-1, which follow those of the run before, of a signal of `n_frames`.
+
+        `read(first, last)` returns the input of the frames first..last-1; the last frame of the signal may be incomplete.
+        """
+        low, high = self.back.widened(first, last, n_frames)
+        if high > self.end:
+            wide_low, wide_high = self.front.widened(self.end, high, n_frames)
+            x = self.front.run(read(wide_low, wide_high), wide_low, self.end, high).permute(2, 0, 1)
+            y, self._state = self._lstm(x, self._state)
+            y = (y + x).permute(1, 2, 0)
+            self._hidden = y if self._hidden is None else torch.cat([self._hidden[..., low - self._begin :], y], dim=-1)
+            self._begin, self.end = low, high
+        assert self._hidden is not None
+        return self.back.run(self._hidden[..., low - self._begin :], low, first, last)
+
+
 def stream(
     front: Section, lstm: nn.LSTM, back: Section, read: Callable[[int, int], Tensor], n_frames: int, chunk: int
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield (first, last, result of the frames first..last-1) for chunks of `chunk` frames.
-
-    `read(first, last)` returns the input of the frames first..last-1; the last frame of the signal may be incomplete.
-    """
-    state, hidden, begin, end = None, None, 0, 0  # hidden: LSTM output of the frames begin..end-1
+    """Yield (first, last, result of the frames first..last-1) for chunks of `chunk` frames; `read` as in Streamer.run."""
+    streamer = Streamer(front, lstm, back)
     for first in range(0, n_frames, chunk):
         last = min(first + chunk, n_frames)
-        low, high = back.widened(first, last, n_frames)
-        if high > end:
-            wide_low, wide_high = front.widened(end, high, n_frames)
-            x = front.run(read(wide_low, wide_high), wide_low, end, high).permute(2, 0, 1)
-            y, state = lstm(x, state)
-            y = (y + x).permute(1, 2, 0)
-            hidden = y if hidden is None else torch.cat([hidden[..., low - begin :], y], dim=-1)
-            begin, end = low, high
-        yield first, last, back.run(hidden[..., low - begin :], low, first, last)
+        yield first, last, streamer.run(read, first, last, n_frames)
 
 
 def _inputs_of(layers: list[nn.Module], low: int, high: int) -> tuple[int, int]:

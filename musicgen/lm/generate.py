@@ -11,6 +11,8 @@ from .sampling import RowNoise, Sampling, draw, guide
 from .stepper import PlainStepper, Stepper
 
 OnStep = Callable[[int, int], None]
+# (n, read): the first n frames are finished, and read(first, last) copies codes [B, K, last - first] of them to the CPU.
+OnFrames = Callable[[int, Callable[[int, int], Tensor]], None]
 
 
 @torch.inference_mode()
@@ -27,13 +29,14 @@ def generate_codes(
     stepper: Stepper | None = None,
     mix: Callable[[Tensor], Tensor] | None = None,
     n_texts: int = 1,
+    on_frames: OnFrames | None = None,
 ) -> Tensor:
     """Write `n_frames` of codes, at most the model's window: -> [B, K, n_frames] int64 on the CPU.
 
     conditional: one stream a row. null: as many for classifier-free guidance, or None for none.
     prompt: codes [B, K, P] to continue, P < n_frames; they come first in the result.
     on_step: called as on_step(done, total) after each step, and with done = 0 while the prompt is taken in; what it raises
-    ends the run. stepper: of `accel.choose`; None = the plain model.
+    ends the run. stepper: of `accel.choose`; None = the plain model. on_frames: called after each step, before on_step.
     mix: makes one of the logits of `n_texts` texts a row (`guidance.Mix`), whose streams `conditional` holds text by text.
     Source: audiocraft `LMModel.generate`.
     """
@@ -52,6 +55,9 @@ def generate_codes(
         if on_step is not None:
             on_step(done, n_columns - first)
 
+    def read(first: int, last: int) -> Tensor:
+        return undelay(sequence[..., first : last + 1 + config.max_delay], config.delays).cpu()
+
     stepper = stepper or PlainStepper(lm)
     streams = [*conditional, *null] if null else list(conditional)
     stepper.start(streams, n_columns - 1)
@@ -67,5 +73,7 @@ def generate_codes(
         cells = sequence[..., column]
         sequence[..., column] = torch.where(cells == UNKNOWN, drawn, cells)
         known = column
+        if on_frames is not None:
+            on_frames(max(n_prompt, column - config.max_delay), read)
         report(column - first + 1)
     return undelay(sequence, config.delays).cpu()

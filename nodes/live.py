@@ -1,0 +1,129 @@
+"""What the page gets of a run while it goes on: seconds written and left, and with a codec the picture and the sound."""
+
+import base64
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..musicgen.codec import Codec
+from ..musicgen.errors import InputError
+from ..musicgen.live import Listener, peaks
+from . import host
+
+log = logging.getLogger(__name__)
+
+EVENT = "musicgen.live"
+LISTEN = ("picture and sound", "picture", "off")
+UPDATE_INTERVAL_S = 0.5  # between two lines of progress
+PEAKS_A_FRAME = 2
+
+Read = Callable[[int, int], Tensor]
+
+
+class Live:
+    """The `on_frames` of a run that a page is open for."""
+
+    def __init__(
+        self, page: host.Page, codec: Codec | None, sound: bool, n_known: int, asked_s: float, frame_rate_hz: float
+    ) -> None:
+        self._page, self._codec, self._sound = page, codec, sound
+        self._known_s, self._asked_s, self._frame_rate_hz = n_known / frame_rate_hz, asked_s, frame_rate_hz
+        self._listener = None if codec is None else Listener(codec, self._send_sound)
+        self._begun_s = self._shown_s = time.monotonic()
+        self._written_s = self._known_s
+        about = {"total_s": asked_s, "known_s": self._known_s, "sound": sound}
+        if codec is not None:
+            config = codec.config
+            about |= {"rate_hz": config.sample_rate_hz, "channels": config.channels, "bin": config.hop // PEAKS_A_FRAME}
+        self._send("begin", **about)
+
+    def __call__(self, n_frames: int, read: Read) -> None:
+        self._written_s = max(self._written_s, n_frames / self._frame_rate_hz)
+        if self._listener is not None:
+            self._listen(lambda listener: listener(n_frames, read))
+        now_s = time.monotonic()
+        if now_s - self._shown_s >= UPDATE_INTERVAL_S:
+            self._shown_s = now_s
+            self._show_progress(now_s - self._begun_s)
+
+    def finish(self) -> None:
+        """End of a whole piece: what is left of its sound."""
+        if self._listener is not None:
+            self._listen(lambda listener: listener.finish())
+        self.stop("finished")
+
+    def stop(self, status: str) -> None:
+        """End of the run, and of all memory for it. Sound that was not sent will not be."""
+        position = 0 if self._listener is None else self._listener.position
+        self._listener = None
+        took_s = time.monotonic() - self._begun_s
+        self._send("end", status=status, written_s=self._written_s, took_s=took_s, position=position)
+
+    def _show_progress(self, running_s: float) -> None:
+        new_s = self._written_s - self._known_s
+        if new_s > 0:
+            left_s = running_s / new_s * (self._asked_s - self._written_s)
+            self._send("progress", written_s=self._written_s, left_s=left_s)
+
+    def _listen(self, work: Callable[[Listener], None]) -> None:
+        """Let the listener work; without it from now on where nobody listens any more, or memory is short."""
+        assert self._listener is not None
+        if not self._page.is_open:
+            self._listener = None
+            return
+        try:
+            work(self._listener)
+        except Exception as error:
+            if not host.is_out_of_memory(error):
+                raise
+            log.warning("Memory is short: the music is written without live sound.")
+            self._listener = None
+
+    def _send_sound(self, position: int, samples: Tensor) -> None:
+        assert self._codec is not None
+        data: dict[str, Any] = {"position": position, "length": samples.shape[-1]}
+        data["peaks"] = _base64(peaks(samples, self._codec.config.hop // PEAKS_A_FRAME), torch.int8)
+        if self._sound:
+            data["pcm"] = _base64(samples.t(), torch.int16)
+        self._send("sound", **data)
+
+    def _send(self, kind: str, **data: Any) -> None:
+        self._page.send(EVENT, {"kind": kind, **data})
+
+
+def live(codec: host.Managed | None, listen: str, model: Any, n_known: int, asked_s: float) -> Live | None:
+    """Live for the page that queued this prompt; None where there is none. Loads the codec beside the model.
+
+    InputError for the codec of another checkpoint, page or no page.
+    """
+    if codec is not None and listen != "off":
+        _check_codec(codec.module, model)
+    page = host.page()
+    if page is None:
+        return None
+    heard = None
+    if (
+        codec is not None and listen != "off" and isinstance(codec.module, Codec)
+    ):  # audiocraft's hands nothing over before its end
+        codec.load()
+        heard = codec.module
+    return Live(page, heard, listen == LISTEN[0], n_known, asked_s, model.config.codec.frame_rate_hz)
+
+
+def _check_codec(codec: Any, model: Any) -> None:
+    ours, theirs = codec.config.identity, model.config.codec.identity
+    if ours != theirs:
+        raise InputError(
+            f"'codec' is {ours}, but the model writes codes of {theirs}. Connect the codec of the same Load MusicGen node, "
+            "or unplug it."
+        )
+
+
+def _base64(samples: Tensor, dtype: torch.dtype) -> str:
+    """Samples within -1..1 as whole numbers of full scale, little-endian."""
+    scaled = (samples.clamp(-1, 1) * torch.iinfo(dtype).max).round().to(dtype)
+    return base64.b64encode(scaled.contiguous().numpy().tobytes()).decode("ascii")

@@ -1,0 +1,103 @@
+"""The page while music is written: the sampler's player advances, looks right, and leaves the workflow as it was."""
+
+import json
+from pathlib import Path
+
+from comfyui_musicgen.tests.comfyui import test_browser
+from comfyui_musicgen.tests.comfyui.test_browser import LOAD, RUN, problems
+
+browser, comfy, page = test_browser.browser, test_browser.comfy, test_browser.page  # fixtures
+
+GRAPH = Path(__file__).resolve().parents[2] / "workflows" / "Text to music.json"
+SAMPLER = 'window.app.graph._nodes.find((node) => node.type === "MusicGenSampler")'
+# The other nodes' sizes are the page's: in Nodes 2.0 that of Save Audio File grows with its player.
+SAVED = """() => {
+    const { nodes, links } = window.app.graph.serialize();
+    return JSON.stringify([nodes.map((node) => (node.type === "MusicGenSampler" ? node : { ...node, size: 0 })), links]);
+}"""
+PREPARE = """async ([seed, options]) => {
+    const find = (type) => window.app.graph._nodes.find((node) => node.type === type);
+    const [loader, sampler] = [find("MusicGenLoader"), find("MusicGenSampler")];
+    loader.connect(2, sampler, sampler.inputs.findIndex((input) => input.name === "codec"));
+    const set = (node, name, value) => (node.widgets.find((widget) => widget.name === name).value = value);
+    set(loader, "model", "toy");
+    set(sampler, "control_after_generate", "fixed");
+    set(sampler, "seed", seed);
+    for (const [name, value] of Object.entries(options)) set(sampler, name, value);
+    await new Promise((done) => setTimeout(done, 500));
+    window.moments = [];
+    const look = () => {
+        const view = sampler.musicgenLive;
+        if (!view?.run) return;
+        const { player, picture, canvas } = view;
+        window.moments.push({
+            kind: player && !canvas.hidden ? "sound" : "line", written: view.writtenS, heard: picture.heard?.[1] ?? 0,
+            line: view.line.textContent, state: player?.state ?? null, shown: view.element.isConnected,
+            height: view.element.getBoundingClientRect().height,
+        });
+    };
+    clearInterval(window.looking);
+    window.looking = setInterval(look, 200);
+    return (SAVED)();
+}""".replace("SAVED", SAVED)
+SHADES = f"""() => {{
+    const canvas = {SAMPLER}.musicgenLive.canvas;
+    const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    const shades = new Set();
+    for (let i = 0; i < data.length; i += 4) shades.add(data.slice(i, i + 4).join());
+    return shades.size;
+}}"""
+
+
+def prepared(page, seed, **options):
+    page.errors.clear()
+    page.evaluate(LOAD, json.loads(GRAPH.read_text(encoding="utf-8")))
+    return page.evaluate(PREPARE, [seed, options])
+
+
+def moments(page):
+    return page.evaluate("() => window.moments")
+
+
+def test_the_player_advances_while_the_music_is_written(page):
+    before = prepared(page, 31, duration_s=8.0)
+    assert page.evaluate(RUN) == ["execution_success", ""]
+    page.wait_for_timeout(500)
+    seen = moments(page)
+    written = [moment["written"] for moment in seen]
+    assert written == sorted(written) and len(set(written)) > 3, "it does not advance"
+    assert written[-1] == 8 and seen[-1]["line"].startswith("8 s, written in ")
+    assert any(" of 8 s, " in moment["line"] and moment["line"].endswith(" s left") for moment in seen)
+    heard = [moment["heard"] for moment in seen]
+    assert heard == sorted(heard) and heard[-1] > 0, "no sound arrived"
+    assert seen[-1]["shown"] and seen[-1]["height"] > 80
+    assert page.evaluate(SHADES) > 2, "the picture is empty"
+    assert page.evaluate(SAVED) == before, "the workflow changed"
+    assert problems(page) == []
+
+
+def test_sound_and_volume_are_remembered_and_the_picture_alone_has_no_player(page):
+    prepared(page, 32, duration_s=1.0, listen="picture")
+    assert page.evaluate(RUN) == ["execution_success", ""]
+    view = f"{SAMPLER}.musicgenLive"
+    assert page.evaluate(f"() => {view}.player === null && {view}.sound.hidden")
+    page.evaluate(f"() => {{ {view}.setOn(false); {view}.setVolume(0.25); }}")
+    kept = page.evaluate("() => localStorage.getItem('MusicGenPansori.Live')")
+    assert json.loads(kept) == {"on": False, "volume": 0.25}
+    page.evaluate("() => localStorage.removeItem('MusicGenPansori.Live')")
+
+
+def test_a_kept_cancel_is_said_on_the_node(page):
+    prepared(page, 33, duration_s=60.0, on_cancel="keep")
+    page.evaluate(f"""() => {{
+        const pressed = setInterval(() => {{
+            if (!({SAMPLER}.musicgenLive?.writtenS >= 1)) return;
+            clearInterval(pressed);
+            window.app.api.interrupt();
+        }}, 100);
+    }}""")
+    assert page.evaluate(RUN) == ["execution_success", ""]
+    page.wait_for_timeout(500)
+    last = moments(page)[-1]
+    assert last["line"] == f"Cancelled: the first {last['written']:.1f} s of 60 s are kept"
+    assert problems(page) == []
