@@ -16,14 +16,14 @@ from .accel.cuda_graph import ROOM_OF
 from .audio import Audio
 from .checkpoints import Checkpoint
 from .codec import Codec
-from .codes import Codes
+from .codes import Codes, Origin
 from .conditioning import Conditioning
 from .config import GenerationParams
 from .diffusion import WINDOW_S, MultiBandDecoder
 from .diffusion.config import DiffusionConfig
 from .errors import InputError
 from .lm import LM, PlainStepper, RowNoise, Sampling, Stream, generate_codes
-from .seeds import row_seed
+from .seeds import row_seed, seed_alone
 from .windows import Window, plan_windows
 
 OnStep = Callable[[int, int], None]
@@ -78,7 +78,13 @@ class LanguageModel(nn.Module):
                     _within(on_step, window, windows), stepper,
                 )  # fmt: skip
                 result = codes if result is None else torch.cat([result[..., : window.start], codes], dim=-1)
-        return Codes(result, rate_hz, self.config.codec.identity)
+        words = conditioning.words or (None,) * n_rows
+        origins = tuple(Origin(seed_alone(params.seed, row), text) for row, text in enumerate(words))
+        return Codes(result, rate_hz, self.config.codec.identity, origins)
+
+    def streams(self, conditioning: Conditioning, n_rows: int, start_s: float | None = None) -> list[Stream]:
+        """What each of `n_rows` is conditioned by; start_s: where the window starts in a piece of several."""
+        return self._streams(self._expanded(conditioning, n_rows, "positive"), start_s)
 
     def memory_bytes(self, params: GenerationParams, conditioning: Conditioning) -> int:
         """Memory of a generation besides the weights: caches, logits and activations of one window."""
@@ -97,7 +103,8 @@ class LanguageModel(nn.Module):
     def _expanded(self, conditioning: Conditioning, n_rows: int, name: str) -> Conditioning:
         self._check(conditioning, name)
         if conditioning.n_rows == 1:
-            return replace(conditioning, text=conditioning.text * n_rows)
+            words = conditioning.words and conditioning.words * n_rows
+            return replace(conditioning, text=conditioning.text * n_rows, words=words)
         if n_rows != conditioning.n_rows:
             raise InputError(
                 f"'{name}' has {conditioning.n_rows} rows and cannot be spread over a batch of {n_rows}. "
