@@ -37,8 +37,14 @@ class Measures:
         return self.level_db < SILENCE_DB or self.silent_share > 0.9
 
 
-def measure(audio: Audio, codes: Tensor | None = None, asked_bpm: float | None = None) -> Measures:
-    """Measures of one clip [1, C, L] but for its likelihood; codes: [K, T] that it was decoded from."""
+def measure(
+    audio: Audio,
+    codes: Tensor | None = None,
+    asked_bpm: float | None = None,
+    likelihood: float | None = None,
+    text_gain: float | None = None,
+) -> Measures:
+    """Measures of one clip [1, C, L]. codes: [K, T] that it was decoded from; likelihoods: of `log_likelihood`."""
     mono = audio.samples[0].mean(dim=0)
     window = max(1, min(audio.n_samples, round(_WINDOW_S * audio.rate_hz)))
     levels_db = rms_db(audio.samples[0].unfold(-1, window, window).transpose(0, 1).flatten(1))
@@ -48,6 +54,8 @@ def measure(audio: Audio, codes: Tensor | None = None, asked_bpm: float | None =
         clipped_share=float((audio.samples.abs() >= _FULL_SCALE).float().mean()),
         repetition=repetition(mono, audio.rate_hz),
         commonest_share=None if codes is None else commonest_share(codes),
+        likelihood=likelihood,
+        text_gain=text_gain,
         asked_bpm=asked_bpm,
         bpm=measure_bpm(audio, asked_bpm),
     )
