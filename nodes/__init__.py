@@ -5,9 +5,11 @@ from .audio import MusicGenEncode, MusicGenTrimAudio, MusicGenTrimCodes
 from .conditioning import MusicGenMelody, MusicGenText
 from .decode import MusicGenDecode, MusicGenDecodeDiffusion
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
+from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
 from .sampler import MusicGenSampler
 from .save import MusicGenSaveAudio
+from .takes import MusicGenTakes
 
 # ComfyUI-Manager reads these keys from the source, so they are spelled out.
 NODE_CLASS_MAPPINGS = {
@@ -24,6 +26,8 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenDecodeDiffusion": MusicGenDecodeDiffusion,
     "MusicGenNormalize": MusicGenNormalize,
     "MusicGenSaveAudio": MusicGenSaveAudio,
+    "MusicGenTakes": MusicGenTakes,
+    "MusicGenLoop": MusicGenLoop,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -40,6 +44,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenDecodeDiffusion": "MusicGen Decode, MultiBand Diffusion",
     "MusicGenNormalize": "Normalize Audio",
     "MusicGenSaveAudio": "Save Audio File",
+    "MusicGenTakes": "MusicGen Takes",
+    "MusicGenLoop": "Seamless Loop",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.

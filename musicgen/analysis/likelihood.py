@@ -47,6 +47,12 @@ def log_likelihood(
     return total / n_frames
 
 
+def likelihood_bytes(model: LanguageModel) -> int:
+    """Memory of a pass besides the weights: its logits, thrice, and the activations of a layer."""
+    lm = model.config.lm
+    return 4 * 2 * _COLUMNS * (3 * lm.n_codebooks * lm.cardinality + 4 * lm.dim + lm.ffn_dim)
+
+
 def _windows(n_frames: int, longest: int) -> list[tuple[int, int, int]]:
     """(first frame, frames of it that an earlier window has counted, last frame + 1) of each window."""
     windows, counted, start = [], 0, 0

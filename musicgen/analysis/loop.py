@@ -1,6 +1,6 @@
 """A seamless loop of so many bars, out of a longer piece."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -42,11 +42,13 @@ def make_loop(
     bpm: float = 0.0,
     crossfade_ms: float = CROSSFADE_MS,
     codes: Codes | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Loop:
     """Cut a loop of `bars` bars of `meter` beats out of one clip [1, C, L].
 
     bpm: tempo that was asked for; the loop follows the one that is heard within 30 % of it. 0 = any that is heard.
-    codes: those that the clip was decoded from; places where they agree are preferred.
+    codes: those that the clip was decoded from; places where they agree are preferred. check is called now and then; what
+    it raises ends the work.
     InputError: several clips, no tempo, a piece too short, or codes of another piece.
     """
     if len(audio.samples) != 1:
@@ -69,6 +71,8 @@ def make_loop(
         )
     best: Loop | None = None
     for start, n_samples, correlation in _candidates(audio, length, longest, codes):
+        if check is not None:
+            check()
         samples = crossfaded(audio.samples[0], start, n_samples, n_fade)
         join = jump_at(samples.mean(dim=0), audio.rate_hz, 0, n_fade)
         found_bpm = 60 * bars * meter * audio.rate_hz / n_samples

@@ -1,5 +1,6 @@
 """Takes of one piece: what is measured of each, which faults that shows, which take is best."""
 
+import re
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..audio import Audio
+from ..errors import InputError
 from .bands import band_levels_db, rms_db
 from .tempo import measure_bpm
 
@@ -15,6 +17,9 @@ _WINDOW_S = 0.05
 _FULL_SCALE = 1 - 2**-15
 _LAGS_S = (0.1, 2.0)  # at which a metronome comes back
 _FRAMES_HZ = 50.0
+_BEST = re.compile(r"\s*best(?:\s*(\d{1,4}))?\s*", re.IGNORECASE)
+_NUMBERS = re.compile(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*")
+_CHOICES = "Write best, best 3, all, or take numbers such as 2 or 1,3 or 2-4."
 _TEXT_WEIGHT = 0.1  # of a fault a standard deviation
 
 
@@ -118,6 +123,37 @@ def rank(takes: Sequence[Measures], leave_out: Collection[str] = ()) -> list[int
         heard = [max(-2.0, min(2.0, z)) for z in _z_scores([take.text_gain for take in takes])]
         costs = [cost - _TEXT_WEIGHT * z for cost, z in zip(costs, heard, strict=True)]
     return sorted(range(len(takes)), key=lambda index: (takes[index].silent, costs[index], index))
+
+
+def chosen(choose: str, order: Sequence[int]) -> list[int]:
+    """Indices of the takes that `choose` names, `order` being that of `rank`.
+
+    "best", "best 3": from the top; "all": every take; "2", "1,3", "2-4": take numbers from 1. InputError else.
+    """
+    n_takes = len(order)
+    if choose.strip().lower() == "all":
+        return sorted(order)
+    best = _BEST.fullmatch(choose)
+    if best:
+        count = int(best[1] or 1)
+        if not 1 <= count <= n_takes:
+            raise InputError(f"'choose' asks for the best {count}, but there are {n_takes} takes. {_CHOICES}")
+        return list(order[:count])
+    indices: list[int] = []
+    for part in choose.split(","):
+        numbers = _NUMBERS.fullmatch(part)
+        if not numbers:
+            raise InputError(f"'choose' cannot be read: got {choose[:80]!r}. {_CHOICES}")
+        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        if not 1 <= first <= last <= n_takes:
+            raise InputError(f"'choose' names take {part.strip()}, but there are takes 1 to {n_takes}. {_CHOICES}")
+        indices += [number - 1 for number in range(first, last + 1) if number - 1 not in indices]
+    return indices
+
+
+def check_choice(choose: str) -> None:
+    """InputError unless `choose` names takes, whatever their number."""
+    chosen(choose, range(10**4))
 
 
 def _grade(value: float | None, none: float, full: float) -> float:
