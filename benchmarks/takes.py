@@ -1,11 +1,12 @@
 """Does ranking do something? Takes of pansori-mini, ranked by their measures, and faults counted that did not rank them.
 
-    python benchmarks/takes.py [--takes 200] [--seconds 5] [--batch 20]
+    python benchmarks/takes.py [--takes 200] [--seconds 5] [--batch 20] [--codes FILE]
 
 Ten texts, as many takes each; each text's takes are ranked among themselves, and the first third of them is held against
 the last. Two counts: each fault in turn, ranked by all measures but its own; and what a critic hears, a classifier of
 another kind that ranks nothing: the rhythm, the players or the drum that the text asks for missing. Chance: the same
-counts in shuffled orders. Prints a table, asserts nothing.
+counts in shuffled orders. --codes keeps the codes, or takes them from there: writing them is the longest part. Prints a
+table, asserts nothing.
 """
 
 import argparse
@@ -26,7 +27,7 @@ TEXTS = (
     ("Lively and fast jajinmori, gayageum and the buk drum, at 110 bpm", ("jajinmori", "gayageum", True)),
     ("buk drum solo, very fast, whirling duple rhythm, 210 bpm", ("hwimori", "none", True)),
     ("daegeum flute alone, very slow, sorrowful, 38 bpm", ("jinyangjo", "daegeum", False)),
-    ("swaying triple rhythm, pansori singing with a barrel drum, 66 bpm", ("jungjungmori", "voice", True)),
+    ("swaying triple rhythm, pansori singing with a barrel drum, 84 bpm", ("jungjungmori", "voice", True)),
     ("gayageum zither alone, slow twelve beat rhythm, calm, 88 bpm", ("jungmori", "gayageum", False)),
     ("jazz piano trio in a smoky bar, 120 bpm", None),
     ("", None),
@@ -40,6 +41,7 @@ def main():
     parser.add_argument("--takes", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--codes", type=Path, metavar="FILE.pt")
     arguments = parser.parse_args()
     started = time.monotonic()
     groups = [takes_of(index, *text, arguments) for index, text in enumerate(TEXTS)]
@@ -60,7 +62,7 @@ def takes_of(index, text, asked, arguments):
         for first in range(0, n_takes, arguments.batch):
             n_rows = min(arguments.batch, n_takes - first)
             params = GenerationParams(duration_s=arguments.seconds, seed=1000 * index + first, batch_size=n_rows)
-            codes = loaded.model.generate(conditioning, params)
+            codes = written(loaded.model, conditioning, params, arguments.codes)
             audio = loaded.codec.decode(codes)
             with_text = log_likelihood(loaded.model, codes, conditioning).mean(dim=1)
             without = log_likelihood(loaded.model, codes, conditioning.null()).mean(dim=1)
@@ -71,6 +73,21 @@ def takes_of(index, text, asked, arguments):
                 takes.append((measures, missed(critic, sound, asked)))
     print(f"{index + 1} of {len(TEXTS)}: {text!r}", file=sys.stderr, flush=True)
     return takes
+
+
+def written(model, conditioning, params, file):
+    """Codes of `params`, from `file` if they are kept there."""
+    import torch
+    from pack.musicgen.codes import Codes
+
+    kept = torch.load(file, weights_only=True) if file and file.exists() else {}
+    key = f"{conditioning.words} {params.seed} {params.duration_s:g}"
+    if key not in kept or len(kept[key]) < params.batch_size:
+        kept[key] = model.generate(conditioning, params).codes
+        if file:
+            torch.save(kept, file)
+    codec = model.config.codec
+    return Codes(kept[key][: params.batch_size], codec.frame_rate_hz, codec.identity)
 
 
 @functools.cache
