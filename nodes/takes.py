@@ -1,6 +1,7 @@
 """Takes of a piece: each with its player and its measures, ranked; the chosen ones go on."""
 
 import hashlib
+import itertools
 import re
 import weakref
 from collections.abc import Sequence
@@ -79,7 +80,8 @@ class MusicGenTakes(Node):
             "optional": {
                 "codes": socket(CODES, "What the takes were decoded from: they bring seeds and texts, and go on too."),
                 "model": socket(
-                    MODEL, "The language model that wrote the takes: tells how likely each is. Needs codes and positive."
+                    MODEL,
+                    "The language model that wrote the takes: tells how likely each is. Needs codes and positive.",
                 ),
                 "positive": socket(
                     CONDITIONING, "The text of the takes: tells how much of it is heard. Needs codes and model."
@@ -250,7 +252,7 @@ def _peaks(sound: Audio) -> list[int]:
     """Peak level of each of _N_PEAKS parts, in percent of full scale."""
     loudest = sound.samples[0].abs().amax(dim=0)
     bounds = torch.linspace(0, len(loudest), min(_N_PEAKS, len(loudest)) + 1).long().tolist()
-    return [round(100 * min(1.0, float(loudest[a:b].max()))) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [round(100 * min(1.0, float(loudest[a:b].max()))) for a, b in itertools.pairwise(bounds)]
 
 
 def _handed_on(takes: list[_Take]) -> tuple[Any, Any]:

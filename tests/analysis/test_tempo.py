@@ -36,13 +36,15 @@ def test_a_tempo_that_is_expected_is_measured_within_a_percent(bpm):
 
 
 @pytest.mark.parametrize("bpm", [75.0, 100.0, 140.0])
-def test_an_unknown_tempo_is_measured_and_librosa_agrees(bpm):
-    heard = measure_bpm(clicks(bpm))
-    assert heard == pytest.approx(bpm, rel=0.01)
+def test_an_unknown_tempo_is_measured(bpm):
+    assert measure_bpm(clicks(bpm)) == pytest.approx(bpm, rel=0.01)
+
+
+def test_librosa_agrees():
     librosa = pytest.importorskip("librosa")
-    audio = clicks(bpm)
+    audio = clicks(100.0)
     theirs = float(librosa.feature.tempo(y=audio.samples[0, 0].numpy(), sr=audio.rate_hz)[0])
-    assert heard == pytest.approx(theirs, rel=0.04), "librosa's lags are 3 % apart"
+    assert measure_bpm(audio) == pytest.approx(theirs, rel=0.04), "librosa's lags are 3 % apart"
 
 
 def test_no_pulse_no_tempo():
