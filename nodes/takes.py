@@ -91,7 +91,11 @@ class MusicGenTakes(Node):
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, choose: str | None = None, input_types: dict | None = None) -> bool | str:
+    def VALIDATE_INPUTS(cls, choose: Any = None, input_types: Any = None) -> bool | str:
+        # ComfyUI hands lists over here as well, as INPUT_IS_LIST asks for.
+        choose, input_types = (
+            value[0] if isinstance(value, (list, tuple)) else value for value in (choose, input_types)
+        )
         try:
             if choose is not None:
                 check_choice(choose)

@@ -126,7 +126,12 @@ def test_wrong_inputs_are_told_by_name(temp):
     with pytest.raises(InputError, match="'codes' must be MUSICGEN_CODES, got int"):
         show(audio(), codes=3)
     assert "'choose' cannot be read" in NODES["MusicGenTakes"].VALIDATE_INPUTS(choose="loudest")
-    assert NODES["MusicGenTakes"].VALIDATE_INPUTS(choose="best 2") is True
+    validate = NODES["MusicGenTakes"].VALIDATE_INPUTS
+    assert validate(choose="best 2") is True
+    # So ComfyUI calls it for a node with INPUT_IS_LIST.
+    assert validate(choose=["best 2"], input_types=[{"audio": "AUDIO"}]) is True
+    assert "'choose' cannot be read" in validate(choose=["loudest"])
+    assert "'audio' takes AUDIO" in validate(choose=[None], input_types=[{"audio": "IMAGE"}])
 
 
 def beats(bpm, seconds):
