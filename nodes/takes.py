@@ -117,7 +117,7 @@ class MusicGenTakes(Node):
         positive: list[Any] | None = None,
         unique_id: list[str] | None = None,
     ) -> dict:
-        takes = self._measured(audio, codes, model and model[0], positive)
+        takes = self._measured(audio, codes, model[0] if model else None, positive)
         order = rank([take.measures for take in takes])
         files = _files(takes, (unique_id or ["0"])[0])
         picked = chosen(choose[0], order)
@@ -181,7 +181,7 @@ def _take_apart(
         conditioning = None if positive is None else positive[min(index, len(positive) - 1)]
         n_rows = len(sound.samples)
         likelihoods: list[tuple[float | None, float | None]] = [(None, None)] * n_rows
-        if model is not None and group is not None:
+        if model is not None and group is not None and conditioning is not None:
             likelihoods = _likelihoods(model, group, conditioning)
         for row, (likelihood, gain) in enumerate(likelihoods):
             host.check_interrupted()
@@ -222,7 +222,7 @@ def _files(takes: list[_Take], node: str) -> list[dict[str, str]]:
     folder, prefix = host.temp_folder(_FOLDER), re.sub(r"[^0-9A-Za-z]", "-", str(node))
     names = []
     for number, take in enumerate(takes, start=1):
-        digest = hashlib.blake2b(take.sound.samples.contiguous().numpy(), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(take.sound.samples.contiguous().numpy().tobytes(), digest_size=8).hexdigest()
         names.append(f"{prefix}_{number}_{digest}.flac")
         if not (folder / names[-1]).exists():
             engine.write(take.sound, folder / names[-1], "flac", check=host.check_interrupted)
