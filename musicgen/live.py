@@ -38,7 +38,7 @@ class Written:
         if self._read is None:
             return None
         codes = self._read(0, self._n_frames)
-        return Codes(codes, frame_rate_hz, codec, CutShort(self._n_frames / frame_rate_hz, asked_s))
+        return Codes(codes, frame_rate_hz, codec, cut_short=CutShort(self._n_frames / frame_rate_hz, asked_s))
 
 
 class Listener:

@@ -18,7 +18,7 @@ from .accel.cuda_graph import ROOM_OF
 from .audio import Audio
 from .checkpoints import Checkpoint
 from .codec import Codec
-from .codes import Codes
+from .codes import Codes, Origin
 from .conditioning import Conditioning, Mixture
 from .config import GenerationParams
 from .diffusion import WINDOW_S, MultiBandDecoder
@@ -26,7 +26,7 @@ from .diffusion.config import DiffusionConfig
 from .errors import InputError
 from .guidance import changes, cut_windows, guided, n_groups, new_start_s
 from .lm import LM, OnFrames, PlainStepper, RowNoise, Sampling, Stream, generate_codes
-from .seeds import row_seed
+from .seeds import row_seed, seed_alone
 from .silence import Silence
 from .windows import Window, plan_windows
 
@@ -75,8 +75,9 @@ class LanguageModel(nn.Module):
             positive, other = (given and given.mapped(partial(_row_of, row=row)) for given in (conditioning, negative))
             return self._draw(positive, alone, clip, other, on_step).codes
 
-        name = self.config.name
-        return replace(codes, codes=self.silence.redrawn(codes.codes, params.seed, draw_row, name, on_redraw))
+        drawn, seeds = self.silence.redrawn(codes.codes, params.seed, draw_row, self.config.name, on_redraw)
+        origins = tuple(replace(each, seed=seeds.get(row, each.seed)) for row, each in enumerate(codes.origins or ()))
+        return replace(codes, codes=drawn, origins=origins)
 
     def _draw(
         self,
@@ -121,7 +122,26 @@ class LanguageModel(nn.Module):
                 )  # fmt: skip
                 before = codes[..., :0] if result is None else result[..., : window.start + first]
                 result = torch.cat([before, codes[..., first:]], dim=-1)
-        return Codes(result, rate_hz, self.config.codec.identity)
+        return Codes(result, rate_hz, self.config.codec.identity, self.origins(conditioning, params))
+
+    def origins(self, conditioning: Conditioning | Mixture, params: GenerationParams) -> tuple[Origin, ...]:
+        """Where each row of `generate` comes from. A mixture's rows have no text of their own."""
+        n_rows = max(params.batch_size, conditioning.n_rows)
+        words = (conditioning.words if isinstance(conditioning, Conditioning) else None) or (None,)
+        words = words * n_rows if len(words) == 1 else words
+        return tuple(Origin(seed_alone(params.seed, row), text) for row, text in enumerate(words))
+
+    def streams(self, conditioning: Conditioning, n_rows: int, start_s: float | None = None) -> list[Stream]:
+        """What each of `n_rows` is conditioned by; start_s: where the window starts in a piece of several.
+
+        InputError for a mixture, which has no single text.
+        """
+        if not isinstance(conditioning, Conditioning):
+            raise InputError(
+                "'positive' is a mixture of texts (Prompt Timeline, Blend Prompts), under which takes have no likelihood. "
+                "Connect one MusicGen Text, or unplug 'positive'."
+            )
+        return self._streams(self._expanded(conditioning, n_rows, "positive"), start_s)
 
     def memory_bytes(self, params: GenerationParams, conditioning: Conditioning | Mixture) -> int:
         """Memory of a generation besides the weights: caches, logits and activations of one window."""
@@ -144,7 +164,7 @@ class LanguageModel(nn.Module):
 
         def expanded(leaf: Conditioning) -> Conditioning:
             if leaf.n_rows == 1:
-                return replace(leaf, text=leaf.text * n_rows)
+                return replace(leaf, text=leaf.text * n_rows, words=leaf.words and leaf.words * n_rows)
             if n_rows != leaf.n_rows:
                 raise InputError(
                     f"'{name}' has {leaf.n_rows} rows and cannot be spread over a batch of {n_rows}. "
@@ -247,7 +267,9 @@ class Diffusion(nn.Module):
 
 
 def _row_of(conditioning: Conditioning, row: int) -> Conditioning:
-    return replace(conditioning, text=_one(conditioning.text, row))
+    return replace(
+        conditioning, text=_one(conditioning.text, row), words=conditioning.words and _one(conditioning.words, row)
+    )
 
 
 def _one(rows: Rows, row: int) -> Rows:

@@ -15,3 +15,8 @@ def row_seed(seed: int, row: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK64
     return z ^ (z >> 31)
+
+
+def seed_alone(seed: int, row: int) -> int:
+    """The seed that writes one row of a batch of `seed` again as row 0: the part of `row_seed` that generators read."""
+    return seed if row == 0 else row_seed(seed, row) & 0xFFFFFFFF

@@ -34,13 +34,15 @@ class Silence:
         draw_row: Callable[[int, int], Tensor],
         model: str,
         on_redraw: Callable[[str], None] | None = None,
-    ) -> Tensor:
-        """codes [B, K, T] with each silent row replaced by draw_row(row, seed) [1, K, T] of the next seed that sounds.
+    ) -> tuple[Tensor, dict[int, int]]:
+        """(codes, row -> seed of what was drawn again): each silent row is replaced by draw_row(row, seed) [1, K, T].
 
-        A row's next seed is its own plus 1, as if it had been drawn alone; the other rows keep their codes, and so does a
-        row that no seed brings to sound. What was done is logged, and told to `on_redraw`.
+        Its seed is the next one that sounds. A row's next seed is its own plus 1, as if it had been drawn alone; the other
+        rows keep their codes, and so does a row that no seed brings to sound. What was done is logged, and told to
+        `on_redraw`.
         """
-        messages = []
+        messages: list[str] = []
+        seeds: dict[int, int] = {}
         for row in self.silent_rows(codes):
             first = row_seed(seed, row)
             message = (
@@ -51,14 +53,14 @@ class Silence:
                 again = (first + step) % _SEEDS
                 drawn = draw_row(row, again)
                 if not self.silent_rows(drawn):
-                    codes = torch.cat([codes[:row], drawn, codes[row + 1 :]])
+                    codes, seeds[row] = torch.cat([codes[:row], drawn, codes[row + 1 :]]), again
                     message = f"{model}: clip {row + 1} was practically silent and was drawn again, with seed {again}."
                     break
             logger.warning(message)
             messages.append(message)
             if on_redraw is not None:
                 on_redraw("\n".join(messages))
-        return codes
+        return codes, seeds
 
 
 def _seeds(first: int, tries: int) -> str:

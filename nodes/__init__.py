@@ -5,9 +5,11 @@ from .audio import MusicGenEncode, MusicGenTrimAudio, MusicGenTrimCodes
 from .conditioning import MusicGenMelody, MusicGenText
 from .decode import MusicGenDecode, MusicGenDecodeDiffusion
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
+from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
 from .sampler import MusicGenSampler
 from .save import MusicGenSaveAudio
+from .takes import MusicGenTakes
 from .timeline import MusicGenBlend, MusicGenTimeline
 
 # ComfyUI-Manager reads these keys from the source, so they are spelled out.
@@ -27,6 +29,8 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenSaveAudio": MusicGenSaveAudio,
     "MusicGenTimeline": MusicGenTimeline,
     "MusicGenBlend": MusicGenBlend,
+    "MusicGenTakes": MusicGenTakes,
+    "MusicGenLoop": MusicGenLoop,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -45,6 +49,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenSaveAudio": "Save Audio File",
     "MusicGenTimeline": "Prompt Timeline",
     "MusicGenBlend": "Blend Prompts",
+    "MusicGenTakes": "MusicGen Takes",
+    "MusicGenLoop": "Seamless Loop",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.

@@ -360,6 +360,24 @@ def save_location(filename_prefix: str) -> SaveLocation:
     return SaveLocation(Path(folder), subfolder, name, counter)
 
 
+def temp_folder(name: str) -> Path:
+    """A folder of ours in ComfyUI's temp folder, which is emptied at its start. Makes it."""
+    import folder_paths
+
+    folder = Path(folder_paths.get_temp_directory()) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def nothing(reason: str) -> Any:
+    """An output that carries nothing: what is wired to it does not run, and says why."""
+    if not _in_comfyui():
+        return None
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker(reason)
+
+
 def file_metadata(prompt: dict | None, extra_pnginfo: dict | None, cut_short: CutShort | None = None) -> dict[str, str]:
     """What a saved file carries: the workflow, which dropping it on ComfyUI opens; the mark of a piece that a Cancel ended.
 

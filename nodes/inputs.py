@@ -49,10 +49,11 @@ def declared(node: type) -> dict[str, Widget]:
     return {**types["required"], **types.get("optional", {})}
 
 
-def checked(*open_lists: str) -> Callable[[Callable], Callable]:
+def checked(*open_lists: str, of_lists: bool = False) -> Callable[[Callable], Callable]:
     """Decorator of a node's function: each input is checked by its declaration and converted to its type.
 
-    open_lists: names of lists whose entries the function looks up itself. InputError names the input.
+    open_lists: names of lists whose entries the function looks up itself. of_lists: for a node with INPUT_IS_LIST, each
+    entry of an input is checked; an optional socket of which nothing came is None. InputError names the input.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -63,10 +64,14 @@ def checked(*open_lists: str) -> Callable[[Callable], Callable]:
             arguments = signature.bind(self, *args, **kwargs).arguments
             required = self.INPUT_TYPES()["required"]
             for name, (kind, options) in declared(type(self)).items():
-                is_socket = "default" not in options
-                if name in arguments and not (is_socket and name not in required and arguments[name] is None):
-                    kind = "STRING" if name in open_lists else kind
-                    arguments[name] = _converted(name, kind, options, arguments[name])
+                is_optional = "default" not in options and name not in required
+                if name not in arguments or (is_optional and arguments[name] in (None, [None])):
+                    arguments.pop(name, None)
+                    continue
+                kind = "STRING" if name in open_lists else kind
+                values = arguments[name] if of_lists else [arguments[name]]
+                converted = [_converted(name, kind, options, value) for value in values]
+                arguments[name] = converted if of_lists else converted[0]
             return function(**arguments)
 
         return run

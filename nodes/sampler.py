@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -153,6 +154,7 @@ class MusicGenSampler(Node):
                 hearer.stop("stopped" if codes is None else "kept")
             if codes is None:
                 raise
+            codes = replace(codes, origins=model.module.origins(positive, params))
             _keep(codes)
         else:
             if hearer is not None:

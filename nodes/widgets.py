@@ -18,6 +18,11 @@ def number(default: float, low: float, high: float, step: float, tooltip: str, *
     return "FLOAT", {"default": default, "min": low, "max": high, "step": step, **options, "tooltip": tooltip}
 
 
+def whole(default: int, low: int, high: int, tooltip: str) -> Widget:
+    """A whole number."""
+    return "INT", {"default": default, "min": low, "max": high, "step": 1, "tooltip": tooltip}
+
+
 def seed(tooltip: str) -> Widget:
     """A random seed, with the page's own control after generating."""
     return "INT", {

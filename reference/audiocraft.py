@@ -191,6 +191,9 @@ class LanguageModel(nn.Module):
             )
         return Codes(torch.cat(rows).cpu(), self.config.codec.frame_rate_hz, self.config.codec.identity)
 
+    def origins(self, conditioning: TextConditioning, params: GenerationParams) -> None:
+        """None: a seed of this engine does not write a row of a batch alone."""
+
     def memory_bytes(self, params: GenerationParams, conditioning: TextConditioning) -> int:
         """A rough measure of what audiocraft's growing caches take."""
         lm = self.config.lm

@@ -33,6 +33,7 @@ class Conditioning(Single):
     null_melody: Tensor | None  # [F, D], stands for no melody; None for models without melody conditioning
     model: str  # name of the checkpoint, for messages
     default: Tensor | None = None  # row [n, D] of the model's own text, in place of an empty one
+    words: tuple[str, ...] | None = None  # each row's text as it was written; None = not known
 
     @property
     def n_rows(self) -> int:
@@ -90,7 +91,8 @@ class Conditioner(nn.Module):
                 raise InputError(f"'text' must be a string, got {type(text).__name__}")
         default = None if self.vocabulary is None or all(texts) else self._row(self.vocabulary.default_text)
         rows = tuple(self._row(self._translated(text)) for text in texts)
-        return Conditioning(rows, None, self._null_melody(), self.config.name, default)
+        words = tuple(text or "" for text in texts)
+        return Conditioning(rows, None, self._null_melody(), self.config.name, default, words)
 
     def warning(self, text: str) -> str | None:
         """A sentence on words that the model was not taught; None if there are none, or its words are not known."""

@@ -114,4 +114,4 @@ def test_help_page_names_every_input_and_output(node_id):
 
 
 def test_only_extension_scripts_lie_where_the_page_loads_all_scripts():
-    assert [path.name for path in (ROOT / pack.WEB_DIRECTORY).rglob("*.js")] == ["musicgen.js"]
+    assert {path.name for path in (ROOT / pack.WEB_DIRECTORY).rglob("*.js")} == {"musicgen.js", "takes.js"}

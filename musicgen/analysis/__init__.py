@@ -1,0 +1,26 @@
+"""What can be measured of music that was made: how likely, how faulty, how fast, how well it joins."""
+
+from .likelihood import likelihood_bytes, log_likelihood
+from .loop import CROSSFADE_MS, FOLLOWED, MAX_CROSSFADE_MS, Loop, make_loop
+from .takes import Measures, check_choice, chosen, faults, measure, rank, severities
+from .tempo import FASTEST_BPM, asked_bpm, measure_bpm
+
+__all__ = [
+    "CROSSFADE_MS",
+    "FASTEST_BPM",
+    "FOLLOWED",
+    "MAX_CROSSFADE_MS",
+    "Loop",
+    "Measures",
+    "asked_bpm",
+    "check_choice",
+    "chosen",
+    "faults",
+    "likelihood_bytes",
+    "log_likelihood",
+    "make_loop",
+    "measure",
+    "measure_bpm",
+    "rank",
+    "severities",
+]
