@@ -1,0 +1,123 @@
+"""Workers: what makes the files of one task. A task is plain values, and so is what comes back: both cross processes."""
+
+import contextlib
+import functools
+import logging
+import platform
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ..audio import write
+from ..errors import MusicGenError
+from ..render import OnProgress
+from ..replicate.predict import Predictor, Request
+
+logger = logging.getLogger(__name__)
+
+Files = list[tuple[str, bytes]]  # (suffix, content) of each
+
+
+class WorkerAwayError(Exception):
+    """The worker does not answer. `lost`: it took the task before it went."""
+
+    def __init__(self, message: str, lost: bool) -> None:
+        super().__init__(message)
+        self.lost = lost
+
+
+class Lane(Protocol):
+    """A worker as the dispatcher sees it: one task at a time, answered by a dictionary of `answer`."""
+
+    name: str
+
+    def start(self, task: dict[str, Any]) -> "Future[dict[str, Any]]": ...
+
+
+def answer(make: Callable[[], tuple[Files, dict[str, Any]]]) -> dict[str, Any]:
+    """What came of a task: {"files", "made_by", "took_s"}, or {"error"} of the row, or {"away", "lost"} of the worker."""
+    begun = time.perf_counter()
+    try:
+        files, made_by = make()
+    except WorkerAwayError as error:
+        return {"away": str(error), "lost": error.lost}
+    except MusicGenError as error:
+        return {"error": str(error)}
+    except Exception as error:  # a row that fails must not stop the others
+        logger.info("a row failed", exc_info=True)
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"files": files, "made_by": made_by, "took_s": round(time.perf_counter() - begun, 3)}
+
+
+class EngineWorker:
+    """Makes tasks of fields in this process; the model stays loaded."""
+
+    def __init__(
+        self,
+        models: str,
+        device: str = "auto",
+        threads: int | None = None,
+        on_progress: OnProgress = lambda stage, done, total: None,
+    ) -> None:
+        """threads: on a CPU; None = all that torch takes. The last bits of the sound depend on their number."""
+        if threads:
+            torch.set_num_threads(threads)
+        self._models, self._device, self._on_progress = models, device, on_progress
+        self._options, self._predictor = None, None
+
+    def run(self, task: dict[str, Any]) -> dict[str, Any]:
+        return answer(functools.partial(self._make, task))
+
+    def _make(self, task: dict[str, Any]) -> tuple[Files, dict[str, Any]]:
+        request = Request.of(task["fields"])
+        options = {name: task[name] for name in ("precision", "diffusion") if name in task}
+        if self._predictor is None or options != self._options:
+            self._predictor, self._options = None, options
+            self._predictor = Predictor(
+                Path(self._models), device=self._device, on_progress=self._on_progress, **options
+            )
+        audio = self._predictor.audio(request, task["model"])
+        suffix = f".{request.output_format}"
+        with tempfile.TemporaryDirectory(prefix="musicgen-") as folder:
+            content = write(audio, Path(folder) / f"clip{suffix}").read_bytes()
+        made_by = {**versions(), "device": self._device, "threads": torch.get_num_threads()}
+        return [(suffix, content)], made_by
+
+
+class EngineLane:
+    """The worker of this process. A task has ended when `start` returns."""
+
+    name = "this process"
+
+    def __init__(self, worker: EngineWorker) -> None:
+        self._worker = worker
+
+    def start(self, task: dict[str, Any]) -> "Future[dict[str, Any]]":
+        future: Future[dict[str, Any]] = Future()
+        future.set_result(self._worker.run(task))
+        return future
+
+
+@contextlib.contextmanager
+def engine_lanes(**options: Any) -> Iterator[list[Lane]]:
+    """The one lane of this process; options of EngineWorker."""
+    yield [EngineLane(EngineWorker(**options))]
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions that a clip's last bits may depend on."""
+    text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    pack = re.search(r'^version = "(.+?)"', text, re.MULTILINE)
+    return {
+        "musicgen_pansori": pack[1] if pack else "unknown",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
