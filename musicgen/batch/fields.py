@@ -33,8 +33,9 @@ class FieldRecipe:
     def read(self, row: TableRow) -> Reading:
         fields = {name: cell for name, cell in row.cells.items() if name in FIELDS}
         values = {name: parse_field(name, cell) for name, cell in fields.items()} if row.is_text else fields
-        if isinstance(values.get("input_audio"), str) and "://" not in values["input_audio"]:
-            values["input_audio"] = str(self._folder / values["input_audio"])
+        clip = values.get("input_audio")
+        if isinstance(clip, str) and "://" not in clip:
+            values["input_audio"] = str(self._folder / clip)
         request = Request.of(values)
         given = None if values.get("seed") in (None, -1) else request.seed
         identity = {**asdict(request), MODEL: row.cells.get(MODEL)}

@@ -7,7 +7,7 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ import torch
 
 from ..audio import write
 from ..errors import MusicGenError
-from ..render import OnProgress
+from ..render import OnProgress, find_device
 from ..replicate.predict import Predictor, Request
 
 logger = logging.getLogger(__name__)
@@ -33,26 +33,22 @@ class WorkerAwayError(Exception):
 
 
 class Lane(Protocol):
-    """A worker as the dispatcher sees it: one task at a time, answered by a dictionary of `answer`."""
+    """A worker as the dispatcher sees it: one task at a time, answered by the dictionary that `EngineWorker.run` returns."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def start(self, task: dict[str, Any]) -> "Future[dict[str, Any]]": ...
 
 
-def answer(make: Callable[[], tuple[Files, dict[str, Any]]]) -> dict[str, Any]:
-    """What came of a task: {"files", "made_by", "took_s"}, or {"error"} of the row, or {"away", "lost"} of the worker."""
-    begun = time.perf_counter()
-    try:
-        files, made_by = make()
-    except WorkerAwayError as error:
+def failure(error: Exception) -> dict[str, Any]:
+    """The answer of a task that failed: {"error"} of the row, or {"away", "lost"} of the worker."""
+    if isinstance(error, WorkerAwayError):
         return {"away": str(error), "lost": error.lost}
-    except MusicGenError as error:
+    if isinstance(error, MusicGenError):
         return {"error": str(error)}
-    except Exception as error:  # a row that fails must not stop the others
-        logger.info("a row failed", exc_info=True)
-        return {"error": f"{type(error).__name__}: {error}"}
-    return {"files": files, "made_by": made_by, "took_s": round(time.perf_counter() - begun, 3)}
+    logger.info("a row failed", exc_info=error)
+    return {"error": f"{type(error).__name__}: {error}"}
 
 
 class EngineWorker:
@@ -72,7 +68,13 @@ class EngineWorker:
         self._options, self._predictor = None, None
 
     def run(self, task: dict[str, Any]) -> dict[str, Any]:
-        return answer(functools.partial(self._make, task))
+        """{"files", "made_by", "took_s"}, or that of `failure`."""
+        begun = time.perf_counter()
+        try:
+            files, made_by = self._make(task)
+        except Exception as error:  # a row that fails must not stop the others
+            return failure(error)
+        return {"files": files, "made_by": made_by, "took_s": round(time.perf_counter() - begun, 3)}
 
     def _make(self, task: dict[str, Any]) -> tuple[Files, dict[str, Any]]:
         request = Request.of(task["fields"])
@@ -86,7 +88,7 @@ class EngineWorker:
         suffix = f".{request.output_format}"
         with tempfile.TemporaryDirectory(prefix="musicgen-") as folder:
             content = write(audio, Path(folder) / f"clip{suffix}").read_bytes()
-        made_by = {**versions(), "device": self._device, "threads": torch.get_num_threads()}
+        made_by = {**versions(), "device": str(find_device(self._device)), "threads": torch.get_num_threads()}
         return [(suffix, content)], made_by
 
 

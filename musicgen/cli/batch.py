@@ -146,7 +146,7 @@ def _lanes(arguments: argparse.Namespace, progress: "RowProgress") -> Iterator[S
         from ..batch import on_ray
 
         made = (
-            on_ray.server_lanes(arguments.ray, _clients().answering(servers))
+            on_ray.server_lanes(arguments.ray, servers)
             if servers
             else on_ray.engine_lanes(
                 arguments.ray, arguments.workers, arguments.threads, models=models, device=arguments.device

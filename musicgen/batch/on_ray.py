@@ -1,0 +1,103 @@
+"""Lanes that are actors of Ray, which places them, restarts dead ones, and gives the task of a dead one to its successor."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..dependencies import require
+from ..errors import InputError
+from .workers import Lane
+
+_PACK = Path(__file__).resolve().parents[2]
+_NOT_SENT = (
+    ".git",
+    ".venv*",
+    "/models",
+    "/demo",
+    "/build",
+    "/docs",
+    "/tests",
+    "/training",
+    "/benchmarks",
+    "/web",
+    "*.jpg",
+)
+_CORES = 2  # of a worker without a GPU
+_RETRIES = 2  # of a row whose worker dies on it
+
+
+@dataclass(frozen=True)
+class RayLane:
+    """One actor."""
+
+    name: str
+    actor: Any
+
+    def start(self, task: dict[str, Any]) -> "Future[dict[str, Any]]":
+        return self.actor.run.remote(task).future()
+
+
+@contextlib.contextmanager
+def engine_lanes(address: str, workers: int | None, threads: int | None, **options: Any) -> Iterator[Sequence[Lane]]:
+    """Workers that load the model themselves: one a GPU, or one for some cores. `options` of EngineWorker."""
+    with _connected(address) as ray:
+        resources = ray.cluster_resources()
+        n_gpus, n_cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        count = workers or n_gpus or max(1, n_cores // _CORES)
+        n_cores_each = max(1, min(threads or _CORES, n_cores // count))
+        share = {"num_gpus": n_gpus / count if count > n_gpus else 1} if n_gpus else {"num_cpus": n_cores_each}
+        options["threads"] = threads or n_cores_each
+        yield _lanes(ray, "musicgen.batch.workers", "EngineWorker", [options] * count, share)
+
+
+@contextlib.contextmanager
+def server_lanes(address: str, servers: Sequence[str]) -> Iterator[Sequence[Lane]]:
+    """Workers that each queue rows on one ComfyUI, and compute nothing themselves."""
+    with _connected(address) as ray:
+        options = [{"address": server} for server in servers]
+        yield _lanes(ray, "clients.batch", "ServerWorker", options, {"num_cpus": 0})
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[ModuleType]:
+    """Ray, on this machine for the time of the block ("") or at an address; DependencyError, InputError."""
+    ray = require("ray", "'--ray'")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:  # the pack goes to the cluster's machines by Ray
+        options |= {"address": address, "runtime_env": {"working_dir": str(_PACK), "excludes": list(_NOT_SENT)}}
+    else:
+        path = os.pathsep.join(filter(None, [str(_PACK), os.environ.get("PYTHONPATH")]))
+        options |= {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"Ray cannot be used at '{address or 'this machine'}': {reason}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _lanes(
+    ray: ModuleType, module: str, name: str, options: Sequence[Mapping[str, Any]], share: Mapping[str, float]
+) -> Sequence[Lane]:
+    """An actor for each of `options`, the worker `module`.`name` in it."""
+
+    class Actor:  # sent by value: its machine imports the pack under the pack's own names
+        def __init__(self, options: Mapping[str, Any]) -> None:
+            import importlib
+
+            self._worker = getattr(importlib.import_module(module), name)(**options)
+
+        def run(self, task: dict[str, Any]) -> dict[str, Any]:
+            return self._worker.run(task)
+
+    actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, **share)(Actor)
+    return [RayLane(f"ray-{number}", actor.remote(each)) for number, each in enumerate(options, start=1)]
