@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import os
 import platform
 import re
 import tempfile
@@ -88,7 +89,8 @@ class EngineWorker:
         suffix = f".{request.output_format}"
         with tempfile.TemporaryDirectory(prefix="musicgen-") as folder:
             content = write(audio, Path(folder) / f"clip{suffix}").read_bytes()
-        made_by = {**versions(), "device": str(find_device(self._device)), "threads": torch.get_num_threads()}
+        device = {"device": str(find_device(self._device)), "threads": torch.get_num_threads()}
+        made_by = {**versions(), **device, "host": platform.node(), "pid": os.getpid()}
         return [(suffix, content)], made_by
 
 
