@@ -149,6 +149,8 @@ class ServerWorker:
                     files = [(path.suffix.lower(), path.read_bytes()) for path in paths]
         except ServerError as error:
             raise WorkerAwayError(str(error), lost=True) from error
+        except ClientError as error:
+            raise InputError(str(error)) from error
         if not files:
             raise InputError("the workflow ran, but saved no file: it needs a node such as Save Audio File.")
         return files, made_by
