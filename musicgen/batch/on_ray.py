@@ -29,6 +29,7 @@ _NOT_SENT = (
     "*.jpg",
 )
 _CORES = 2  # of a worker without a GPU
+_STARTS = 3  # of Ray on a machine too busy for the 30 s that it gives itself
 _RETRIES = 2  # of a row whose worker dies on it
 
 
@@ -74,11 +75,16 @@ def _connected(address: str) -> Iterator[ModuleType]:
     else:
         path = os.pathsep.join(filter(None, [str(_PACK), os.environ.get("PYTHONPATH")]))
         options |= {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": path}}}
-    try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"Ray cannot be used at '{address or 'this machine'}': {reason}") from error
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(**options)
+            break
+        except Exception as error:  # a bare one where Ray's own processes do not start
+            ray.shutdown()
+            reason = str(error).partition("\n")[0]
+            if address or attempt == _STARTS:
+                where = f"at '{address}'" if address else "on this machine"
+                raise InputError(f"Ray cannot be used {where}: {reason}") from error
     try:
         yield ray
     finally:
