@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -48,13 +49,28 @@ class RayLane:
 def engine_lanes(address: str, workers: int | None, threads: int | None, **options: Any) -> Iterator[Sequence[Lane]]:
     """Workers that load the model themselves: one a GPU, or one for some cores. `options` of EngineWorker."""
     with _connected(address) as ray:
-        resources = ray.cluster_resources()
-        n_gpus, n_cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-        count = workers or n_gpus or max(1, n_cores // _CORES)
-        n_cores_each = max(1, min(threads or _CORES, n_cores // count))
-        share = {"num_gpus": n_gpus / count if count > n_gpus else 1} if n_gpus else {"num_cpus": n_cores_each}
-        options["threads"] = threads or n_cores_each
-        yield _lanes(ray, "musicgen.batch.workers", "EngineWorker", [options] * count, share)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        kind = "GPU" if any(node.get("GPU") for node in nodes) else "CPU"
+        wanted = 1 if kind == "GPU" else threads or _CORES
+        count, share = share_out([int(node.get(kind, 0)) for node in nodes], workers, wanted)
+        options["threads"] = threads or (_CORES if kind == "GPU" else max(1, int(share)))
+        resources = {f"num_{kind.lower()}s": share}
+        yield _lanes(ray, "musicgen.batch.workers", "EngineWorker", [options] * count, resources)
+
+
+def share_out(sizes: Sequence[int], workers: int | None, wanted: int) -> tuple[int, float]:
+    """(workers, cores or GPUs of each) for machines of these sizes, so that every worker finds room on one of them.
+
+    workers: None = as many as have room with `wanted` each. Else all of them, with less each where they need it: a
+    whole number, or a part of one.
+    """
+    if workers is None:
+        wanted = min(wanted, max(sizes))
+        return sum(size // wanted for size in sizes), wanted
+    for each in range(wanted, 0, -1):
+        if sum(size // each for size in sizes) >= workers:
+            return workers, each
+    return workers, 1 / math.ceil(workers / sum(sizes))
 
 
 @contextlib.contextmanager

@@ -9,11 +9,29 @@ import time
 from pathlib import Path
 
 import pytest
+from comfyui_musicgen.musicgen.batch.on_ray import share_out
 from comfyui_musicgen.musicgen.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 N_ROWS = int(os.environ.get("BATCH_ROWS", "6"))  # 40 were run by hand
 TIMEOUT_S = 570
+
+
+@pytest.mark.parametrize(
+    ("sizes", "workers", "wanted", "expected"),
+    [
+        ([2], None, 2, (1, 2)),
+        ([2], 2, 2, (2, 1)),
+        ([16, 5], None, 2, (10, 2)),
+        ([16, 5], 4, 8, (4, 5)),  # of 8 or 6 each, only two or three would find room
+        ([1], None, 2, (1, 1)),
+        ([2], 3, 1, (3, 1 / 2)),  # a third worker of 2/3 would wait for ever where there are two machines
+        ([1, 1], 3, 2, (3, 1 / 2)),
+        ([8, 8], None, 1, (16, 1)),
+    ],
+)
+def test_every_worker_finds_room(sizes, workers, wanted, expected):
+    assert share_out(sizes, workers, wanted) == expected
 
 
 def entries(folder):
