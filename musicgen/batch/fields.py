@@ -1,7 +1,7 @@
 """Rows of the fields of the Replicate model: `prompt`, `duration`, ..., and the model of a row."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,18 +38,29 @@ class FieldRecipe:
             values["input_audio"] = str(self._folder / clip)
         request = Request.of(values)
         given = None if values.get("seed") in (None, -1) else request.seed
-        identity = {**asdict(request), MODEL: row.cells.get(MODEL)}
-        del identity["seed"]
+        # Without the defaults: a field that a later version adds changes no row that leaves it empty.
+        identity = {name: value for name, value in asdict(request).items() if value != FIELDS[name].default}
+        identity = {**identity, MODEL: row.cells.get(MODEL)}
+        identity.pop("seed", None)
         if request.input_audio is not None:
             identity["input_audio"] = self._digest(request.input_audio)
         options: dict[str, Any] = {"model": self._model_of(row), "precision": self._precision}
         if request.multi_band_diffusion:
             options["diffusion"] = self._diffusion
         self._check_models(request, options)
-        return Reading(
-            identity, options, given, request.prompt or "clip", str([options["model"], request.replicate_weights]),
-            lambda seed: {"fields": {**asdict(request), "seed": seed}, **options},
-        )  # fmt: skip
+        group = str([options["model"], request.replicate_weights])
+        return Reading(identity, options, given, request.prompt or "clip", group, self._task(request, options))
+
+    def _task(self, request: Request, options: dict[str, Any]) -> Callable[[int], dict[str, Any]]:
+        """The task of a seed. Paths are absolute, for workers that run elsewhere."""
+        fields = asdict(request)
+        if self._store is not None:
+            fields["replicate_weights"] = _absolute(request.replicate_weights)
+            options = {
+                **options,
+                **{name: _absolute(options[name]) for name in ("model", "diffusion") if name in options},
+            }
+        return lambda seed: {"fields": {**fields, "seed": seed}, **options}
 
     def _model_of(self, row: TableRow) -> str:
         model = row.cells.get(MODEL, self._model)
@@ -81,3 +92,8 @@ class FieldRecipe:
                 except CheckpointError as error:
                     raise InputError(str(error)) from error
             self._checked[kind, name] = None
+
+
+def _absolute(name: str | None) -> str | None:
+    """The whole path of a model that is given by its path; any other name as it is."""
+    return str(Path(name).absolute()) if name and Path(name).exists() else name

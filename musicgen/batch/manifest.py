@@ -8,8 +8,8 @@ import contextlib
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Manifest:
             for name, (_, content) in zip(names, files)
         ]
         entry = {"key": job.key, "row": job.row, "seed": job.seed, "files": described, "task": job.task, **details}
-        entry["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        entry["finished"] = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         try:
             self._append(entry)
             for name, (_, content) in zip(names, files):

@@ -112,6 +112,10 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise InputError("'--workers' is for rows that are made here: with --server there is one worker a server.")
     if on_server and (arguments.threads or arguments.device != "auto"):
         raise InputError("'--threads' and '--device' are the server's own: ComfyUI is started with them.")
+    if arguments.workflow and (arguments.model != SHIPPED or arguments.precision != "auto"):
+        raise InputError(
+            "'--model' and '--precision' are the workflow's own. Change them by a column: MusicGenLoader.model"
+        )
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:

@@ -52,6 +52,17 @@ def test_a_key_is_of_all_that_decides_the_music(jobs, tmp_path, toys):
     assert keys[0] != keys[1], "the clip changed"
 
 
+def test_a_default_that_is_written_out_changes_nothing(jobs):
+    """A column that is added, or a field that a later version has, would make the whole table again."""
+    assert jobs("prompt\na\n")[0].key == jobs("prompt,top_k,seed,output_format\na,250,-1,wav\n")[0].key
+
+
+def test_models_by_their_path_are_found_from_elsewhere(jobs, toys, monkeypatch):
+    monkeypatch.chdir(toys().parent)
+    (job,) = jobs("prompt\na\n", model=toys().name)
+    assert job.task["model"] == str(toys())
+
+
 def test_names_suit_every_file_system(jobs):
     names = [job.stem for job in jobs("prompt\nSlow/판소리: a*b?\n" + '"..."\n' + "x" * 300 + "\n" + "느" * 300 + "\n")]
     assert names[0].startswith("slow-판소리-a-b-") and names[1].startswith("clip-")
