@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ def _connected(address: str) -> Iterator[ModuleType]:
                 where = f"at '{address}'" if address else "on this machine"
                 raise InputError(f"Ray cannot be used {where}: {reason}") from error
     try:
-        yield ray
+        with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead workers on standard output
+            yield ray
     finally:
         ray.shutdown()
 

@@ -39,7 +39,7 @@ class RowProgress:
         self._bar = tqdm(
             desc="rows", total=n_rows, initial=n_done, unit="row", file=sys.stderr, dynamic_ncols=True, smoothing=0
         )
-        self._shown_at = 0.0
+        self._shown_at, self._out = 0.0, sys.stdout
 
     def __enter__(self) -> "RowProgress":
         return self
@@ -62,7 +62,7 @@ class RowProgress:
     def print(self, text: object) -> None:
         """A line on standard output, above the bar."""
         with self._bar.external_write_mode():
-            print(text, flush=True)
+            print(text, file=self._out, flush=True)
 
 
 def print_everywhere() -> None:
