@@ -48,7 +48,9 @@ def kill_when(server, folder, n_rows):
     return thread
 
 
-def test_a_server_killed_half_way_costs_no_row_and_changes_no_byte(comfy, second, tmp_path, capsys):
+def test_a_server_killed_half_way_costs_no_row_and_changes_no_byte(comfy, second, tmp_path, capsys, monkeypatch):
+    if not comfy.has_module("numba"):  # the kernels round otherwise than torch, and now and then another code is drawn
+        monkeypatch.setattr("comfyui_musicgen.musicgen.accel.numba.load_kernels", lambda: None)
     table = tmp_path / "rows.csv"
     prompts = "".join(f"느린 buk number {number},1,\n" for number in range(N_ROWS))
     table.write_text("prompt,duration,seed\n" + prompts, encoding="utf-8-sig")
