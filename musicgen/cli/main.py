@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import MusicGenError
-from . import convert, doctor, evaluate, generate, inspect, predict
+from . import batch, convert, doctor, evaluate, generate, inspect, predict
 from .console import print_everywhere
 from .folders import models_dir
 
@@ -14,6 +14,7 @@ from .folders import models_dir
 COMMANDS = {
     "generate": (generate, "make music from a text, or continue a clip"),
     "predict": (predict, "the 15 fields of the Replicate model; one audio file"),
+    "batch": (batch, "a clip for each row of a table: overnight, on several machines, or over running ComfyUIs"),
     "convert": (convert, "make one safetensors file of a checkpoint: loads faster, holds no pickle"),
     "inspect": (inspect, "say what a file or folder of weights is"),
     "evaluate": (evaluate, "measure a model: codec, melody, text, continuation, collapse"),

@@ -5,8 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from ..errors import InputError
-from ..replicate.predict import DEFAULT_MODEL, FIELDS, predict, schema
+from ..replicate.predict import DEFAULT_MODEL, FIELDS, parse_field, predict, schema
 from ..store.published import DIFFUSION_MODEL
 from .console import Progress
 from .options import add_execution, add_model, add_models
@@ -42,20 +41,7 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
 def parse_fields(arguments: argparse.Namespace) -> dict:
     """Fields on the command line, in their own types. InputError for a text that is no number."""
     texts = {name: getattr(arguments, name) for name in FIELDS if hasattr(arguments, name)}
-    return {name: _value(name, text) for name, text in texts.items()}
-
-
-def _value(name: str, text: str) -> object:
-    kind = FIELDS[name].type
-    if kind == "boolean":
-        return text == "true"
-    if kind == "string":
-        return text
-    try:
-        return int(text) if kind == "integer" else float(text)
-    except ValueError:
-        noun = "a whole number" if kind == "integer" else "a number"
-        raise InputError(f"'{name}' must be {noun}, got {text!r}") from None
+    return {name: parse_field(name, text) for name, text in texts.items()}
 
 
 def run(arguments: argparse.Namespace) -> None:

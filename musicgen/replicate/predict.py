@@ -1,6 +1,7 @@
 """The Replicate contract: 15 fields in, one audio file out. Source: `sakemin/musicgen-pansori` (cog predictor)."""
 
 import math
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -9,13 +10,16 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import torch
+
 from .. import audio as audio_files
 from ..conditioning.melody import heard_until_s
 from ..config import MAX_SEED, PARAMETERS, GenerationParams, check_text
 from ..errors import InputError
-from ..loading import apply_fine_tune, load, load_diffusion
+from ..loading import Loaded, apply_fine_tune, load, load_diffusion
 from ..outputs import check_output
-from ..render import RenderRequest, find_device, render
+from ..pipeline import Diffusion
+from ..render import OnProgress, RenderRequest, find_device, render
 from ..store import ModelStore
 from ..store.published import DIFFUSION_MODEL
 
@@ -150,6 +154,22 @@ def _checked(name: str, kind: Field, value: Any) -> Any:
     return None if value == "" and kind.default is None and name != "prompt" else value
 
 
+def parse_field(name: str, text: str) -> object:
+    """A field's value from text, in its own type. InputError for a text that is none."""
+    kind = FIELDS[name].type
+    if kind == "string":
+        return text
+    text = text.strip()
+    if kind == "boolean":
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"'{name}' must be true or false, got {text!r}")
+        return text.lower() == "true"
+    try:
+        return float(text) if kind == "number" or not re.fullmatch(r"[+-]?\d+", text) else int(text)
+    except ValueError:
+        raise InputError(f"'{name}' must be {_allowed(FIELDS[name])}, got {text!r}") from None
+
+
 def _path_of(text: str) -> str:
     """The path of a file on this machine, which the schema's uri may be too: file:///home/me/clip.wav."""
     if "://" not in text:
@@ -199,6 +219,75 @@ def schema() -> dict[str, Any]:
     }
 
 
+class Predictor:
+    """Requests become audio. The models of a request stay loaded until one comes that needs others."""
+
+    def __init__(
+        self,
+        models_dir: Path = Path("models"),
+        precision: str = "auto",
+        device: str = "auto",
+        diffusion: str | Path = DIFFUSION_MODEL,
+        fade_ms: float = audio_files.FADE_MS,
+        on_progress: OnProgress = lambda stage, done, total: None,
+    ) -> None:
+        """The options of `predict`."""
+        self._models_dir, self._precision, self._device, self._diffusion = models_dir, precision, device, diffusion
+        self._fade_ms, self._on_progress = fade_ms, on_progress
+        self._store = ModelStore([models_dir / "musicgen"], allow_paths=True)
+        self._names, self._loaded, self._decoder = None, None, None
+
+    def audio(self, request: Request, model: str | Path) -> audio_files.Audio:
+        """The music of a request, its levels set. Raises as `predict` does."""
+        clip = _clip_of(request)
+        device = find_device(self._device)
+        loaded, decoder = self._load(model, request.replicate_weights, request.multi_band_diffusion, device)
+        role = "prompt" if request.continuation else "melody"
+        sources = RenderRequest(request.prompt, fade_ms=self._fade_ms, **{role: clip})
+        stem_dirs = [self._models_dir / "demucs"]
+        audio, _ = render(loaded, sources, request.params, device, self._on_progress, stem_dirs, decoder)
+        return audio_files.normalize(audio, request.normalization_strategy)
+
+    def _load(
+        self, model: str | Path, weights: str | None, with_diffusion: bool, device: torch.device
+    ) -> tuple[Loaded, Diffusion | None]:
+        """The model and what decodes in place of its codec. What is checked, and downloaded, comes before what is large."""
+
+        def downloaded(done: int, total: int) -> None:
+            self._on_progress("downloading", done, total)
+
+        is_new = self._names != (model, weights)
+        if is_new:  # given back before the next one is read
+            self._names, self._loaded = None, None
+        tuned = self._store.ensure(weights, downloaded, "weights") if weights and is_new else None
+        if with_diffusion and self._decoder is None:
+            file = self._store.ensure(self._diffusion, downloaded, "diffusion")
+            self._decoder = load_diffusion(file, device=device)
+        if is_new:
+            path, encoders = self._store.ensure(model, downloaded), [self._models_dir / "text_encoders"]
+            loaded = load(path, self._precision, device, encoders, store=self._store, on_download=downloaded)
+            if tuned is not None:
+                tuned_model, conditioner = apply_fine_tune(loaded.model, loaded.conditioner, tuned, 1.0)
+                loaded = replace(loaded, model=tuned_model, conditioner=conditioner)
+            self._names, self._loaded = (model, weights), loaded
+        return self._loaded, self._decoder if with_diffusion else None
+
+
+def _clip_of(request: Request) -> audio_files.Audio | None:
+    """The part of `input_audio` that is used. InputError where a continuation would add nothing to it."""
+    if request.input_audio is None:
+        return None
+    clip = audio_files.read(
+        Path(request.input_audio), request.continuation_start, _read_end_s(request), end_may_exceed=True
+    )
+    if request.continuation and clip.duration_s >= request.duration:
+        raise InputError(
+            f"'input_audio' is {clip.duration_s:g} s long, but 'duration', which includes it, is {request.duration} s: "
+            "nothing is left to generate. Raise 'duration', or trim the clip by 'continuation_start' and 'continuation_end'."
+        )
+    return clip
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The audio file of a request, and the seed that reproduces it."""
@@ -216,7 +305,7 @@ def predict(
     device: str = "auto",
     diffusion: str | Path = DIFFUSION_MODEL,
     fade_ms: float = audio_files.FADE_MS,
-    on_progress: Any = lambda stage, done, total: None,
+    on_progress: OnProgress = lambda stage, done, total: None,
     **values: Any,
 ) -> Prediction:
     """Make one audio file from the 15 fields of `Request`, given by name.
@@ -230,39 +319,8 @@ def predict(
     """
     request = Request.of(values)
     _check_out(out, request.output_format)
-    clip = None
-    if request.input_audio is not None:
-        clip = audio_files.read(
-            Path(request.input_audio), request.continuation_start, _read_end_s(request), end_may_exceed=True
-        )
-    if request.continuation and clip.duration_s >= request.duration:
-        raise InputError(
-            f"'input_audio' is {clip.duration_s:g} s long, but 'duration', which includes it, is {request.duration} s: "
-            "nothing is left to generate. Raise 'duration', or trim the clip by 'continuation_start' and 'continuation_end'."
-        )
-    torch_device = find_device(device)
-    store = ModelStore([models_dir / "musicgen"], allow_paths=True)
-
-    def downloaded(done: int, total: int) -> None:
-        on_progress("downloading", done, total)
-
-    tuned = None
-    if request.replicate_weights:
-        tuned = store.ensure(request.replicate_weights, downloaded, "weights")
-    decoder = None
-    if request.multi_band_diffusion:  # before anything large is loaded
-        file = store.ensure(diffusion, downloaded, "diffusion")
-        decoder = load_diffusion(file, device=torch_device)
-    path, encoders = store.ensure(model, downloaded), [models_dir / "text_encoders"]
-    loaded = load(path, precision, torch_device, encoders, store=store, on_download=downloaded)
-    if tuned is not None:
-        tuned_model, conditioner = apply_fine_tune(loaded.model, loaded.conditioner, tuned, 1.0)
-        loaded = replace(loaded, model=tuned_model, conditioner=conditioner)
-    role = "prompt" if request.continuation else "melody"
-    sources = RenderRequest(request.prompt, fade_ms=fade_ms, **{role: clip})
-    stem_dirs = [models_dir / "demucs"]
-    audio, _ = render(loaded, sources, request.params, torch_device, on_progress, stem_dirs, decoder)
-    audio = audio_files.normalize(audio, request.normalization_strategy)
+    predictor = Predictor(models_dir, precision, device, diffusion, fade_ms, on_progress)
+    audio = predictor.audio(request, model)
     format = request.output_format
     file = audio_files.write(audio, out, format) if out else audio_files.write_new(audio, _numbered(format), format)
     return Prediction(file, request.seed)

@@ -329,7 +329,7 @@ def test_a_file_name_is_found_where_none_is_given(toys, tmp_path, monkeypatch, c
 
 def test_bad_numbers_on_the_command_line_are_explained(capsys):
     assert main(["predict", "--prompt", "x", "--duration", "eight"]) == 1
-    assert "'duration' must be a whole number, got 'eight'" in capsys.readouterr().err
+    assert "'duration' must be a whole number from 1 to 3600, got 'eight'" in capsys.readouterr().err
 
 
 def test_the_graph_of_a_request():
