@@ -4,6 +4,7 @@ from . import host
 from .audio import MusicGenEncode, MusicGenTrimAudio, MusicGenTrimCodes
 from .conditioning import MusicGenMelody, MusicGenText
 from .decode import MusicGenDecode, MusicGenDecodeDiffusion
+from .examples import MusicGenExample, MusicGenLength
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
 from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
@@ -31,6 +32,8 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenBlend": MusicGenBlend,
     "MusicGenTakes": MusicGenTakes,
     "MusicGenLoop": MusicGenLoop,
+    "MusicGenExample": MusicGenExample,
+    "MusicGenLength": MusicGenLength,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -51,6 +54,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenBlend": "Blend Prompts",
     "MusicGenTakes": "MusicGen Takes",
     "MusicGenLoop": "Seamless Loop",
+    "MusicGenExample": "Example Clip",
+    "MusicGenLength": "Length in Seconds",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.
