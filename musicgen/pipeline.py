@@ -5,7 +5,7 @@ The audiocraft engine (`reference/audiocraft.py`) has objects with the same meth
 own, and decodes codes in the codec's place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -15,22 +15,18 @@ from torch import Tensor, nn
 
 from . import accel
 from .accel.cuda_graph import ROOM_OF
-from .audio import Audio
 from .checkpoints import Checkpoint
-from .codec import Codec
 from .codes import Codes, Origin
 from .conditioning import Conditioning, Mixture
 from .config import GenerationParams
-from .diffusion import WINDOW_S, MultiBandDecoder
-from .diffusion.config import DiffusionConfig
 from .errors import InputError
 from .guidance import changes, cut_windows, guided, n_groups, new_start_s
+from .handover import OnStep, from_start, within
 from .lm import LM, OnFrames, PlainStepper, RowNoise, Sampling, Stream, generate_codes
-from .seeds import row_seed, seed_alone
+from .seeds import seed_alone
 from .silence import Silence
-from .windows import Window, plan_windows
+from .windows import plan_windows
 
-OnStep = Callable[[int, int], None]
 Rows = TypeVar("Rows", Tensor, tuple[Tensor, ...])
 
 
@@ -118,7 +114,7 @@ class LanguageModel(nn.Module):
                     known = torch.cat([result[..., :first], result[..., window.start + first :]], dim=-1)
                 codes = generate_codes(
                     self.lm, run.conditional, run.null, window.n_frames, sampling, noise, params.cfg, known,
-                    _within(on_step, window, windows), stepper, run.mix, run.n_texts, _from_start(on_frames, result, window),
+                    within(on_step, window, windows), stepper, run.mix, run.n_texts, from_start(on_frames, result, window),
                 )  # fmt: skip
                 before = codes[..., :0] if result is None else result[..., : window.start + first]
                 result = torch.cat([before, codes[..., first:]], dim=-1)
@@ -221,51 +217,6 @@ class LanguageModel(nn.Module):
         return codes.expand(n_rows, -1, -1)
 
 
-class Diffusion(nn.Module):
-    """A MultiBand Diffusion model: another decoder for the codes of the codec that it was trained with."""
-
-    def __init__(self, config: DiffusionConfig, decoder: MultiBandDecoder):
-        super().__init__()
-        self.config = config
-        self.decoder = decoder
-
-    def decode(self, codec: Codec, codes: Codes, seed: int = 0, on_step: OnStep | None = None) -> Audio:
-        """Audio [B, channels, L] of codes [B, K, T]: `refine` of what the codec itself makes of them."""
-        self.check(codec)
-        codes.check_codec(codec.config.identity)
-        plain = codec.decode(codes, on_step and (lambda done, total: on_step(0, 1)))
-        return self.refine(plain, codec.decode_latent(codes), seed, on_step)
-
-    def refine(self, plain: Audio, latents: Tensor, seed: int = 0, on_step: OnStep | None = None) -> Audio:
-        """Audio [B, C, L] from the codec's `decode` and `decode_latent`; the codec need not stay on the device.
-
-        The noise of clip i is that of `row_seed(seed, i)`, the same for all of its channels: where left and right
-        have the same codes, they sound the same. on_step(done, total) is also called between layers with numbers
-        that have not changed; what it raises ends the run.
-        """
-        n_clips, n_channels, length = plain.samples.shape
-        seeds = [row_seed(seed, clip) for clip in range(n_clips) for _ in range(n_channels)]
-        samples = self.decoder.decode(latents, plain.samples.reshape(-1, length), seeds, on_step)
-        return Audio(samples.view_as(plain.samples), plain.rate_hz)
-
-    def check(self, codec: Codec) -> None:
-        """InputError, naming both, for a codec that this model was not made for."""
-        config = codec.config
-        fits = (config.sample_rate_hz, config.latent_dim) == (self.config.sample_rate_hz, self.config.latent_dim)
-        if not fits or any(2 * config.hop < band.unet.hop for band in self.config.bands):
-            raise InputError(
-                f"The codes are those of {config.identity} (latents of width {config.latent_dim}), but the MultiBand "
-                f"Diffusion model {self.config.identity} was made for another codec. Decode them with the codec alone, "
-                "or load the diffusion model that belongs to it."
-            )
-
-    def memory_bytes(self, codes: Codes, codec: Codec) -> int:
-        """Memory of a decode on the device besides the weights: U-Net levels of one window, and signals."""
-        length = codes.n_frames * codec.config.hop
-        rows = codes.codes.shape[0] * codec.config.channels
-        return 4 * (100 * min(rows * length, int(WINDOW_S * self.config.sample_rate_hz)) + 6 * length)
-
-
 def _row_of(conditioning: Conditioning, row: int) -> Conditioning:
     return replace(
         conditioning, text=_one(conditioning.text, row), words=conditioning.words and _one(conditioning.words, row)
@@ -275,34 +226,3 @@ def _row_of(conditioning: Conditioning, row: int) -> Conditioning:
 def _one(rows: Rows, row: int) -> Rows:
     """Row `row`, still as a sequence; the only one stands for every row."""
     return rows if len(rows) == 1 else rows[row : row + 1]
-
-
-def _within(on_step: OnStep | None, window: Window, windows: Sequence[Window]) -> OnStep | None:
-    """Convert progress of one window to progress over the piece, in frames."""
-    if on_step is None:
-        return None
-    first = windows[0].start + windows[0].n_known
-    total = windows[-1].start + windows[-1].n_frames - first
-    before = window.start + window.n_known - first
-    new = window.n_frames - window.n_known
-
-    def report(done: int, steps: int) -> None:
-        on_step(before + new * done // steps, total)
-
-    return report
-
-
-def _from_start(on_frames: OnFrames | None, before: Tensor | None, window: Window) -> OnFrames | None:
-    """Convert frames of a window to frames of the piece, of which `before` holds what lies ahead of it."""
-    if on_frames is None or before is None:
-        return on_frames
-    start, own = window.start, window.start + window.n_anchor  # an anchor's frames are those of the piece's beginning
-
-    def hand_over(n_frames: int, read: Callable[[int, int], Tensor]) -> None:
-        def read_piece(first: int, last: int) -> Tensor:
-            ahead = before[..., first : min(last, own)]
-            return ahead if last <= own else torch.cat([ahead, read(max(first, own) - start, last - start)], dim=-1)
-
-        on_frames(start + n_frames, read_piece)
-
-    return hand_over

@@ -14,7 +14,7 @@ from .conditioning import encode_timeline
 from .config import GenerationParams, check_text
 from .errors import InputError
 from .loading import Loaded
-from .pipeline import Diffusion
+from .multiband import Diffusion
 
 OnProgress = Callable[[str, int, int], None]
 

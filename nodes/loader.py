@@ -191,11 +191,11 @@ class MusicGenDiffusionLoader(Node):
 
     @checked("diffusion")
     def load(self, diffusion: str) -> tuple:
-        from ..musicgen import loading
+        from ..musicgen import multiband
 
         diffusion = _checked_name("diffusion", diffusion)
         path = _store().ensure(diffusion, host.progress(), "diffusion")
-        loaded = loading.load_diffusion(path, host.model_device(), diffusion, host.check_interrupted)
+        loaded = multiband.load_diffusion(path, host.model_device(), diffusion, host.check_interrupted)
         return (host.Managed(loaded, "model"),)
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from ..dependencies import require
 from ..errors import InputError
 from ..outputs import DISK_FULL, atomic_file
-from .waveform import Audio, convert
+from .conversion import convert
+from .waveform import Audio
 
 logger = logging.getLogger(__name__)
 

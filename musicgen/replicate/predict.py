@@ -16,9 +16,9 @@ from .. import audio as audio_files
 from ..conditioning.melody import heard_until_s
 from ..config import MAX_SEED, PARAMETERS, GenerationParams, check_text
 from ..errors import InputError
-from ..loading import Loaded, apply_fine_tune, load, load_diffusion
+from ..loading import Loaded, apply_fine_tune, load
+from ..multiband import Diffusion, load_diffusion
 from ..outputs import check_output
-from ..pipeline import Diffusion
 from ..render import OnProgress, RenderRequest, find_device, render
 from ..store import ModelStore
 from ..store.published import DIFFUSION_MODEL

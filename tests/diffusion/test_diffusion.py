@@ -13,7 +13,7 @@ from comfyui_musicgen.musicgen.diffusion import bands, decoder, moments, unet
 from comfyui_musicgen.musicgen.diffusion.checkpoint import open_diffusion
 from comfyui_musicgen.musicgen.diffusion.config import DiffusionConfig
 from comfyui_musicgen.musicgen.diffusion.schedule import plan_steps
-from comfyui_musicgen.musicgen.loading import load_diffusion
+from comfyui_musicgen.musicgen.multiband import load_diffusion
 from comfyui_musicgen.musicgen.seeds import row_seed
 from comfyui_musicgen.tests.toy.diffusion import TOY_UNET, write_toy_diffusion
 

@@ -7,7 +7,7 @@ import torch
 from comfyui_musicgen.musicgen.cli.main import main
 from comfyui_musicgen.musicgen.diffusion.checkpoint import open_diffusion
 from comfyui_musicgen.musicgen.errors import CheckpointError
-from comfyui_musicgen.musicgen.loading import load_diffusion
+from comfyui_musicgen.musicgen.multiband import load_diffusion
 from comfyui_musicgen.musicgen.store import ModelStore
 from comfyui_musicgen.musicgen.store.published import DIFFUSION_MODEL
 from comfyui_musicgen.tests.toy.diffusion import TOY_UNET, write_toy_diffusion

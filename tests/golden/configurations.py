@@ -23,7 +23,7 @@ Outputs = dict[str, np.ndarray]
 # Modules that a name was or is in, the newest first.
 _PLACES = {
     "load": ("musicgen.loading", "musicgen.pipeline"),
-    "load_diffusion": ("musicgen.loading", "musicgen.pipeline"),
+    "load_diffusion": ("musicgen.multiband", "musicgen.loading", "musicgen.pipeline"),
     "apply_fine_tune": ("musicgen.loading", "musicgen.pipeline"),
     "predict": ("musicgen.replicate.predict", "musicgen.predict"),
     "GenerationParams": ("musicgen.config",),

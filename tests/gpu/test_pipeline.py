@@ -8,7 +8,8 @@ import torch
 from comfyui_musicgen.musicgen import render
 from comfyui_musicgen.musicgen.audio import Audio
 from comfyui_musicgen.musicgen.config import GenerationParams
-from comfyui_musicgen.musicgen.loading import load, load_diffusion
+from comfyui_musicgen.musicgen.loading import load
+from comfyui_musicgen.musicgen.multiband import load_diffusion
 from comfyui_musicgen.musicgen.store.published import SHIPPED_FILE
 from comfyui_musicgen.tests.toy.diffusion import TOY_UNET, write_toy_diffusion
 

@@ -10,7 +10,8 @@ from comfyui_musicgen.musicgen.audio import Audio
 from comfyui_musicgen.musicgen.audio.spectrogram import spectrogram_picture
 from comfyui_musicgen.musicgen.codes import Codes
 from comfyui_musicgen.musicgen.errors import InputError
-from comfyui_musicgen.musicgen.loading import load, load_diffusion
+from comfyui_musicgen.musicgen.loading import load
+from comfyui_musicgen.musicgen.multiband import load_diffusion
 from comfyui_musicgen.nodes import host
 from comfyui_musicgen.tests.comfyui import comfy_server
 from comfyui_musicgen.tests.toy.diffusion import TOY_UNET, write_toy_diffusion
