@@ -12,6 +12,7 @@ const STYLE = `
   border-radius: 6px; background: #0004; border: 1px solid transparent; box-sizing: border-box; }
 .musicgen-take.chosen { border-color: #6cf; }
 .musicgen-take button { cursor: pointer; color: inherit; background: #fff2; border: 0; border-radius: 4px; padding: 4px 7px; }
+.musicgen-take button.play { min-width: 32px; }
 .musicgen-take .rank { min-width: 26px; text-align: right; opacity: 0.8; }
 .musicgen-take .middle { flex: 1; min-width: 0; }
 .musicgen-take canvas { width: 100%; height: 26px; display: block; cursor: pointer; }

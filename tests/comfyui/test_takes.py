@@ -140,6 +140,7 @@ def test_takes_are_played_one_by_one_and_one_is_chosen(comfy, page, tmp_path):
     prompt["3"]["inputs"]["duration_s"], prompt["6"]["inputs"]["duration_s"] = 3.0, 3.2
     assert page.evaluate(LOAD, prompt).count("MusicGenTakes") == 1
     assert page.evaluate(RUN) == ["execution_success", ""]
+    page.evaluate(f"() => window.app.canvas.centerOnNode({NODE})")  # Nodes 2.0 draws only what is in view
     rows = page.locator(".musicgen-take")
     rows.nth(2).wait_for()
     assert rows.count() == 3
