@@ -11,27 +11,24 @@ import torch
 from torch import nn
 
 from . import accel
+from .cards import read_card, silence, vocabulary
 from .checkpoints import Checkpoint, Weight, blend, fill, open_fine_tune
-from .checkpoints.settings import Settings
 from .checkpoints.weights.lazy import Check, unchecked
 from .codec import Codec, fingerprint
 from .conditioning import Conditioner, TextEncoder, Tokenizer, t5_encoder
 from .conditioning.vocabulary import Vocabulary
-from .config import PRECISIONS, LMConfig, ModelConfig, with_fingerprint
+from .config import PRECISIONS, ModelConfig, with_fingerprint
 from .dependencies import require
 from .diffusion import MultiBandDecoder
 from .diffusion.checkpoint import open_diffusion
 from .errors import DependencyError, InputError
 from .lm import LM, quantize_linears, storage_dtype
 from .pipeline import Diffusion, LanguageModel
-from .silence import Silence
 from .store import ModelStore, OnStep
 from .store.text_encoders import fetch_text_encoder
 from .store.transfer import wait_for
 
 logger = logging.getLogger(__name__)
-
-_MAX_TRIES = 10  # of a clip that is practically silent
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,9 @@ def load(
     checkpoint = replace(checkpoint, config=config)
     text_encoder = load_text_encoder(checkpoint, text_encoder_dirs, check)
     wait_for(lambda: accel.warm_up(config.lm, precision, device), check)
-    card = _card(checkpoint.path)
-    model, conditioner = _build(checkpoint, precision, device, text_encoder, _vocabulary(card), check=check)
-    model.silence = _silence(card, config.lm)
+    card = read_card(checkpoint.path)
+    model, conditioner = _build(checkpoint, precision, device, text_encoder, vocabulary(card), check=check)
+    model.silence = silence(card, config.lm)
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
 
@@ -219,33 +216,6 @@ def _import_libraries() -> None:
     for name in ("encodec", "t5"):
         with contextlib.suppress(DependencyError):
             require(f"transformers.models.{name}.modeling_{name}", "Loading a model", "transformers")
-
-
-def _card(checkpoint: Path) -> Settings | None:
-    """The card of a model that has one: `NAME.card.json` beside its file. CheckpointError for a damaged one."""
-    name = checkpoint.name if checkpoint.is_dir() else checkpoint.stem  # a folder has no suffix
-    path = checkpoint.with_name(f"{name}.card.json")
-    return Settings.from_json(path) if path.is_file() else None
-
-
-def _vocabulary(card: Settings | None) -> Vocabulary | None:
-    """The words of a card."""
-    if card is None:
-        return None
-    synonyms, near = (
-        {phrase.strip(): words.strip() for phrase, _, words in (pair.partition("=") for pair in card.names(key))}
-        for key in ("synonyms", "near")
-    )
-    return Vocabulary(frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"))
-
-
-def _silence(card: Settings | None, lm: LMConfig) -> Silence | None:
-    """What a card says of practically silent clips, if it asks to draw them again."""
-    if card is None or card.get("silence", None) is None:
-        return None
-    silence = card.section("silence")
-    codes = silence.integers("codes", most=lm.cardinality - 1)
-    return Silence(frozenset(codes), silence.integer("tries", most=_MAX_TRIES))
 
 
 def load_text_encoder(checkpoint: Checkpoint, dirs: Sequence[Path], check: Check = unchecked) -> TextEncoder:

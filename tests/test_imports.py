@@ -29,7 +29,7 @@ MAX_LOAD_S = 0.3
 FLOORS = {
     "errors": 0, "config": 0, "seeds": 0, "windows": 0, "memory": 0, "dependencies": 0, "outputs": 0, "foreign": 0, "silence": 0,
     "audio": 1, "codes": 2, "codec": 3, "conditioning": 3, "lm": 3, "checkpoints": 4, "diffusion": 5,
-    "accel": 6, "store": 6, "pipeline": 7, "loading": 8, "render": 9, "checkpoints.tools": 9, "replicate": 10, "cli": 11,
+    "accel": 6, "store": 6, "pipeline": 7, "cards": 7, "loading": 8, "render": 9, "checkpoints.tools": 9, "replicate": 10, "cli": 11,
     "__main__": 12,
 }  # fmt: skip
 

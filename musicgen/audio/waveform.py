@@ -6,18 +6,12 @@ from numbers import Real
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..dependencies import require
 from ..errors import InputError
+from .resampling import resampled_pieces
 
 MAX_CHANNELS = 8
 MIN_RATE_HZ, MAX_RATE_HZ = 1000, 768_000
-# julius stores a full filter for each output phase. Above this many taps (64 MB) only nonzero taps are computed.
-_MAX_FILTER_TAPS = 2**24
-_PIECE = 2**20  # samples that are converted at a time: a long clip is never held several times over
-_DIRECT_BLOCK = 2**22  # products of a block where the filters are computed on the fly
-_ZEROS, _ROLLOFF = 24, 0.945  # julius' defaults, which audiocraft uses
 FADE_MS, MAX_FADE_MS = 5.0, 1000.0  # default: too short to soften an attack, long enough for a click
 _END_TOLERANCE_S = 0.01  # players show hundredths of a second, and round up
 
@@ -84,20 +78,13 @@ def convert(audio: Audio, rate_hz: int, channels: int) -> Audio:
             f"audio has {have} channels and cannot be spread over {channels}. "
             f"Give mono audio, or {channels} channels or more."
         )
-    if audio.n_samples <= _PIECE or audio.rate_hz == rate_hz:
-        return Audio(_with_channels(_resample(audio.samples, audio.rate_hz, rate_hz), channels), rate_hz)
-    divisor = math.gcd(audio.rate_hz, rate_hz)
-    old, new = audio.rate_hz // divisor, rate_hz // divisor
-    # Pieces begin at whole multiples of `old` inputs, which are `new` outputs; around them is what the filter reaches.
-    around = (math.ceil(_filter_width(old, new) / old) + 1) * old
-    step = math.ceil(_PIECE / old) * old
-    samples = audio.samples.new_empty(len(audio.samples), channels, audio.n_samples * new // old)
-    for start in range(0, audio.n_samples, step):
-        before = min(start, around)
-        inputs = audio.samples[..., start - before : start + step + around]
-        room = samples[..., start // old * new : (start + step) // old * new]
-        piece = _resample(inputs, audio.rate_hz, rate_hz)[..., before // old * new :][..., : room.shape[-1]]
-        room.copy_(_with_channels(piece, channels))
+    if audio.rate_hz == rate_hz:
+        return Audio(_with_channels(audio.samples, channels), rate_hz)
+    length = audio.n_samples * rate_hz // audio.rate_hz
+    samples, position = audio.samples.new_empty(len(audio.samples), channels, length), 0
+    for piece in resampled_pieces(audio.samples, audio.rate_hz, rate_hz):
+        samples[..., position : position + piece.shape[-1]] = _with_channels(piece, channels)
+        position += piece.shape[-1]
     return Audio(samples, rate_hz)
 
 
@@ -161,48 +148,3 @@ def fade(audio: Audio, fade_ms: float) -> Audio:
     samples[..., :n] *= ramp.to(samples)
     samples[..., -n:] *= ramp.flip(0).to(samples)
     return Audio(samples, audio.rate_hz)
-
-
-def _resample(samples: Tensor, from_hz: int, to_hz: int) -> Tensor:
-    """Resample [B, C, L] to [B, C, floor(L * to / from)]. Source: julius `resample_frac`, as audiocraft calls it."""
-    if from_hz == to_hz:
-        return samples
-    if samples.shape[-1] * to_hz < from_hz:
-        raise InputError(
-            f"audio of {samples.shape[-1]} samples at {from_hz} Hz is too short for {to_hz} Hz. Give longer audio."
-        )
-    divisor = math.gcd(from_hz, to_hz)
-    old, new = from_hz // divisor, to_hz // divisor
-    width = _filter_width(old, new)
-    if new * (old + 2 * width) <= _MAX_FILTER_TAPS:
-        julius = require("julius", f"Resampling audio from {from_hz} to {to_hz} Hz")
-        return julius.resample_frac(samples, from_hz, to_hz)
-    return _resample_direct(samples, old, new, width)
-
-
-def _filter_width(old: int, new: int) -> int:
-    """Inputs that an output depends on, to either side."""
-    return math.ceil(_ZEROS * old / (min(old, new) * _ROLLOFF))
-
-
-def _resample_direct(samples: Tensor, old: int, new: int, width: int) -> Tensor:
-    """julius' resampling for rates with a small common divisor, whose stored filters would take gigabytes.
-
-    Each output is a weighted sum of the 2 * width + 1 inputs around its time; all other taps are zero.
-    """
-    length = samples.shape[-1] * new // old
-    padded = F.pad(samples, (width, width + 1), mode="replicate")
-    scale = min(old, new) * _ROLLOFF
-    taps = torch.arange(2 * width + 1, device=samples.device)
-    block = max(1, _DIRECT_BLOCK // (taps.numel() * samples.shape[0] * samples.shape[1]))
-    blocks = []
-    for start in range(0, length, block):
-        index = torch.arange(start, min(start + block, length), device=samples.device)
-        nearest = index * old // new  # the input at or before the output's time
-        offset = (index * old % new).to(torch.float64)[:, None] / (new * old)
-        t = ((taps - width) / old - offset).mul_(scale).clamp_(-_ZEROS, _ZEROS)
-        kernel = torch.sinc(t) * torch.cos(t * (math.pi / (2 * _ZEROS))) ** 2
-        kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(samples.dtype)
-        window = padded[..., nearest[:, None] + taps]  # [B, C, n, taps]
-        blocks.append((window * kernel).sum(dim=-1))
-    return torch.cat(blocks, dim=-1)

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from comfyui_musicgen.musicgen.audio import FORMATS, Audio, convert, read, trim, waveform, write, writing
+from comfyui_musicgen.musicgen.audio import FORMATS, Audio, convert, read, resampling, trim, write, writing
 from comfyui_musicgen.musicgen.errors import InputError
 
 RATE_HZ = 32000
@@ -106,13 +106,13 @@ def test_direct_resampling_equals_julius(monkeypatch, old, new):
     """To what julius' own filters, made in float32, are worth."""
     audio = Audio(torch.randn(2, 2, 3000, generator=torch.Generator().manual_seed(0)), old * 1000)
     expected = convert(audio, new * 1000, 2).samples
-    monkeypatch.setattr(waveform, "_MAX_FILTER_TAPS", 0)
+    monkeypatch.setattr(resampling, "_MAX_FILTER_TAPS", 0)
     torch.testing.assert_close(convert(audio, new * 1000, 2).samples, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_rates_without_a_common_divisor_need_no_gigabytes():
     audio = tone(1.0, rate_hz=44101)
-    assert waveform._MAX_FILTER_TAPS < 32000 * 44101
+    assert resampling._MAX_FILTER_TAPS < 32000 * 44101
     result = convert(audio, 32000, 1)
     torch.testing.assert_close(result.samples[..., 500:-500], tone(1.0).samples[..., 500:-500], atol=1e-3, rtol=0)
 

@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
-from comfyui_musicgen.musicgen import loading
+from comfyui_musicgen.musicgen import cards, loading
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import CheckpointError
 from comfyui_musicgen.musicgen.store.published import SHIPPED_FILE
@@ -91,5 +91,5 @@ def test_an_empty_text_takes_the_cards_own_unless_something_else_says_what_to_pl
 def test_a_damaged_card_is_refused_by_name(tmp_path):
     (tmp_path / "m.card.json").write_text(json.dumps({"words": "piano"}))
     with pytest.raises(CheckpointError, match=r"m\.card\.json"):
-        loading._vocabulary(loading._card(tmp_path / "m.safetensors"))
-    assert loading._card(tmp_path / "other.safetensors") is None
+        cards.vocabulary(cards.read_card(tmp_path / "m.safetensors"))
+    assert cards.read_card(tmp_path / "other.safetensors") is None
