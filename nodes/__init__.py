@@ -4,6 +4,7 @@ from . import host
 from .audio import MusicGenEncode, MusicGenTrimAudio, MusicGenTrimCodes
 from .conditioning import MusicGenMelody, MusicGenText
 from .decode import MusicGenDecode, MusicGenDecodeDiffusion
+from .examples import MusicGenExample, MusicGenLength
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
 from .normalize import MusicGenNormalize
 from .sampler import MusicGenSampler
@@ -24,6 +25,8 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenDecodeDiffusion": MusicGenDecodeDiffusion,
     "MusicGenNormalize": MusicGenNormalize,
     "MusicGenSaveAudio": MusicGenSaveAudio,
+    "MusicGenExample": MusicGenExample,
+    "MusicGenLength": MusicGenLength,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -40,6 +43,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenDecodeDiffusion": "MusicGen Decode, MultiBand Diffusion",
     "MusicGenNormalize": "Normalize Audio",
     "MusicGenSaveAudio": "Save Audio File",
+    "MusicGenExample": "Example Clip",
+    "MusicGenLength": "Length in Seconds",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.

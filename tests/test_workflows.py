@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pytest
 from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
+from comfyui_musicgen.musicgen.store.published import SHIPPED
+from comfyui_musicgen.templates import build
 
 ROOT = Path(__file__).resolve().parent.parent
 GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
 NOTES = {"MarkdownNote", "Note"}
 # Widgets of ComfyUI's own nodes in our workflows, in order; those that only the page has are left out of the API form.
-CORE_WIDGETS = {"LoadAudio": ["audio", "audioUI", "upload"], "PreviewImage": []}
+CORE_WIDGETS = {
+    "PreviewImage": [],
+    "EmptyImage": ["width", "height", "batch_size", "color"],
+    "CreateVideo": ["fps"],
+    "SaveVideo": ["filename_prefix", "format", "codec"],
+}
 PAGE_ONLY = {"audioUI", "upload", "control_after_generate"}
 
 graphs = pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
@@ -48,7 +55,7 @@ def to_api(graph):
     sources = {link_id: [str(node), slot] for link_id, node, slot, *_ in graph["links"]}
     prompt = {}
     for node in graph["nodes"]:
-        if node["type"] in NOTES:
+        if node["type"] in NOTES or node["mode"]:
             continue
         values = (
             dict(zip(widgets_of(node["type"]), node["widgets_values"], strict=True)) if "widgets_values" in node else {}
@@ -59,8 +66,14 @@ def to_api(graph):
     return prompt
 
 
-def test_there_are_the_two_of_the_main_job():
-    assert {path.stem for path in GRAPHS} >= {"Text to music", "Continue a clip"}
+def test_there_are_at_least_ten_and_all_are_what_their_source_says():
+    assert len(GRAPHS) >= 10
+    assert {path.stem for path in GRAPHS} >= {"Text to music", "Continue a clip", "Follow a melody"}
+    written = {path: (ROOT / path).read_text(encoding="utf-8") for path in build.files()}
+    wanted = {path: build.text_of(contents) for path, contents in build.files().items()}
+    stale = [str(path) for path in wanted if written[path] != wanted[path]]
+    assert not stale, f"run: python -m templates ({', '.join(stale)})"
+    assert {path.name for path in GRAPHS} == {path.name for path in wanted if path.parent == Path("workflows")}
     assert {path.name for path in (ROOT / "workflows" / "api").glob("*.json")} == {
         api_path(path).name for path in GRAPHS
     }
@@ -82,6 +95,8 @@ def test_values_fit_the_nodes(path):
         assert set(required) <= set(node["inputs"]) <= set(known)
         for name, value in node["inputs"].items():
             kind, options = known[name]
+            if isinstance(value, list):
+                continue  # a wire
             if isinstance(kind, list):
                 assert value in kind, name
             elif kind in ("INT", "FLOAT"):
@@ -123,3 +138,38 @@ def test_graphs_explain_themselves_and_name_their_pack(path):
 @graphs
 def test_graphs_have_a_thumbnail(path):
     assert path.with_suffix(".jpg").read_bytes()[:3] == b"\xff\xd8\xff"
+
+
+@graphs
+def test_the_first_press_needs_nothing_that_does_not_come_with_the_pack(path):
+    for node in load(api_path(path)).values():
+        assert node["class_type"] not in ("LoadAudio", "LoadImage", "LoadVideo", "MusicGenDiffusionLoader")
+        assert node["inputs"].get("model", SHIPPED) == SHIPPED or isinstance(node["inputs"]["model"], list)
+        assert node["inputs"].get("weights", "") == ""
+
+
+@graphs
+def test_nodes_do_not_overlap(path):
+    nodes = load(path)["nodes"]
+    for i, one in enumerate(nodes):
+        for other in nodes[:i]:
+            apart = [
+                one["pos"][axis] + one["size"][axis] <= other["pos"][axis] - title
+                or other["pos"][axis] + other["size"][axis] <= one["pos"][axis] - title
+                for axis, title in ((0, 0), (1, 30))
+            ]
+            assert any(apart), (one["type"], other["type"])
+
+
+@graphs
+def test_app_mode_shows_a_few_widgets_and_what_is_saved(path):
+    graph = load(path)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    shown = graph["extra"]["linearData"]
+    assert 3 <= len(shown["inputs"]) <= 5
+    for node_id, widget in shown["inputs"]:
+        sockets = {given["name"]: given for given in nodes[node_id]["inputs"]}
+        assert "widget" in sockets[widget] and sockets[widget]["link"] is None
+    saving = {"MusicGenSaveAudio", "SaveVideo"}
+    assert shown["outputs"] == [i for i, node in nodes.items() if node["type"] in saving and not node["mode"]]
+    assert graph["extra"]["linearMode"] is False

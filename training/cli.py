@@ -12,6 +12,7 @@ from ..musicgen.errors import MusicGenError
 from .runs import keep_memory
 
 _RUNS = Path(__file__).resolve().parent / "runs"
+_EXAMPLES = _RUNS.parent.parent / "examples"
 _CODEC, _CODEC_HELP = _RUNS / "codec", "folder of the codec's run, or a .safetensors that ships"
 
 
@@ -74,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument("--codec", type=Path, default=_CODEC, help=_CODEC_HELP)
     export.add_argument("--lm", type=Path, default=_RUNS / "lm", help="folder of the language model's run")
     export.set_defaults(run=_export, threads=1)
+    examples = steps.add_parser("examples", help="write the clips of the node Example Clip")
+    examples.add_argument("--out", type=Path, default=_EXAMPLES, help="folder to write to (default: %(default)s)")
+    examples.set_defaults(run=_examples, threads=1)
     evaluate = steps.add_parser("evaluate", help="measure a model on held-out prompts, and draw pictures")
     evaluate.add_argument("model", type=Path, help="checkpoint of any format: a file or a folder")
     evaluate.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for report and pictures")
@@ -125,6 +129,14 @@ def _codes(options: argparse.Namespace) -> int:
     codec = codec_of(options.codec)
     write_shards(options.out, codec, "held-out", options.held_out, options.minutes, options.part)
     write_shards(options.out, codec, "train", options.clips, options.minutes, options.part)
+    return 0
+
+
+def _examples(options: argparse.Namespace) -> int:
+    from .data.examples import write_all
+
+    for path in write_all(options.out):
+        print(path, path.stat().st_size)
     return 0
 
 

@@ -1,0 +1,48 @@
+"""Every template, and the files that are written of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from . import basics, studies
+from .graph import ROOT, Graph, api_form, page_form
+
+TEMPLATES = (
+    basics.text_to_music,
+    basics.continue_a_clip,
+    basics.follow_a_melody,
+    basics.several_takes,
+    basics.two_minutes_of_music,
+    basics.fine_tune,
+    studies.another_ending,
+    studies.theme_and_variation,
+    studies.change_of_mood,
+    studies.guidance_compared,
+    studies.decode_two_ways,
+    studies.levels_and_formats,
+    studies.music_for_a_video,
+)
+
+
+def files() -> dict[Path, dict[str, Any]]:
+    """Path below the root -> contents, of every file."""
+    result: dict[Path, dict[str, Any]] = {}
+    for template in TEMPLATES:
+        graph: Graph = template()
+        api_name = graph.name.lower().replace(" ", "_")
+        result[Path("workflows", f"{graph.name}.json")] = page_form(graph)
+        result[Path("workflows", "api", f"{api_name}.json")] = api_form(graph)
+    return result
+
+
+def text_of(contents: dict[str, Any]) -> str:
+    """JSON in ASCII: servers read blueprints in the platform's encoding."""
+    return json.dumps(contents, indent=2) + "\n"
+
+
+def write_all(root: Path = ROOT) -> None:
+    """Write every file below `root`."""
+    for path, contents in files().items():
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text_of(contents), encoding="utf-8")
