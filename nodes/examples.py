@@ -75,7 +75,7 @@ class MusicGenLength(Node):
                 ),
                 "extra_s": number(
                     0.0, -60.0, 60.0, 0.1,
-                    "Seconds to add, such as for an ending that rings on; negative: to leave out.", round=0.001,
+                    "How many seconds to add, such as for an ending that rings on; negative: to leave out.", round=0.001,
                 ),
             },
             "optional": {

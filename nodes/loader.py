@@ -100,8 +100,9 @@ class MusicGenLoader(Node):
             "required": {
                 "model": choice(
                     names,
-                    f"{SHIPPED} is small and comes with this pack. Then what is in models/musicgen, and the published "
-                    "names; one that is not there yet is downloaded when it is first used.",
+                    f"{SHIPPED} is small and comes with this pack (MIT licence). Then what is in models/musicgen, and the "
+                    "published names; one that is not there yet is downloaded when it is first used. Meta's: small about "
+                    "1 GB, medium 4 GB, large 7 GB, not for commercial use (CC-BY-NC 4.0).",
                     default=installed[0] if installed else SHIPPED,
                 ),
                 "precision": choice(

@@ -6,6 +6,7 @@ from typing import Any
 
 from . import basics, studies
 from .graph import ROOT, Graph, api_form, page_form
+from .help import korean_pages
 
 TEMPLATES = (
     basics.text_to_music,
@@ -25,7 +26,7 @@ TEMPLATES = (
 
 
 def files() -> dict[Path, dict[str, Any]]:
-    """Path below the root -> contents, of every file."""
+    """Path below the root -> contents, of every workflow and blueprint."""
     result: dict[Path, dict[str, Any]] = {}
     for template in TEMPLATES:
         graph: Graph = template()
@@ -40,9 +41,14 @@ def text_of(contents: dict[str, Any]) -> str:
     return json.dumps(contents, indent=2) + "\n"
 
 
+def texts() -> dict[Path, str]:
+    """Path below the root -> what stands in it, of every file that is written."""
+    return {**{path: text_of(contents) for path, contents in files().items()}, **korean_pages()}
+
+
 def write_all(root: Path = ROOT) -> None:
     """Write every file below `root`."""
-    for path, contents in files().items():
+    for path, text in texts().items():
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text_of(contents), encoding="utf-8")
+        target.write_text(text, encoding="utf-8")

@@ -172,7 +172,7 @@ def decode_two_ways() -> Graph:
         "Decode two ways",
         "1. Run: the codes are decoded by the model's own codec, and shown as a spectrogram.\n"
         "2. The greyed-out nodes decode the same codes by **MultiBand Diffusion**: clearer, far slower, meant for a GPU. "
-        "It belongs to Meta's models and is a download of 1.8 GB. To hear it, choose **facebook/musicgen-small** in **Load "
+        "It belongs to Meta's models and is downloaded when it is first used. To hear it, choose **facebook/musicgen-small** in **Load "
         "MusicGen**, select the greyed-out nodes and press **Ctrl M**.\n"
         "3. The music is written once: with the seed **fixed**, only what you change runs again.\n\n" + MODELS,
     )

@@ -69,9 +69,8 @@ def to_api(graph):
 def test_there_are_at_least_ten_and_all_are_what_their_source_says():
     assert len(GRAPHS) >= 10
     assert {path.stem for path in GRAPHS} >= {"Text to music", "Continue a clip", "Follow a melody"}
-    written = {path: (ROOT / path).read_text(encoding="utf-8") for path in build.files()}
-    wanted = {path: build.text_of(contents) for path, contents in build.files().items()}
-    stale = [str(path) for path in wanted if written[path] != wanted[path]]
+    wanted = build.texts()
+    stale = [str(path) for path, text in wanted.items() if (ROOT / path).read_text(encoding="utf-8") != text]
     assert not stale, f"run: python -m templates ({', '.join(stale)})"
     assert {path.name for path in GRAPHS} == {path.name for path in wanted if path.parent == Path("workflows")}
     assert {path.name for path in (ROOT / "workflows" / "api").glob("*.json")} == {

@@ -79,10 +79,7 @@ def page(request, comfy, browser):
     """One page for all workflows, ready, with `errors` collected from then on; in the classic canvas and in Nodes 2.0."""
     comfy.post("/settings", {"Comfy.VueNodes.Enabled": request.param})
     page = browser.new_page(viewport={"width": 1600, "height": 900})
-    page.set_default_timeout(120_000)  # ms; a busy machine takes a minute to open the page
-    page.goto(f"http://{comfy.address}/")
-    page.wait_for_function("() => window.app?.graph && window.LiteGraph?.registered_node_types?.MusicGenSampler")
-    page.wait_for_timeout(1000)  # the page's own start ends without an event
+    open_page(page, comfy)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on(
@@ -90,6 +87,14 @@ def page(request, comfy, browser):
     )
     yield page
     page.close()
+
+
+def open_page(page, comfy):
+    """Go to ComfyUI's page, and wait until it is ready."""
+    page.set_default_timeout(120_000)  # ms; a busy machine takes a minute to open the page
+    page.goto(f"http://{comfy.address}/")
+    page.wait_for_function("() => window.app?.graph && window.LiteGraph?.registered_node_types?.MusicGenSampler")
+    page.wait_for_timeout(1000)  # the page's own start ends without an event
 
 
 def problems(page):

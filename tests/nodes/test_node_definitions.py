@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 import comfyui_musicgen as pack
@@ -10,6 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = json.loads((ROOT / "tests" / "data" / "nodes.json").read_text(encoding="utf-8"))
 NODES = pack.NODE_CLASS_MAPPINGS
+# Letters that only a text in the language has; Japanese is told from Chinese by its kana.
+SCRIPTS = {
+    "ja": re.compile("[ぁ-ヶ]"),
+    "ko": re.compile("[가-힣]"),
+    "zh": re.compile("^(?!.*[ぁ-ヶ]).*[一-鿿]", re.DOTALL),
+}
 node_ids = pytest.mark.parametrize("node_id", sorted(CONTRACT))
 
 
@@ -92,17 +99,59 @@ def test_function_takes_the_inputs(node_id):
         assert parameters[name].default == default, "what a missing optional input means is its widget's default"
 
 
-@node_ids
-def test_translations_follow_the_definitions(node_id):
-    texts = json.loads((ROOT / "locales" / "ko" / "nodeDefs.json").read_text(encoding="utf-8"))
-    assert set(texts) == set(CONTRACT)
-    node, text = NODES[node_id], texts[node_id]
-    extra = {"control_after_generate"}  # the page adds this widget
-    assert set(text["inputs"]) - extra == set(inputs_of(node_id))
-    assert list(text["outputs"]) == [str(i) for i in range(len(node.RETURN_TYPES))]
-    tooltips = [text["description"], *(t["tooltip"] for k, t in text["inputs"].items() if k not in extra)]
-    for sentence in [*tooltips, *(t["tooltip"] for t in text["outputs"].values())]:
-        assert any("가" <= letter <= "힣" for letter in sentence), sentence
+def missing_translations(language: str) -> list[str]:
+    """Every text of the definitions that a language lacks, has left in English, or has without there being such a thing."""
+    folder, faults = ROOT / "locales" / language, []
+    texts = json.loads((folder / "nodeDefs.json").read_text(encoding="utf-8"))
+    categories = json.loads((folder / "main.json").read_text(encoding="utf-8"))["nodeCategories"]
+    faults += [] if "MusicGen" in categories else ["main.json: nodeCategories.MusicGen"]
+    for node_id, node in NODES.items():
+        wanted = {("display_name",), ("description",)}
+        for name, (_, options) in inputs_of(node_id).items():
+            wanted |= {("inputs", name, "name"), ("inputs", name, "tooltip")}
+            if options.get("control_after_generate"):
+                wanted.add(("inputs", "control_after_generate", "name"))  # a widget that the page adds
+        for slot in range(len(node.RETURN_TYPES)):
+            wanted |= {("outputs", str(slot), "name"), ("outputs", str(slot), "tooltip")}
+        found = dict(leaves(texts.get(node_id, {})))
+        faults += [".".join((node_id, *path)) for path in sorted(wanted - set(found))]
+        faults += [".".join((node_id, *path)) + " (no such text)" for path in sorted(set(found) - wanted)]
+        faults += [
+            ".".join((node_id, *path)) + f" (not in the language: {text})"
+            for path, text in sorted(found.items())
+            if path[-1] in ("description", "tooltip") and not SCRIPTS[language].search(text)
+        ]
+    return faults + [f"{node_id} (no such node)" for node_id in sorted(set(texts) - set(NODES))]
+
+
+def leaves(table, path=()):
+    for key, value in table.items():
+        yield from leaves(value, (*path, key)) if isinstance(value, dict) else [((*path, key), value)]
+
+
+@pytest.mark.parametrize("language", sorted(SCRIPTS))
+def test_translations_follow_the_definitions(language):
+    missing = missing_translations(language)
+    assert not missing, f"locales/{language}/nodeDefs.json, {len(missing)} texts:\n" + "\n".join(missing)
+
+
+def test_what_is_missing_in_a_language_is_named(monkeypatch):
+    class Newer(NODES["MusicGenTrimAudio"]):
+        @classmethod
+        def INPUT_TYPES(cls):
+            types = super().INPUT_TYPES()
+            return {**types, "optional": {"swing": ("FLOAT", {"default": 0.0, "tooltip": "How much it swings."})}}
+
+    monkeypatch.setitem(NODES, "MusicGenTrimAudio", Newer)
+    monkeypatch.setitem(NODES, "MusicGenNewNode", Newer)
+    missing = missing_translations("ja")
+    assert {"MusicGenTrimAudio.inputs.swing.name", "MusicGenNewNode.display_name"} <= set(missing)
+    assert len([name for name in missing if name.startswith("MusicGenTrimAudio")]) == 2
+
+
+def test_every_language_has_the_same_files():
+    folders = {folder.name: sorted(path.name for path in folder.iterdir()) for folder in (ROOT / "locales").iterdir()}
+    assert folders == dict.fromkeys(SCRIPTS, ["main.json", "nodeDefs.json"])
 
 
 @node_ids
@@ -111,6 +160,14 @@ def test_help_page_names_every_input_and_output(node_id):
     assert page.startswith(f"# {CONTRACT[node_id]['name']}\n")
     for name in [*inputs_of(node_id), *CONTRACT[node_id]["outputs"]]:
         assert f"| {name} |" in page or f"| {name} (optional) |" in page, name
+
+
+@node_ids
+def test_help_pages_are_there_in_english_and_korean_with_a_picture(node_id):
+    folder = ROOT / "web" / "docs"
+    for page in (folder / f"{node_id}.md", folder / node_id / "ko.md"):
+        assert f"](pictures/{node_id}.jpg)" in page.read_text(encoding="utf-8"), page
+    assert (folder / "pictures" / f"{node_id}.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
 
 
 def test_only_extension_scripts_lie_where_the_page_loads_all_scripts():
