@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from . import basics, studies
+from .blueprints import BLUEPRINTS, blueprint_form
 from .graph import ROOT, Graph, api_form, page_form
 from .help import korean_pages
 
@@ -33,6 +34,9 @@ def files() -> dict[Path, dict[str, Any]]:
         api_name = graph.name.lower().replace(" ", "_")
         result[Path("workflows", f"{graph.name}.json")] = page_form(graph)
         result[Path("workflows", "api", f"{api_name}.json")] = api_form(graph)
+    for make in BLUEPRINTS:
+        blueprint = make()
+        result[Path("subgraphs", f"{blueprint.graph.name}.json")] = blueprint_form(blueprint)
     return result
 
 

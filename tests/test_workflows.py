@@ -172,3 +172,31 @@ def test_app_mode_shows_a_few_widgets_and_what_is_saved(path):
     saving = {"MusicGenSaveAudio", "SaveVideo"}
     assert shown["outputs"] == [i for i, node in nodes.items() if node["type"] in saving and not node["mode"]]
     assert graph["extra"]["linearMode"] is False
+
+
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+def test_blueprints_wire_their_ends_to_sockets_of_one_type(path):
+    assert path.read_bytes().isascii(), "servers read blueprints in the platform's encoding"
+    blueprint = load(path)
+    (outer,), (inner,) = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    assert outer["type"] == inner["id"] and outer["title"] == inner["name"] == path.stem
+    nodes = {node["id"]: node for node in inner["nodes"]}
+    ends = {-10: inner["inputs"], -20: inner["outputs"]}
+    for link in inner["links"]:
+        source = ends[-10] if link["origin_id"] == -10 else nodes[link["origin_id"]]["outputs"]
+        target = ends[-20] if link["target_id"] == -20 else nodes[link["target_id"]]["inputs"]
+        output, given = source[link["origin_slot"]], target[link["target_slot"]]
+        assert output["type"] == given["type"] == link["type"]
+        assert link["id"] in output.get("links", output.get("linkIds", []))
+        assert link["id"] in (given["link"],) if "link" in given else given["linkIds"]
+    for side in ("inputs", "outputs"):
+        assert [(end["name"], end["type"]) for end in outer[side]] == [
+            (end["name"], end["type"]) for end in inner[side]
+        ]
+
+
+def test_there_are_blueprints_of_the_commonest_chains():
+    assert len(BLUEPRINTS) >= 4

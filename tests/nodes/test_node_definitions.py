@@ -151,7 +151,7 @@ def test_what_is_missing_in_a_language_is_named(monkeypatch):
 
 def test_every_language_has_the_same_files():
     folders = {folder.name: sorted(path.name for path in folder.iterdir()) for folder in (ROOT / "locales").iterdir()}
-    assert folders == dict.fromkeys(SCRIPTS, ["main.json", "nodeDefs.json"])
+    assert folders == {language: ["main.json", "nodeDefs.json"] for language in SCRIPTS}
 
 
 @node_ids
