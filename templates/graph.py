@@ -18,7 +18,7 @@ PACK = "musicgen-pansori"
 NOTE = "MarkdownNote"
 BYPASSED = 2  # mode of a node that does not run: "never" in the page
 GAP, TITLE_HEIGHT = 60, 30
-_SLOT, _WIDGET, _MARGIN = 24, 40, 26  # heights, of the taller of the two canvases (Nodes 2.0)
+_SLOT, _WIDGET, _MARGIN = 20, 28, 50  # heights, of the taller of the two canvases (Nodes 2.0)
 _EXTRA_HEIGHT = {
     "MusicGenText": 60,
     "MusicGenSaveAudio": 70,
@@ -119,7 +119,7 @@ def is_widget(kind: Any) -> bool:
 def height_of(node_type: str, inputs: Mapping[str, tuple[Any, dict]], n_outputs: int) -> int:
     """Height that is enough in both canvases, the title not counted."""
     n_sockets = sum(not is_widget(kind) for kind, _ in inputs.values())
-    n_widgets = sum(is_widget(kind) + bool(options.get("control_after_generate")) for kind, options in inputs.values())
+    n_widgets = sum(is_widget(kind) for kind, _ in inputs.values())
     rows = _SLOT * max(n_sockets, n_outputs) + _WIDGET * n_widgets
     return rows + _MARGIN + _EXTRA_HEIGHT.get(node_type, 0)
 

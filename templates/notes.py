@@ -10,10 +10,10 @@ MODELS = (
     "larger model in **Load MusicGen**, say **facebook/musicgen-small** (about 1 GB): it is downloaded into `models/musicgen` "
     "when it is first used. Meta's weights are not for commercial use (CC-BY-NC 4.0)."
 )
-_LINE_CHARACTERS, _LINE_HEIGHT = 62, 22
+_LINE_CHARACTERS, _LINE_HEIGHT = 62, 18
 
 
 def note(graph: Graph, title: str, text: str) -> None:
     """A note below what the column holds, as high as its text needs."""
     n_lines = sum(max(1, math.ceil(len(line) / _LINE_CHARACTERS)) for line in text.split("\n"))
-    graph.note(f"# {title}\n\nPress **Run**.\n\n{text}\n", 130 + _LINE_HEIGHT * n_lines)
+    graph.note(f"# {title}\n\nPress **Run**.\n\n{text}\n", 100 + _LINE_HEIGHT * n_lines)

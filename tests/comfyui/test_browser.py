@@ -1,24 +1,31 @@
-"""The page: shipped workflows open without complaint, run, and play what they saved."""
+"""The page: templates open without complaint, play by the Run button without a network, and nothing overlaps.
+
+By itself: every template in the classic canvas, and one each in Nodes 2.0 and App mode. MUSICGEN_BROWSER=all: every
+template in all three, and the subgraph blueprints.
+"""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from comfyui_musicgen.musicgen.audio import Audio, write
 from comfyui_musicgen.tests.comfyui import comfy_server
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
+ALL = os.environ.get("MUSICGEN_BROWSER") == "all"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 # Asked for by the page itself, whatever packs there are; ComfyUI answers 404 until the user has made them.
 NOT_OURS = (
     "/userdata",
     "user.css",
     "favicon",
-    "missingModelMetadata",
-)  # the last: of the graph that the page begins with
+    "missingModelMetadata",  # of the graph that the page begins with
+    "ERR_NAME_NOT_RESOLVED",  # the page's own addresses in the network, which is off
+)
 
 LOAD = """async (graph) => {
     await window.app.loadGraphData(graph);
@@ -26,11 +33,24 @@ LOAD = """async (graph) => {
     return window.app.graph._nodes.map((node) => [node.type, node.has_errors ?? false]);
 }"""
 SET = """([type, values]) => {
-    const node = window.app.graph._nodes.find((node) => node.type === type);
-    for (const [name, value] of Object.entries(values)) {
-        node.widgets.find((widget) => widget.name === name).value = value;
+    for (const node of window.app.graph._nodes.filter((node) => node.type === type)) {
+        for (const [name, value] of Object.entries(values)) {
+            node.widgets.find((widget) => widget.name === name).value = value;
+        }
     }
 }"""
+LISTEN = """() => {
+    const types = ["execution_success", "execution_error", "execution_interrupted"];
+    window.musicgenEnded = new Promise((done) => {
+        const end = (event) => done([event.type, event.detail.exception_message ?? ""]);
+        for (const type of types) window.app.api.addEventListener(type, end, { once: true });
+        window.app.api.addEventListener("promptQueueing", () => setTimeout(() => {
+            const errors = window.app.lastNodeErrors;
+            if (errors && Object.keys(errors).length) done(["refused", JSON.stringify(errors)]);
+        }, 3000), { once: true });
+    });
+}"""
+ENDED = "() => window.musicgenEnded"
 RUN = """async () => {
     const types = ["execution_success", "execution_error", "execution_interrupted"];
     const ended = new Promise((done) => {
@@ -52,13 +72,24 @@ DROP = """async (url) => {
     await new Promise((done) => setTimeout(done, 500));
     return window.app.graph._nodes.map((node) => node.type).sort();
 }"""
+# Of each node: [name, left, top, right, bottom, height it needs, height it has], of what is drawn.
+BOXES = """() => window.app.graph._nodes.map((node) => {
+    const element = document.querySelector(`[data-node-id="${node.id}"]`), name = `${node.type} ${node.id}`;
+    if (element) {
+        const { left, top, right, bottom } = element.getBoundingClientRect();
+        return [name, left, top, right, bottom, element.scrollHeight, element.offsetHeight];
+    }
+    const [x, y] = node.pos, [width, height] = node.size;
+    const needed = node.type === "MarkdownNote" ? 0 : node.computeSize()[1];
+    return [name, x, y - 30, x + width, y + height, needed, height];
+})"""
+FORM = "async () => (await window.app.graphToPrompt()).output"
 
 
 @pytest.fixture(scope="module")
 def comfy(tmp_path_factory):
     server = comfy_server.shared(tmp_path_factory)
-    write(Audio(0.2 * torch.rand(1, 2, 44100) - 0.1, 44100), server.base / "input" / "your clip.wav")
-    server.post("/settings", {"Comfy.TutorialCompleted": True})
+    server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
     return server
 
 
@@ -69,7 +100,7 @@ def browser():
     if executable is None:
         pytest.skip(f"no browser found: none of {', '.join(BROWSERS)}")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", OFFLINE])
         yield browser
         browser.close()
 
@@ -80,7 +111,7 @@ def page(request, comfy, browser):
     comfy.post("/settings", {"Comfy.VueNodes.Enabled": request.param})
     page = browser.new_page(viewport={"width": 1600, "height": 900})
     open_page(page, comfy)
-    page.errors = []
+    page.nodes2, page.errors = request.param, []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on(
         "console", lambda message: message.type == "error" and page.errors.append(message.text + str(message.location))
@@ -101,29 +132,133 @@ def problems(page):
     return [error for error in page.errors if not any(part in error for part in NOT_OURS)]
 
 
-@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
-def test_workflow_opens_runs_and_plays(comfy, page, path):
+def overlaps(boxes):
+    """Pairs of nodes that lie over one another, and nodes that are too small for what they hold."""
+    found = [f"{name} needs {needed} px, has {has}" for name, *_, needed, has in boxes if needed > has + 1]
+    for i, (one, left, top, right, bottom, *_) in enumerate(boxes):
+        for other, x0, y0, x1, y1, *_ in boxes[:i]:
+            if min(right, x1) - max(left, x0) > 1 and min(bottom, y1) - max(top, y0) > 1:
+                found.append(f"{one} lies over {other}")
+    return found
+
+
+def opened(page, path, app=False):
+    """The template of a file in the page, a piece of minutes shortened to two windows."""
     page.errors.clear()
     graph = json.loads(path.read_text(encoding="utf-8"))
-    opened = page.evaluate(LOAD, graph)
-    assert sorted(opened) == sorted([node["type"], False] for node in graph["nodes"])
+    graph["extra"]["linearMode"] = app
+    nodes = page.evaluate(LOAD, graph)
+    assert sorted(nodes) == sorted([node["type"], False] for node in graph["nodes"])
     assert page.locator("[role=dialog]:visible").count() == 0, "a dialog complains about the workflow"
-    types = {node["type"] for node in graph["nodes"]}
-    loader = next(node for node in graph["nodes"] if node["type"] == "MusicGenLoader")
-    if loader["widgets_values"][0] != "pansori-mini":  # which is there for the first press
-        page.evaluate(SET, ["MusicGenLoader", {"model": "toy"}])
-    if "MusicGenFineTune" in types:
-        page.evaluate(SET, ["MusicGenFineTune", {"weights": ""}])
-    page.evaluate(SET, ["MusicGenSampler", {"duration_s": 0.6, "control_after_generate": "fixed"}])
+    if "minutes" in path.stem:
+        page.evaluate(SET, ["MusicGenSampler", {"duration_s": 12}])
+    return graph
+
+
+def run(page, button):
+    page.evaluate(LISTEN)
+    button.click()
+    return page.evaluate(ENDED)
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
+def test_template_opens_plays_and_comes_back(comfy, page, path):
+    if page.nodes2 and not ALL and path.stem != "Text to music":
+        pytest.skip("in Nodes 2.0 with MUSICGEN_BROWSER=all")
+    graph = opened(page, path)
+    stored = json.loads((path.parent / "api" / f"{path.stem.lower().replace(' ', '_')}.json").read_text("utf-8"))
+    if "minutes" not in path.stem:
+        form = page.evaluate(FORM)
+        assert {i: node["class_type"] for i, node in form.items()} == {i: n["class_type"] for i, n in stored.items()}
+        for i, node in stored.items():
+            ours = node["class_type"].startswith("MusicGen")  # ComfyUI's own nodes grow inputs from core to core
+            given = form[i]["inputs"] if ours else {key: form[i]["inputs"].get(key) for key in node["inputs"]}
+            assert given == node["inputs"], (path.stem, node["class_type"])
     page.evaluate(SET, ["MusicGenSaveAudio", {"filename_prefix": "audio/%date:yyyy% take"}])
-    if "Continue" in path.stem:
-        page.evaluate(SET, ["MusicGenTrimAudio", {"end_s": 0.4}])
-    assert page.evaluate(RUN) == ["execution_success", ""]
+    button = page.locator('[data-testid="queue-button"]').first
+    assert run(page, button) == ["execution_success", ""]
     page.wait_for_function(f"() => ({PLAYER})().includes('/view')")
+    assert overlaps(page.evaluate(BOXES)) == []
     source = page.evaluate(PLAYER)
     assert "20" in source and "take_0" in source and "%25date" not in source, "the date is put in by the page"
     assert page.request.get(source).body()[:4] == b"fLaC"
-    assert page.evaluate(DROP, source) == sorted(node["type"] for node in graph["nodes"]), (
-        "a saved file opens its workflow"
-    )
+    back = page.evaluate(DROP, source)
+    assert back == sorted(node["type"] for node in graph["nodes"]), "a saved file opens its workflow"
     assert problems(page) == []
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
+def test_template_plays_in_app_mode(comfy, page, path):
+    if page.nodes2 or (not ALL and path.stem != "Text to music"):
+        pytest.skip("in App mode once, or all with MUSICGEN_BROWSER=all")
+    graph = opened(page, path, app=True)
+    page.wait_for_timeout(1500)
+    widgets = page.locator('[data-testid="linear-widgets"]')
+    if not widgets.count():
+        pytest.skip("the page of this ComfyUI has no App mode")
+    try:
+        for _, name in graph["extra"]["linearData"]["inputs"]:
+            assert widgets.get_by_text(name, exact=True).count(), f"App mode does not show {name}"
+        button = page.locator("button", has=page.locator('[data-testid="linear-run-button-icon"]')).first
+        assert run(page, button) == ["execution_success", ""]
+        page.wait_for_selector('[data-testid="linear-outputs"] audio, audio', state="attached")
+        assert problems(page) == []
+    finally:
+        page.evaluate(LOAD, graph | {"extra": {**graph["extra"], "linearMode": False}})
+
+
+@pytest.mark.skipif(not ALL, reason="with MUSICGEN_BROWSER=all")
+def test_blueprints_are_offered_by_the_server(comfy):
+    if not (comfy.root / "app" / "subgraph_manager.py").is_file():
+        pytest.skip("this ComfyUI knows no blueprints of packs")
+    offered = comfy.get("/global_subgraphs")
+    ours = {
+        entry["name"]: key for key, entry in offered.items() if comfy_server.PACK_NAME in entry["info"]["node_pack"]
+    }
+    assert set(ours) == {path.stem for path in BLUEPRINTS}
+    for path in BLUEPRINTS:
+        data = comfy.get(f"/global_subgraphs/{ours[path.stem]}")["data"]
+        assert json.loads(data) == json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.skipif(not ALL, reason="with MUSICGEN_BROWSER=all")
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+def test_blueprint_opens_and_plays(comfy, page, path):
+    page.errors.clear()
+    blueprint = json.loads(path.read_text(encoding="utf-8"))
+    graph = with_ends(blueprint)
+    page.evaluate(LOAD, graph)
+    shown = page.evaluate("() => window.app.graph._nodes.find((n) => n.id == 1).widgets.map((w) => w.name)")
+    wanted = [given["name"] for given in blueprint["nodes"][0]["inputs"] if "widget" in given]
+    assert [name for name in shown if name in wanted] == wanted
+    assert run(page, page.locator('[data-testid="queue-button"]').first) == ["execution_success", ""]
+    assert problems(page) == []
+
+
+def with_ends(blueprint):
+    """A blueprint's node with what it needs before and behind it: a clip or pictures, and a node that saves."""
+    graph = json.loads(json.dumps(blueprint))
+    (node,) = graph["nodes"]
+    ends = {
+        "audio": ("MusicGenExample", ["gayageum melody"], "AUDIO"),
+        "images": ("EmptyImage", [64, 64, 50, 0], "IMAGE"),
+    }
+    for slot, given in enumerate(node["inputs"]):
+        if given["name"] in ends:
+            kind, values, output = ends[given["name"]]
+            given["link"] = 1
+            outputs = [{"name": output, "type": output, "links": [1]}]
+            source = {"id": 2, "type": kind, "pos": [-400, 0], "size": [300, 200], "outputs": outputs}
+            graph["nodes"].append(
+                {**source, "inputs": [], "mode": 0, "widgets_values": values, "flags": {}, "order": 0}
+            )
+            graph["links"].append([1, 2, 0, 1, slot, output])
+    node["outputs"][0]["links"] = [2]
+    graph["links"].append([2, 1, 0, 3, 0, "AUDIO"])
+    save = {"id": 3, "type": "MusicGenSaveAudio", "pos": [500, 0], "size": [300, 200], "mode": 0, "order": 2}
+    inputs = [{"name": "audio", "type": "AUDIO", "link": 2}]
+    graph["nodes"].append(
+        {**save, "inputs": inputs, "outputs": [], "widgets_values": ["audio/b", "flac", "16"], "flags": {}}
+    )
+    graph["last_node_id"], graph["last_link_id"] = 3, 2
+    return graph

@@ -1,6 +1,6 @@
 """Draws the thumbnails of the templates: each opened and run in a real ComfyUI, then photographed.
 
-    python tests/comfyui/thumbnails.py [--only NAME] [--out FOLDER] [--app] [--nodes2]
+    python tests/comfyui/thumbnails.py [--only NAME] [--out FOLDER] [--app] [--nodes2] [--nodes]
 
 Needs what tests/comfyui/test_browser.py needs. --app: in App mode, where the page has it. --nodes2: in Nodes 2.0.
 """
@@ -13,20 +13,31 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "web" / "docs" / "pictures"
 QUALITY = 80
+CENTRE = """(id) => {
+    const { canvas, graph } = window.app, node = graph._nodes.find((node) => node.id == id), ds = canvas.ds;
+    const { width, height, left, top } = canvas.canvas.getBoundingClientRect();
+    ds.scale = 1;
+    ds.offset[0] = (width - node.size[0]) / 2 - node.pos[0];
+    ds.offset[1] = (height - node.size[1]) / 2 - node.pos[1];
+    canvas.setDirty(true, true);
+    return [node.pos[0] + ds.offset[0] + left, node.pos[1] - 30 + ds.offset[1] + top, node.size[0], node.size[1] + 30];
+}"""
 FIT = """(margin) => {
     const { canvas, graph } = window.app, nodes = graph._nodes;
     const box = nodes.map((node) => [node.pos[0], node.pos[1] - 30, node.pos[0] + node.size[0], node.pos[1] + node.size[1]]);
     const low = [0, 1].map((i) => Math.min(...box.map((b) => b[i]))), high = [2, 3].map((i) => Math.max(...box.map((b) => b[i])));
-    const { width, height } = canvas.canvas.getBoundingClientRect();
+    const { width, height, left, top } = canvas.canvas.getBoundingClientRect();
     const ds = canvas.ds;
     ds.scale = Math.min((width - 2 * margin[0]) / (high[0] - low[0]), (height - margin[1] - margin[2]) / (high[1] - low[1]), 1);
     ds.offset[0] = margin[0] / ds.scale - low[0];
     ds.offset[1] = margin[1] / ds.scale - low[1];
     canvas.setDirty(true, true);
-    return [margin[0], margin[1], (high[0] - low[0]) * ds.scale, (high[1] - low[1]) * ds.scale];
+    return [margin[0] + left, margin[1] + top, (high[0] - low[0]) * ds.scale, (high[1] - low[1]) * ds.scale];
 }"""
 
 
@@ -41,35 +52,59 @@ def register() -> None:
 
 def draw(options: argparse.Namespace) -> None:
     from comfyui_musicgen.tests.comfyui import comfy_server, test_browser
-    from PIL import Image
     from playwright.sync_api import sync_playwright
 
-    server = comfy_server.ComfyUI(Path(tempfile.mkdtemp(prefix="thumbnails-")))
+    server = None if options.server else comfy_server.ComfyUI(Path(tempfile.mkdtemp(prefix="thumbnails-")))
+    address = options.server or server.address
     try:
-        server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": options.nodes2})
+        settings = {"TutorialCompleted": True, "VueNodes.Enabled": options.nodes2, "Minimap.Visible": False}
+        comfy_server.ComfyUI.post(
+            SimpleNamespace(address=address), "/settings", {f"Comfy.{name}": value for name, value in settings.items()}
+        )
         executable = next(filter(None, map(shutil.which, test_browser.BROWSERS)))
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1900, "height": 1000})
-            test_browser.open_page(page, server)
+            test_browser.open_page(page, SimpleNamespace(address=address))
             for path in sorted((ROOT / "workflows").glob("*.json")):
                 if options.only in path.stem:
-                    graph = json.loads(path.read_text(encoding="utf-8"))
-                    graph["extra"]["linearMode"] = options.app
-                    page.evaluate(test_browser.LOAD, graph)
-                    print(path.stem, page.evaluate(test_browser.RUN), flush=True)
-                    page.wait_for_timeout(1500)
-                    clip = None
-                    if not options.app:
-                        x, y, width, height = page.evaluate(FIT, [70, 110, 60])
-                        page.wait_for_timeout(700)
-                        edges = {"x": max(0, x - 12), "y": max(0, y - 12)}
-                        clip = {**edges, "width": width + 24, "height": height + 24}
-                    picture = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
-                    picture.save(options.out / f"{path.stem}.{options.format}", quality=QUALITY, optimize=True)
+                    print(path.stem, photograph(page, test_browser, path, options), flush=True)
     finally:
-        server.stop()
-        shutil.rmtree(server.base, ignore_errors=True)
+        if server:
+            server.stop()
+            shutil.rmtree(server.base, ignore_errors=True)
+
+
+def photograph(page, test_browser, path: Path, options: argparse.Namespace) -> list[str]:
+    """Open and run one template; its picture, and those of the nodes that have none yet."""
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    graph["extra"]["linearMode"] = options.app
+    page.evaluate(test_browser.LOAD, graph)
+    ended = page.evaluate(test_browser.RUN)
+    page.wait_for_timeout(1500)
+    if options.app:
+        save(page, None, options.out / f"{path.stem}.{options.format}")
+        return ended
+    x, y, width, height = page.evaluate(FIT, [30, 110, 60])
+    page.wait_for_timeout(700)
+    box = {"x": max(0, x - 12), "y": max(0, y - 12), "width": width + 24, "height": height + 24}
+    save(page, box, options.out / f"{path.stem}.{options.format}")
+    for node in graph["nodes"]:
+        target = PICTURES / f"{node['type']}.jpg"
+        if options.nodes and node["type"].startswith("MusicGen") and not target.exists():
+            x, y, width, height = page.evaluate(CENTRE, node["id"])
+            page.wait_for_timeout(500)
+            box = {"x": x - 110, "y": y - 40, "width": width + 220, "height": height + 60}
+            save(page, box, target)
+    return ended
+
+
+def save(page, box: dict | None, target: Path) -> None:
+    from PIL import Image
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")
+    picture.save(target, quality=QUALITY, optimize=True)
 
 
 if __name__ == "__main__":
@@ -79,5 +114,7 @@ if __name__ == "__main__":
     parser.add_argument("--format", choices=("jpg", "png"), default="jpg")
     parser.add_argument("--app", action="store_true")
     parser.add_argument("--nodes2", action="store_true")
+    parser.add_argument("--nodes", action="store_true", help="also the missing pictures of the help pages")
+    parser.add_argument("--server", help="address of a ComfyUI that is on, with this pack and no other models")
     register()
     draw(parser.parse_args())
