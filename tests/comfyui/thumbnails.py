@@ -40,6 +40,13 @@ FIT = """(margin) => {
     return [margin[0] + left, margin[1] + top, (high[0] - low[0]) * ds.scale, (high[1] - low[1]) * ds.scale];
 }"""
 
+ALONE = """(type) => {
+    const { graph } = window.app, node = window.LiteGraph.createNode(type);
+    graph.clear();
+    graph.add(node);
+    return node.id;
+}"""
+
 
 def register() -> None:
     """The pack under the name that the tests import it by, as tests/conftest.py does."""
@@ -69,6 +76,8 @@ def draw(options: argparse.Namespace) -> None:
             for path in sorted((ROOT / "workflows").glob("*.json")):
                 if options.only in path.stem:
                     print(path.stem, photograph(page, test_browser, path, options), flush=True)
+            if options.nodes:
+                photograph_alone(page)
     finally:
         if server:
             server.stop()
@@ -80,7 +89,11 @@ def photograph(page, test_browser, path: Path, options: argparse.Namespace) -> l
     graph = json.loads(path.read_text(encoding="utf-8"))
     graph["extra"]["linearMode"] = options.app
     page.evaluate(test_browser.LOAD, graph)
+    if "minutes" in path.stem:  # which would be minutes of work, and look the same
+        page.evaluate(test_browser.SET, ["MusicGenSampler", {"duration_s": 12}])
     ended = page.evaluate(test_browser.RUN)
+    if "minutes" in path.stem:
+        page.evaluate(test_browser.SET, ["MusicGenSampler", {"duration_s": 120}])
     page.wait_for_timeout(1500)
     if options.app:
         save(page, None, options.out / f"{path.stem}.{options.format}")
@@ -97,6 +110,18 @@ def photograph(page, test_browser, path: Path, options: argparse.Namespace) -> l
             box = {"x": x - 110, "y": y - 40, "width": width + 220, "height": height + 60}
             save(page, box, target)
     return ended
+
+
+def photograph_alone(page) -> None:
+    """Pictures of the nodes that no template has."""
+    from comfyui_musicgen import NODE_CLASS_MAPPINGS
+
+    for node_type in NODE_CLASS_MAPPINGS:
+        target = PICTURES / f"{node_type}.jpg"
+        if not target.exists():
+            x, y, width, height = page.evaluate(f"(type) => ({CENTRE})(({ALONE})(type))", node_type)
+            page.wait_for_timeout(500)
+            save(page, {"x": x - 60, "y": y - 40, "width": width + 120, "height": height + 60}, target)
 
 
 def save(page, box: dict | None, target: Path) -> None:
