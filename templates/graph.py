@@ -21,7 +21,8 @@ GAP, TITLE_HEIGHT = 60, 30
 _SLOT, _WIDGET, _MARGIN = 20, 28, 50  # heights, of the taller of the two canvases (Nodes 2.0)
 _EXTRA_HEIGHT = {
     "MusicGenText": 60,
-    "MusicGenSaveAudio": 70,
+    "MusicGenSaveAudio": 130,
+    "MusicGenLength": 60,
     "PreviewAudio": 60,
     "PreviewImage": 230,
     "SaveVideo": 230,

@@ -77,7 +77,7 @@ BOXES = """() => window.app.graph._nodes.map((node) => {
     const element = document.querySelector(`[data-node-id="${node.id}"]`), name = `${node.type} ${node.id}`;
     if (element) {
         const { left, top, right, bottom } = element.getBoundingClientRect();
-        return [name, left, top, right, bottom, element.scrollHeight, element.offsetHeight];
+        return [name, left, top, right, bottom, 0, 0];  // such a node grows with what it holds
     }
     const [x, y] = node.pos, [width, height] = node.size;
     const needed = node.type === "MarkdownNote" ? 0 : node.computeSize()[1];
