@@ -67,7 +67,7 @@ class LanguageModel(nn.Module):
 
         def draw_row(row: int, seed: int) -> Tensor:
             alone = replace(params, seed=seed, batch_size=1)
-            clip = prompt and replace(prompt, codes=_one(prompt.codes, row))
+            clip = prompt if prompt is None or len(prompt.codes) == 1 else prompt.rows([row])
             positive, other = (given and given.mapped(partial(_row_of, row=row)) for given in (conditioning, negative))
             return self._draw(positive, alone, clip, other, on_step).codes
 

@@ -69,7 +69,8 @@ def checked(*open_lists: str, of_lists: bool = False) -> Callable[[Callable], Ca
                     arguments.pop(name, None)
                     continue
                 kind = "STRING" if name in open_lists else kind
-                values = arguments[name] if of_lists else [arguments[name]]
+                is_list = of_lists and isinstance(arguments[name], list)
+                values = arguments[name] if is_list else [arguments[name]]
                 converted = [_converted(name, kind, options, value) for value in values]
                 arguments[name] = converted if of_lists else converted[0]
             return function(**arguments)

@@ -141,7 +141,10 @@ class MusicGenSampler(Node):
 
         def generate(module: Any) -> Codes:
             on_frames = _both(written, hearer)
-            return module.generate(positive, params, prompt, negative, host.progress(), host.show_text, on_frames)
+            return module.generate(
+                positive, params, prompt=prompt, negative=negative, on_step=host.progress(), on_redraw=host.show_text,
+                on_frames=on_frames,
+            )  # fmt: skip
 
         try:
             codes = model.run(generate, memory_bytes)

@@ -111,7 +111,7 @@ def test_text_clip_and_negative_of_a_row_stay_with_it(toys):
     params = GenerationParams(duration_s=0.4, seed=7)
     seed = row_seed(7, 1) + 1
     one = replace(params, seed=seed)
-    second = replace(clips, codes=clips.codes[1:])
+    second = clips.rows([1])
     expected = model.generate(encode(["a long flute"]), one, second, encode(["a voice"])).codes[0]
     first = model.generate(texts, params, clips, negatives).codes[0]
     model.silence = SecondRow(frozenset(), 1)

@@ -143,6 +143,22 @@ def test_both_decoders_side_by_side_in_comfyui(tmp_path_factory):
     comfy = comfy_server.shared(tmp_path_factory)
     path = comfy_server.ROOT / "workflows" / "api" / "decode_two_ways.json"
     prompt = json.loads(path.read_text(encoding="utf-8"))
+    # In the template the slow way is switched off, until a model with such a decoder is chosen.
+    diffusion = {"diffusion": "facebook/multiband-diffusion/mbd_musicgen_32khz.th"}
+    (codec,), (codes,) = (
+        {tuple(node["inputs"][name]) for node in prompt.values() if node["class_type"] == "MusicGenDecode"}
+        for name in ("codec", "codes")
+    )
+    wires = {"codec": list(codec), "codes": list(codes), "diffusion": ["load diffusion", 0], "seed": 0}
+    prompt |= {
+        "load diffusion": {"class_type": "MusicGenDiffusionLoader", "inputs": diffusion},
+        "diffuse": {"class_type": "MusicGenDecodeDiffusion", "inputs": wires},
+        "show": {"class_type": "PreviewImage", "inputs": {"images": ["diffuse", 1]}},
+        "save": {
+            "class_type": "MusicGenSaveAudio",
+            "inputs": {"audio": ["diffuse", 0], "filename_prefix": "diffused", "format": "flac", "bit_depth": "16"},
+        },
+    }
     for node in prompt.values():
         node["inputs"].update({"model": "toy-stereo"} if node["class_type"] == "MusicGenLoader" else {})
         node["inputs"].update({"duration_s": 0.5} if node["class_type"] == "MusicGenSampler" else {})

@@ -124,7 +124,7 @@ def test_the_codec_of_another_checkpoint_is_refused_by_name(wires, toys):
 
 def test_the_mark_travels_from_codes_to_the_file(wires, monkeypatch):
     monkeypatch.setattr(host, "progress", lambda: lambda *_: None)
-    codes = Codes(torch.zeros(1, 8, 50, dtype=torch.long), 50.0, wires.codec.module.config.identity, MARK)
+    codes = Codes(torch.zeros(1, 8, 50, dtype=torch.long), 50.0, wires.codec.module.config.identity, cut_short=MARK)
     assert codes.trim(0.1, 0.5).cut_short == MARK
     audio, _ = NODES["MusicGenDecode"]().decode(wires.codec, codes)
     (trimmed,) = NODES["MusicGenTrimAudio"]().trim(audio, 0.1, -1.0)

@@ -109,7 +109,7 @@ class Engine(nn.Module):
     def memory_bytes(self, params, conditioning):
         return 0
 
-    def generate(self, conditioning, params, prompt=None, negative=None, on_step=None, on_frames=None):
+    def generate(self, conditioning, params, prompt=None, negative=None, on_step=None, on_redraw=None, on_frames=None):
         self.calls.append(("generate", conditioning, params, prompt, negative))
         on_step(1, 1)
         return Codes(torch.zeros(1, 4, 5, dtype=torch.long), 50.0, "fake")
