@@ -135,6 +135,13 @@ def test_translations_follow_the_definitions(language):
     assert not missing, f"locales/{language}/nodeDefs.json, {len(missing)} texts:\n" + "\n".join(missing)
 
 
+@pytest.mark.parametrize("language", sorted(SCRIPTS))
+def test_translations_hold_no_syntax_of_the_page(language):
+    """The page's vue-i18n reads `|` as a choice of plurals, `@` as a link and braces as a variable."""
+    texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert not [".".join(path) for path, text in leaves(texts) if set(text) & set("|@{}")]
+
+
 def test_what_is_missing_in_a_language_is_named(monkeypatch):
     class Newer(NODES["MusicGenTrimAudio"]):
         @classmethod
