@@ -1,9 +1,11 @@
 // The music while it is written: a player with picture and progress on the sampler node. Takes no part in the workflow.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { Picture } from "./live_picture.js";
-import { Player } from "./live_player.js";
-import { decoded, preferences, texts } from "./live_settings.js";
+
+// Modules are .mjs: the page loads every .js by itself, as an extension. ComfyUI lets the browser keep an .mjs, so that one of an
+// older version could answer; a new address at each load prevents it.
+const load = (name) => import(`./live_${name}.mjs?${Date.now()}`);
+const [{ Picture }, { Player }, { decoded, preferences, texts }] = await Promise.all(["picture", "player", "settings"].map(load));
 
 const EVENT = "musicgen.live"; // nodes/live.py
 const WIDGET = "musicgen_live";

@@ -135,6 +135,13 @@ def test_translations_follow_the_definitions(language):
     assert not missing, f"locales/{language}/nodeDefs.json, {len(missing)} texts:\n" + "\n".join(missing)
 
 
+@pytest.mark.parametrize("language", sorted(SCRIPTS))
+def test_translations_hold_no_syntax_of_the_page(language):
+    """The page's vue-i18n reads `|` as a choice of plurals, `@` as a link and braces as a variable."""
+    texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert not [".".join(path) for path, text in leaves(texts) if set(text) & set("|@{}")]
+
+
 def test_what_is_missing_in_a_language_is_named(monkeypatch):
     class Newer(NODES["MusicGenTrimAudio"]):
         @classmethod
@@ -171,4 +178,10 @@ def test_help_pages_are_there_in_english_and_korean_with_a_picture(node_id):
 
 
 def test_only_extension_scripts_lie_where_the_page_loads_all_scripts():
-    assert {path.name for path in (ROOT / pack.WEB_DIRECTORY).rglob("*.js")} == {"musicgen.js", "takes.js"}
+    folder = ROOT / pack.WEB_DIRECTORY
+    scripts = {path.name: path.read_text(encoding="utf-8") for path in folder.rglob("*.js")}  # as ComfyUI lists them
+    assert set(scripts) == {"live.js", "musicgen.js", "takes.js"}
+    assert all("app.registerExtension(" in script for script in scripts.values())
+    modules = {path.name: path.read_text(encoding="utf-8") for path in folder.rglob("*.mjs")}
+    assert set(modules) == {"live_picture.mjs", "live_player.mjs", "live_settings.mjs"}
+    assert not any("registerExtension" in module for module in modules.values())
