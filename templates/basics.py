@@ -38,7 +38,7 @@ def text_to_music() -> Graph:
     text = graph.add("MusicGenText", conditioner=loader["conditioner"], text=TEXT)
     graph.column()
     sampler = graph.add(
-        "MusicGenSampler", model=loader["model"], positive=text["conditioning"], duration_s=8.0
+        "MusicGenSampler", model=loader["model"], positive=text["conditioning"], codec=loader["codec"], duration_s=8.0
     )  # fmt: skip
     finished(graph, loader, sampler["codes"])
     graph.app((text, "text"), (sampler, "duration_s"), (sampler, "seed"), (loader, "model"))
@@ -64,7 +64,12 @@ def continue_a_clip() -> Graph:
     graph.column()
     codes = graph.add("MusicGenEncode", codec=loader["codec"], audio=part["audio"])
     sampler = graph.add(
-        "MusicGenSampler", model=loader["model"], positive=text["conditioning"], prompt=codes["codes"], duration_s=12.0
+        "MusicGenSampler",
+        model=loader["model"],
+        positive=text["conditioning"],
+        codec=loader["codec"],
+        prompt=codes["codes"],
+        duration_s=12.0,
     )
     finished(graph, loader, sampler["codes"])
     graph.app((clip, "clip"), (part, "end_s"), (text, "text"), (sampler, "duration_s"), (sampler, "seed"))
@@ -95,7 +100,7 @@ def follow_a_melody() -> Graph:
     graph.add("PreviewImage", "The notes that are heard", images=melody["chroma"])
     graph.column()
     sampler = graph.add(
-        "MusicGenSampler", model=loader["model"], positive=melody["conditioning"], duration_s=8.0
+        "MusicGenSampler", model=loader["model"], positive=melody["conditioning"], codec=loader["codec"], duration_s=8.0
     )  # fmt: skip
     finished(graph, loader, sampler["codes"])
     graph.app((clip, "clip"), (text, "text"), (sampler, "duration_s"), (sampler, "seed"))
@@ -107,11 +112,13 @@ def several_takes() -> Graph:
     loader = loaded(
         graph,
         "Several takes",
-        "1. `batch_size` makes four takes of one text at once, which is quicker than one after another.\n"
-        "2. Each take gets a file of its own, numbered, in the output folder; the queue's panel lists them all. The player "
-        "shows the first.\n"
-        "3. Take 1 is the one that the same seed gives alone: set *control after generate* to **fixed**, find the seed you "
-        "like, then make more of it.\n\n" + MODELS,
+        "1. `batch_size` makes four takes of one text at once, which is quicker than one after another. The first is heard "
+        "while it is written.\n"
+        "2. **MusicGen Takes** plays each with its measures, the best on top: none silent, distorted or stuck comes first, and "
+        "what the model finds likely for this text.\n"
+        "3. The best goes on and is saved. For another, press its **choose**, and **Run** again: the seed is **fixed**, so "
+        "nothing is written anew.\n"
+        "4. For new takes, change `seed`. `choose` also takes *all*, *best 2* or *1,3*.\n\n" + MODELS,
     )
     graph.column()
     text = graph.add(
@@ -119,10 +126,27 @@ def several_takes() -> Graph:
     )
     graph.column()
     sampler = graph.add(
-        "MusicGenSampler", model=loader["model"], positive=text["conditioning"], duration_s=6.0, batch_size=4
+        "MusicGenSampler",
+        model=loader["model"],
+        codec=loader["codec"],
+        positive=text["conditioning"],
+        duration_s=6.0,
+        batch_size=4,
+        control_after_generate="fixed",
     )
-    finished(graph, loader, sampler["codes"], "audio/take")
-    graph.app((text, "text"), (sampler, "batch_size"), (sampler, "duration_s"), (sampler, "seed"))
+    graph.column()
+    decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=sampler["codes"])
+    takes = graph.add(
+        "MusicGenTakes",
+        audio=decode["audio"],
+        codes=sampler["codes"],
+        model=loader["model"],
+        positive=text["conditioning"],
+    )
+    graph.column()
+    level = graph.add("MusicGenNormalize", audio=takes["audio"])
+    graph.add("MusicGenSaveAudio", audio=level["audio"], filename_prefix="audio/take", format="flac")
+    graph.app((text, "text"), (sampler, "batch_size"), (sampler, "duration_s"), (sampler, "seed"), (takes, "choose"))
     return graph
 
 
@@ -148,6 +172,7 @@ def two_minutes_of_music() -> Graph:
     sampler = graph.add(
         "MusicGenSampler",
         model=loader["model"],
+        codec=loader["codec"],
         positive=text["conditioning"],
         negative=avoid["conditioning"],
         duration_s=120.0,
@@ -179,7 +204,7 @@ def fine_tune() -> Graph:
     )
     graph.column()
     sampler = graph.add(
-        "MusicGenSampler", model=tuned["model"], positive=text["conditioning"], duration_s=8.0
+        "MusicGenSampler", model=tuned["model"], positive=text["conditioning"], codec=loader["codec"], duration_s=8.0
     )  # fmt: skip
     finished(graph, loader, sampler["codes"], "audio/pansori")
     graph.app((tuned, "weights"), (tuned, "strength"), (text, "text"), (sampler, "duration_s"), (sampler, "seed"))

@@ -35,7 +35,7 @@ def _chain(graph: Graph, text: str, audio_node: str | None = None, melody: bool 
     if audio_node and first:
         sampler["prompt"] = first["codes"]
     graph.column()
-    writer = graph.add("MusicGenSampler", model=loader["model"], positive=positive, **sampler)
+    writer = graph.add("MusicGenSampler", model=loader["model"], codec=loader["codec"], positive=positive, **sampler)
     graph.column()
     decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=writer["codes"])
     level = graph.add("MusicGenNormalize", audio=decode["audio"])

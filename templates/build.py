@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import basics, studies
+from . import basics, structure, studies
 from .blueprints import BLUEPRINTS, blueprint_form
 from .graph import ROOT, Graph, api_form, page_form
 from .help import korean_pages
@@ -16,6 +16,9 @@ TEMPLATES = (
     basics.several_takes,
     basics.two_minutes_of_music,
     basics.fine_tune,
+    structure.a_piece_that_changes,
+    structure.seamless_loop,
+    structure.blend_of_two_moods,
     studies.another_ending,
     studies.theme_and_variation,
     studies.change_of_mood,

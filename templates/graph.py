@@ -23,11 +23,24 @@ _EXTRA_HEIGHT = {
     "MusicGenText": 60,
     "MusicGenSaveAudio": 130,
     "MusicGenLength": 60,
+    "MusicGenTimeline": 110,
+    "MusicGenLoop": 90,  # the report of what was found
+    "MusicGenTakes": 290,  # four takes
     "PreviewAudio": 60,
     "PreviewImage": 230,
     "SaveVideo": 230,
 }
-_WIDTHS = {"MusicGenText": 380, "MusicGenSaveAudio": 340, "PreviewImage": 340, "SaveVideo": 340, NOTE: 460}
+# What a node grows by while it runs, besides the size that is stored: the sampler's player.
+_ROOM_BELOW = {"MusicGenSampler": 150}
+_WIDTHS = {
+    "MusicGenText": 380,
+    "MusicGenTimeline": 420,
+    "MusicGenTakes": 480,
+    "MusicGenSaveAudio": 340,
+    "PreviewImage": 340,
+    "SaveVideo": 340,
+    NOTE: 460,
+}
 _WIDTH = 310
 _PAGE_ONLY = "AUDIO_UI"
 _WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "AUDIO_UI")
@@ -164,7 +177,7 @@ class Graph:
         width = _WIDTHS.get(node_type, _WIDTH)
         node = Node(len(self.nodes) + 1, node_type, title, wires, values, (self._x, self._y), (width, height))
         node.size = (width, height or height_of(node_type, node.inputs, len(node.output_types)))
-        self._y += node.size[1] + TITLE_HEIGHT + GAP // 2
+        self._y += node.size[1] + _ROOM_BELOW.get(node_type, 0) + TITLE_HEIGHT + GAP // 2
         self._width = max(self._width, width)
         self.nodes.append(node)
         return node

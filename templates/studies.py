@@ -184,6 +184,7 @@ def decode_two_ways() -> Graph:
     sampler = graph.add(
         "MusicGenSampler",
         model=loader["model"],
+        codec=loader["codec"],
         positive=text["conditioning"],
         duration_s=8.0,
         control_after_generate="fixed",
@@ -233,6 +234,7 @@ def levels_and_formats() -> Graph:
     sampler = graph.add(
         "MusicGenSampler",
         model=loader["model"],
+        codec=loader["codec"],
         positive=text["conditioning"],
         duration_s=8.0,
         control_after_generate="fixed",
@@ -276,7 +278,11 @@ def music_for_a_video() -> Graph:
     )
     graph.column()
     sampler = graph.add(
-        "MusicGenSampler", model=loader["model"], positive=text["conditioning"], duration_s=length["seconds"]
+        "MusicGenSampler",
+        model=loader["model"],
+        positive=text["conditioning"],
+        codec=loader["codec"],
+        duration_s=length["seconds"],
     )
     graph.column()
     decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=sampler["codes"])

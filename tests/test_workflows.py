@@ -174,6 +174,24 @@ def test_app_mode_shows_a_few_widgets_and_what_is_saved(path):
     assert graph["extra"]["linearMode"] is False
 
 
+def assert_the_only_sampler_is_heard(nodes, source_of):
+    """A sampler that is alone in its workflow has the codec of the loader that its model comes from."""
+    samplers = [node for node in nodes if node["type"] == "MusicGenSampler"]
+    if len(samplers) > 1:
+        return  # two would play into one another
+    links = {given["name"]: given["link"] for given in samplers[0]["inputs"]}
+    loader = next(node for node in nodes if node["type"] == "MusicGenLoader")
+    assert links["codec"] is not None, "nothing is heard while the music is written"
+    slot = [output["name"] for output in loader["outputs"]].index("codec")
+    assert source_of[links["codec"]] == (loader["id"], slot)
+
+
+@graphs
+def test_the_music_is_heard_while_it_is_written(path):
+    graph = load(path)
+    assert_the_only_sampler_is_heard(graph["nodes"], {link[0]: tuple(link[1:3]) for link in graph["links"]})
+
+
 BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 
 
@@ -196,6 +214,13 @@ def test_blueprints_wire_their_ends_to_sockets_of_one_type(path):
         assert [(end["name"], end["type"]) for end in outer[side]] == [
             (end["name"], end["type"]) for end in inner[side]
         ]
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+def test_blueprints_are_heard_while_they_write(path):
+    (inner,) = load(path)["definitions"]["subgraphs"]
+    sources = {link["id"]: (link["origin_id"], link["origin_slot"]) for link in inner["links"]}
+    assert_the_only_sampler_is_heard(inner["nodes"], sources)
 
 
 def test_there_are_blueprints_of_the_commonest_chains():

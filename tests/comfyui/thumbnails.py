@@ -1,6 +1,6 @@
 """Draws the thumbnails of the templates: each opened and run in a real ComfyUI, then photographed.
 
-    python tests/comfyui/thumbnails.py [--only NAME] [--out FOLDER] [--app] [--nodes2] [--nodes]
+    python tests/comfyui/thumbnails.py [--only NAME ...] [--out FOLDER] [--app] [--nodes2] [--nodes]
 
 Needs what tests/comfyui/test_browser.py needs. --app: in App mode, where the page has it. --nodes2: in Nodes 2.0.
 """
@@ -74,7 +74,7 @@ def draw(options: argparse.Namespace) -> None:
             page = browser.new_page(viewport={"width": 1900, "height": 1000})
             test_browser.open_page(page, SimpleNamespace(address=address))
             for path in sorted((ROOT / "workflows").glob("*.json")):
-                if options.only in path.stem:
+                if any(name in path.stem for name in options.only):
                     print(path.stem, photograph(page, test_browser, path, options), flush=True)
             if options.nodes:
                 photograph_alone(page)
@@ -134,7 +134,7 @@ def save(page, box: dict | None, target: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="part of the names of templates")
+    parser.add_argument("--only", nargs="+", default=[""], help="part of the names of templates")
     parser.add_argument("--out", type=Path, default=ROOT / "workflows")
     parser.add_argument("--format", choices=("jpg", "png"), default="jpg")
     parser.add_argument("--app", action="store_true")
