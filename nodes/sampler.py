@@ -81,7 +81,7 @@ class MusicGenSampler(Node):
                 "listen": choice(
                     LISTEN,
                     "What the page gets while the music is written, if 'codec' is connected: the first take of a batch. "
-                    "Takes less than 3 % of the time; where decoding is slow, the sound falls behind the writing.",
+                    "Takes about 3 % of the time; where decoding is slow, the sound falls behind the writing.",
                 ),
                 "on_cancel": choice(
                     ON_CANCEL,
