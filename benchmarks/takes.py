@@ -51,7 +51,8 @@ def main():
 def takes_of(index, text, asked, arguments):
     """[(Measures, what the critic misses, or None)] of one text."""
     import torch
-    from pack.musicgen.analysis import asked_bpm, log_likelihood, measure
+    from pack.musicgen.analysis import asked_bpm, measure
+    from pack.musicgen.analysis.likelihood import log_likelihood
     from pack.musicgen.audio import Audio
     from pack.musicgen.config import GenerationParams
 

@@ -17,16 +17,13 @@ from ..musicgen.analysis import (
     check_choice,
     chosen,
     faults,
-    likelihood_bytes,
-    log_likelihood,
     measure,
     rank,
 )
 from ..musicgen.audio import Audio
 from ..musicgen.codes import Codes, Origin
-from ..musicgen.conditioning import Conditioning
+from ..musicgen.conditioning import Conditioning, Mixture
 from ..musicgen.errors import InputError
-from ..musicgen.pipeline import LanguageModel
 from . import host
 from .inputs import Node, checked, wiring_fault
 from .sockets import AUDIO, CATEGORY, CODES, CONDITIONING, MODEL, audio_in, audio_out
@@ -164,7 +161,12 @@ def _check(
             f"The likelihood of a take needs 'codes', 'model' and 'positive', but {' and '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} not connected. Connect all three, or leave 'model' and 'positive' out."
         )
-    if model is not None and not isinstance(model.module, LanguageModel):
+    if any(isinstance(each, Mixture) for each in positive or ()):
+        raise InputError(
+            "'positive' is a mixture of texts (Prompt Timeline, Blend Prompts), under which takes have no likelihood. Connect "
+            "one MusicGen Text, or leave 'model' and 'positive' out."
+        )
+    if model is not None and not _is_native(model):
         raise InputError("'model' is of the engine audiocraft, which tells no likelihood. Load it with engine native.")
     if positive is not None and len(positive) not in (1, len(sounds)):
         raise InputError(
@@ -193,12 +195,20 @@ def _take_apart(
     return takes
 
 
+def _is_native(model: host.Managed) -> bool:
+    from ..musicgen.pipeline import LanguageModel
+
+    return isinstance(model.module, LanguageModel)
+
+
 def _likelihoods(
     model: host.Managed, codes: Codes, conditioning: Conditioning
 ) -> list[tuple[float | None, float | None]]:
     """(likelihood, what the text adds to it) of each row; the latter None without a text."""
 
-    def both(module: LanguageModel) -> tuple[torch.Tensor, torch.Tensor]:
+    from ..musicgen.analysis.likelihood import likelihood_bytes, log_likelihood
+
+    def both(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
         kinds = (conditioning.with_default(), conditioning.null())
         scores = [log_likelihood(module, codes, kind, host.progress()).mean(dim=1) for kind in kinds]
         return scores[0], scores[0] - scores[1]

@@ -1,6 +1,8 @@
-"""What can be measured of music that was made: how likely, how faulty, how fast, how well it joins."""
+"""What can be measured of music that was made: how likely, how faulty, how fast, how well it joins.
 
-from .likelihood import likelihood_bytes, log_likelihood
+`likelihood` needs the whole engine, and is imported where it is used.
+"""
+
 from .loop import CROSSFADE_MS, FOLLOWED, MAX_CROSSFADE_MS, Loop, make_loop
 from .takes import Measures, check_choice, chosen, faults, measure, rank, severities
 from .tempo import FASTEST_BPM, asked_bpm, measure_bpm
@@ -16,8 +18,6 @@ __all__ = [
     "check_choice",
     "chosen",
     "faults",
-    "likelihood_bytes",
-    "log_likelihood",
     "make_loop",
     "measure",
     "measure_bpm",

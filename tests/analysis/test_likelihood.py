@@ -3,8 +3,7 @@
 import pytest
 import torch
 from comfyui_musicgen.musicgen import loading
-from comfyui_musicgen.musicgen.analysis import log_likelihood
-from comfyui_musicgen.musicgen.analysis.likelihood import _windows
+from comfyui_musicgen.musicgen.analysis.likelihood import _windows, log_likelihood
 from comfyui_musicgen.musicgen.codes import Codes
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import InputError

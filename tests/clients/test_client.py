@@ -218,7 +218,9 @@ def test_command_runs_a_workflow_and_downloads_the_result(comfy, tmp_path):
 def test_command_uploads_a_clip(comfy, tmp_path):
     clip = write(Audio(0.2 * torch.rand(1, 1, 16000) - 0.1, 32000), tmp_path / "clip for upload.wav")
     more = ["--set", "MusicGenTrimAudio.end_s=0.4", "--upload", clip, "--server", comfy.address, "--out", tmp_path]
-    done = run(API / "continue_a_clip.json", *QUICK, *more)
+    workflow = comfy_server.with_own_clip(json.loads((API / "continue_a_clip.json").read_text(encoding="utf-8")))
+    (tmp_path / "workflow.json").write_text(json.dumps(workflow), encoding="utf-8")
+    done = run(tmp_path / "workflow.json", *QUICK, *more)
     assert done.returncode == 0, done.stderr
     assert read(done.stdout.strip()).n_samples == 19200
     assert (comfy.base / "input" / "clip for upload.wav").is_file()

@@ -200,6 +200,12 @@ def _link(source: Path, target: Path) -> None:
         )
 
 
+def with_own_clip(prompt: dict) -> dict:
+    """A template's workflow with LoadAudio in place of Example Clip."""
+    load = {"class_type": "LoadAudio", "inputs": {"audio": "your clip.wav"}}
+    return {id: load if node["class_type"] == "MusicGenExample" else node for id, node in prompt.items()}
+
+
 def write_toys(folder: Path, names: Sequence[str] = ("toy", "toy-stereo", "toy-melody", "toy-melody-tuned")) -> None:
     """Toy checkpoints: `toy` is mono in audiocraft's format, `toy-stereo` in Hugging Face's."""
     from comfyui_musicgen.tests.toy import write_toy

@@ -24,7 +24,7 @@ def comfy(tmp_path_factory):
 
 def workflow(name, **changes):
     """A shipped API workflow with the toy model and 0.6 s of music; changes are node__input=value."""
-    prompt = client.load_workflow(API / f"{name}.json")
+    prompt = comfy_server.with_own_clip(client.load_workflow(API / f"{name}.json"))
     settings = {"MusicGenLoader__model": "toy", "MusicGenSampler__duration_s": 0.6, **changes}
     for target, value in settings.items():
         prompt = client.with_input(prompt, target.replace("__", "."), value)

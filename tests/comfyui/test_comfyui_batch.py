@@ -73,7 +73,9 @@ def test_a_server_killed_half_way_costs_no_row_and_changes_no_byte(comfy, second
 
 def test_a_workflow_is_changed_by_rows(comfy, tmp_path, capsys):
     workflow = client.load_workflow(API / "text_to_music.json")
-    workflow = client.with_input(client.with_input(workflow, "MusicGenLoader.model", "toy"), "6.format", "wav")
+    workflow = client.with_input(
+        client.with_input(workflow, "MusicGenLoader.model", "toy"), "MusicGenSaveAudio.format", "wav"
+    )
     (tmp_path / "workflow.json").write_text(json.dumps(workflow), encoding="utf-8")
     table = tmp_path / "rows.csv"
     rows = ["drums,0.6,,drums", "flute,0.4,3,flute", "flute,0.4,,", "flute,many,1,bad"]
@@ -86,8 +88,8 @@ def test_a_workflow_is_changed_by_rows(comfy, tmp_path, capsys):
     assert "row 5: ComfyUI refused the workflow" in printed.err, printed.err
     made = {entry["row"]: entry for entry in entries(tmp_path / "out")}
     assert [made[row]["files"][0]["name"] for row in (2, 3)] == ["drums.wav", "flute.wav"]
-    assert [made[row]["task"]["workflow"]["3"]["inputs"]["duration_s"] for row in (2, 3, 4)] == [0.6, 0.4, 0.4]
-    seeds = [made[row]["task"]["workflow"]["3"]["inputs"]["seed"] for row in (2, 3, 4)]
+    assert [made[row]["task"]["workflow"]["4"]["inputs"]["duration_s"] for row in (2, 3, 4)] == [0.6, 0.4, 0.4]
+    seeds = [made[row]["task"]["workflow"]["4"]["inputs"]["seed"] for row in (2, 3, 4)]
     assert seeds[1] == 3 and len(set(seeds)) == 3 and seeds[0] == made[2]["seed"]
     before = {entry["row"]: entry["finished"] for entry in made.values()}
     assert main([*command, "--server", comfy.address]) == 1
