@@ -6,6 +6,9 @@ from ..errors import CheckpointError
 from ..foreign import MAX_JSON, guarded, read_json, read_yaml
 from .containers.inert import Name, check_size, content
 
+DIFFUSION_KEY = (
+    "musicgen_diffusion"  # entry of a safetensors header that holds the settings of a MultiBand Diffusion model
+)
 REQUIRED = object()  # the default of a setting that has none
 
 

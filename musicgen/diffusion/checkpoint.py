@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..checkpoints.containers.safetensors import looks_like_safetensors, read_with_metadata
 from ..checkpoints.containers.torch_zip import TorchFile
-from ..checkpoints.settings import Settings, plain
+from ..checkpoints.settings import DIFFUSION_KEY, Settings, plain
 from ..checkpoints.weights.expected import Shapes, shapes_of
 from ..checkpoints.weights.inventory import Inventory
 from ..checkpoints.weights.lazy import Stored, Weight, WeightsFile
@@ -22,7 +22,6 @@ from .config import N_STEPS, BandConfig, DiffusionConfig, ProcessorConfig, Sched
 from .processor import Processor
 from .unet import Unet
 
-KEY = "musicgen_diffusion"  # of the metadata
 VERSION = 1
 MAX_BANDS = 64
 
@@ -67,7 +66,7 @@ def metadata_of(config: DiffusionConfig) -> dict[str, str]:
         }
         for band in config.bands
     ]
-    return {KEY: json.dumps({"version": VERSION, "sample_rate": config.sample_rate_hz, "bands": bands})}
+    return {DIFFUSION_KEY: json.dumps({"version": VERSION, "sample_rate": config.sample_rate_hz, "bands": bands})}
 
 
 def _processor_table(config: ProcessorConfig) -> dict:
@@ -109,12 +108,12 @@ def _open_audiocraft(path: Path) -> DiffusionCheckpoint:
 
 def _open_converted(path: Path) -> DiffusionCheckpoint:
     tensors, metadata = read_with_metadata(path)
-    if KEY not in metadata:
+    if DIFFUSION_KEY not in metadata:
         raise CheckpointError(
             f"{path} is a safetensors file, but no MultiBand Diffusion model: it lacks the settings that 'python -m "
             "musicgen convert' writes into it."
         )
-    settings = Settings.from_text(metadata[KEY], f"{path} (metadata)")
+    settings = Settings.from_text(metadata[DIFFUSION_KEY], f"{path} (metadata)")
     if settings.integer("version") > VERSION:
         raise CheckpointError(f"{path} was written by a newer version of this program. Update it.")
     tables = settings.get("bands")

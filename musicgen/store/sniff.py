@@ -9,7 +9,7 @@ from ..checkpoints.containers.safetensors import looks_like_safetensors
 from ..checkpoints.formats.bare import mentions_bare
 from ..checkpoints.formats.converted import KEY
 from ..checkpoints.open import detect
-from ..diffusion.checkpoint import KEY as DIFFUSION_KEY
+from ..checkpoints.settings import DIFFUSION_KEY
 from ..errors import CheckpointError
 from .published import CODEC
 

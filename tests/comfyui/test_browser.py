@@ -142,6 +142,25 @@ def overlaps(boxes):
     return found
 
 
+def draws_elements(page):
+    """Whether the page draws elements of its own in nodes. The preview of Nodes 2.0 in front end 1.27 does not, no text either,
+    and gives nodes other sizes than the stored ones.
+    """
+    return not page.evaluate("() => document.querySelector('[data-node-id]')") or page.evaluate(
+        "() => document.querySelector('[data-node-id] textarea') !== null"
+    )
+
+
+def settled_overlaps(page):
+    """`overlaps` once the page has laid out its nodes: in Nodes 2.0 they are drawn after the run's messages."""
+    for _ in range(20):
+        found = overlaps(page.evaluate(BOXES))
+        if not found:
+            break
+        page.wait_for_timeout(500)
+    return found
+
+
 def opened(page, path, app=False):
     """The template of a file in the page, a piece of minutes shortened to two windows."""
     page.errors.clear()
@@ -179,7 +198,8 @@ def test_template_opens_plays_and_comes_back(comfy, page, path):
     button = page.locator('[data-testid="queue-button"]').first
     assert run(page, button) == ["execution_success", ""]
     page.wait_for_function(f"() => ({PLAYER})().includes('/view')")
-    assert overlaps(page.evaluate(BOXES)) == []
+    if draws_elements(page):
+        assert settled_overlaps(page) == []
     source = page.evaluate(PLAYER)
     assert "20" in source and "take_0" in source and "%25date" not in source, "the date is put in by the page"
     assert page.request.get(source).body()[:4] == b"fLaC"

