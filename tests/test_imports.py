@@ -22,7 +22,7 @@ HEAVY = (
     "triton",
 )  # fmt: skip
 MAX_LINES = 400
-MAX_LOAD_S = 0.3
+MAX_LOAD_S = 0.45  # 0.22 to 0.26 measured on a free processor, up to 0.39 with its sibling busy
 
 # The arrows of the engine: a module imports its own package, or one on a lower floor. On floor 0 files may import one
 # another. A dotted name is of one part of a package that lies elsewhere than the package itself.
