@@ -13,10 +13,8 @@ from .codes import Codes, CutShort
 Read = Callable[[int, int], Tensor]
 
 SHARE = 0.03  # of the time that writing takes, for decoding beside it
-MIN_FRAMES, MAX_CELLS = (
-    25,
-    100,
-)  # frames of a chunk; frames times channels, which bound its memory and the time to a Cancel
+MIN_FRAMES = 25  # of a chunk
+MAX_CELLS = 100  # of a chunk, frames times channels: bounds its memory and the time to a Cancel
 LEAD_FRAMES = 100  # of a continued clip, which are decoded before the new music
 FIRST_S = 0.01  # of time to spend before the first chunk, whose cost is unknown
 

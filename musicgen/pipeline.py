@@ -94,10 +94,8 @@ class LanguageModel(nn.Module):
         result = self._prompt_codes(prompt, n_rows)
         rate_hz = self.config.codec.frame_rate_hz
         windows = plan_windows(self.config, params, 0 if result is None else result.shape[-1])
-        is_long, duration_s = (
-            windows[-1].start > 0,
-            params.duration_s,
-        )  # in one window, a melody is repeated from its start
+        duration_s = params.duration_s
+        is_long = windows[-1].start > 0  # in one window, a melody is repeated from its start
         windows = cut_windows(windows, changes([conditioning, negative], duration_s, rate_hz))
         sampling = Sampling(params.top_k, params.top_p, params.temperature)
         noise = RowNoise(params.seed, n_rows, self.config.lm.n_codebooks, self.config.lm.cardinality)

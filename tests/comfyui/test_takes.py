@@ -6,7 +6,7 @@ import time
 import pytest
 from comfyui_musicgen.musicgen.audio import read
 from comfyui_musicgen.tests.comfyui import comfy_server
-from comfyui_musicgen.tests.comfyui.test_browser import draws_elements
+from comfyui_musicgen.tests.comfyui.test_browser import RUN, draws_elements
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -101,16 +101,6 @@ LOAD = """async (prompt) => {
     }
     window.app.canvas.centerOnNode(window.app.graph._nodes.find((node) => node.type === "MusicGenTakes"));
     return window.app.graph._nodes.map((node) => node.type).sort();
-}"""
-RUN = """async () => {
-    const types = ["execution_success", "execution_error", "execution_interrupted"];
-    const ended = new Promise((done) => {
-        const end = (event) => done([event.type, event.detail.exception_message ?? ""]);
-        for (const type of types) window.app.api.addEventListener(type, end, { once: true });
-    });
-    await window.app.queuePrompt(0);
-    const errors = window.app.lastNodeErrors;
-    return errors && Object.keys(errors).length ? ["refused", JSON.stringify(errors)] : await ended;
 }"""
 NODE = "window.app.graph._nodes.find((node) => node.type === 'MusicGenTakes')"
 PAUSED = f"() => {NODE}.musicgenTakes.rows.map(({{ player }}) => player.paused)"
