@@ -1,5 +1,6 @@
 # make demo   set up, then make 8 s of music from a text (MODEL=folder-or-name for another model than the one included)
-# make test   set up, then run every test, the comparison with audiocraft included, and say why each skipped one was
+# make test   set up, then run the tests, the comparison with audiocraft included, and say why each skipped one was
+# make test-all   the same with the slow tests, which repeat claims at other sizes or concern only the recipe (half an hour)
 # make lint   set up, then ruff and pyright
 # make gpu    set up, then check and measure on a CUDA card; writes gpu-report.md, to paste into an issue
 
@@ -13,7 +14,7 @@ DEMO := demo
 # Modules are compiled when they are first imported: compiling all of torch's took a third of the set-up.
 INSTALL := $(PY) -m pip install --quiet --no-compile
 
-.PHONY: demo test lint gpu clean
+.PHONY: demo test test-all lint gpu clean
 
 demo: $(VENV)/.ready
 	@mkdir -p $(DEMO)
@@ -23,6 +24,9 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready-tests lint
 	$(PY) -m pytest -n 2 --dist loadgroup
+
+test-all: $(VENV)/.ready-tests lint
+	$(PY) -m pytest -n 2 --dist loadgroup --slow
 
 lint: $(VENV)/.ready-tests
 	$(VENV)/bin/ruff check .

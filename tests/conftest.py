@@ -28,9 +28,22 @@ def _register_pack() -> None:
 _register_pack()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the slow tests too (make test-all)")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests are skipped unless asked for. Tests of the page come last: while Playwright's loop runs, asyncio cannot."""
+    items.sort(key=lambda item: "page" in getattr(item, "fixturenames", ()))
+    for item in items:
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: make test-all"))
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """With pytest-xdist, a file's tests stay in one process, and those of the one ComfyUI too."""
-    in_comfyui = hasattr(item.module, "comfy_server")
+    in_comfyui = "comfy" in getattr(item, "fixturenames", ())
     item.add_marker(pytest.mark.xdist_group("comfyui" if in_comfyui else item.path.name))
 
 
@@ -48,6 +61,14 @@ def audiocraft():
         return reference.import_audiocraft()
     except ImportError as error:
         pytest.skip(f"audiocraft cannot be imported, so nothing is compared with it: {error}")
+
+
+@pytest.fixture(scope="session")
+def comfy(tmp_path_factory):
+    """A real ComfyUI with toy checkpoints; the one that all tests share."""
+    from comfyui_musicgen.tests.comfyui import comfy_server
+
+    return comfy_server.shared(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

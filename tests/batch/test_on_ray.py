@@ -51,6 +51,7 @@ def kill_when(process, folder, n_rows):
     return victim
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Ray's workers are killed by a signal")
 def test_a_worker_killed_half_way_costs_no_row_and_changes_no_byte(tmp_path, capsys):
     pytest.importorskip("ray", reason="Ray is not installed: python -m pip install ray")

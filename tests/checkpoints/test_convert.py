@@ -200,6 +200,7 @@ print((peak() - before) / target.stat().st_size)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak is read from Linux's /proc")
 def test_a_large_file_is_never_held_in_memory(toys, tmp_path):
     source = toys(dim=1536, n_heads=24, n_layers=5, cardinality=256, n_filters=2, latent_dim=16)

@@ -272,7 +272,9 @@ def test_a_device_that_is_not_there_is_explained_in_a_sentence(run, device):
     assert len(captured.err) < 400 and "Facebook" not in captured.err
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp949"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("latin-1", "cp949"))]
+)
 def test_a_console_of_few_characters_gets_every_file(toys, tmp_path, encoding):
     """The first name that it could not show ended the batch."""
     out = tmp_path / "판소리 ♪.wav"

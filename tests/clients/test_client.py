@@ -199,11 +199,6 @@ def test_absent_server_is_explained(tmp_path):
     assert done.returncode == 3 and f"http://{NOBODY}" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.fixture(scope="session")
-def comfy(tmp_path_factory):
-    return comfy_server.shared(tmp_path_factory)
-
-
 def test_command_runs_a_workflow_and_downloads_the_result(comfy, tmp_path):
     done = run(
         API / "text_to_music.json", *QUICK, "--graph", GRAPH, "--server", comfy.address, "--out", tmp_path / "out"

@@ -40,20 +40,27 @@ def find() -> tuple[Path, str] | str:
         return f"no ComfyUI in {root}; set COMFYUI_PATH to test with a real one"
     inside = [root / env / folder for env in (".venv", "venv") for folder in ("bin/python", "Scripts/python.exe")]
     python = os.environ.get("COMFYUI_PYTHON") or next((str(path) for path in inside if path.exists()), sys.executable)
-    needed = "import torch, aiohttp, av, requests, yaml, comfyui_frontend_package"
-    check = subprocess.run([python, "-c", needed], capture_output=True, text=True, timeout=120)
-    if check.returncode:
-        reason = check.stderr.strip().splitlines()[-1:] or ["it does not start"]
-        return f"{python} cannot run ComfyUI: {reason[0]}"
+    lacking = _lacking(python, ("torch", "aiohttp", "av", "requests", "yaml", "comfyui_frontend_package"))
+    if lacking:
+        return f"{python} cannot run ComfyUI: {lacking}"
     return root, python
+
+
+def _lacking(python: str, modules: Sequence[str]) -> str:
+    """Names of the modules that an interpreter does not find, or why it does not start; "" where it finds them all."""
+    code = "import importlib.util, sys; print(*[name for name in sys.argv[1:] if not importlib.util.find_spec(name)])"
+    try:
+        done = subprocess.run([python, "-c", code, *modules], capture_output=True, text=True, timeout=120)
+    except OSError as error:
+        return str(error)
+    return done.stdout.strip() if done.returncode == 0 else done.stderr.strip()[-500:] or "it does not start"
 
 
 @functools.cache
 def _beside(python: str) -> list[str]:
     """[a folder of the pack's requirements], which a user's ComfyUI would have installed; [] where nothing is lacking."""
     requirements = ROOT / "requirements.txt"
-    names = ", ".join(re.findall(r"^\w+", requirements.read_text(encoding="utf-8"), re.MULTILINE))
-    if subprocess.run([python, "-c", f"import {names}"], capture_output=True, timeout=120).returncode == 0:
+    if not _lacking(python, re.findall(r"^\w+", requirements.read_text(encoding="utf-8"), re.MULTILINE)):
         return []
     folder = tempfile.mkdtemp(prefix="comfyui-requirements-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

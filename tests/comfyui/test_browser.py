@@ -1,44 +1,21 @@
 """The page: templates open without complaint, play by the Run button without a network, and nothing overlaps.
 
-By itself: every template in the classic canvas, and one each in Nodes 2.0 and App mode. MUSICGEN_BROWSER=all: every
-template in all three, and the subgraph blueprints.
+Every template is opened in the classic canvas, and one of each kind played; one in Nodes 2.0 and in App mode. --slow:
+every template is played in all three, and the subgraph blueprints.
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 from comfyui_musicgen.tests.comfyui import comfy_server
+from comfyui_musicgen.tests.comfyui.page import LOAD, SET, draws_elements, problems
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
 BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
-ALL = os.environ.get("MUSICGEN_BROWSER") == "all"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-# Asked for by the page itself, whatever packs there are; ComfyUI answers 404 until the user has made them.
-NOT_OURS = (
-    "/userdata",
-    "user.css",
-    "favicon",
-    "missingModelMetadata",  # of the graph that the page begins with
-    "ERR_NAME_NOT_RESOLVED",  # the page's own addresses in the network, which is off
-)
-
-LOAD = """async (graph) => {
-    await window.app.loadGraphData(graph);
-    await new Promise((done) => setTimeout(done, 300));
-    return window.app.graph._nodes.map((node) => [node.type, node.has_errors ?? false]);
-}"""
-SET = """([type, values]) => {
-    for (const node of window.app.graph._nodes.filter((node) => node.type === type)) {
-        for (const [name, value] of Object.entries(values)) {
-            node.widgets.find((widget) => widget.name === name).value = value;
-        }
-    }
-}"""
+FIRST = "Text to music"
+PLAYED = (FIRST, "Follow a melody", "Several takes", "Music for a video")  # without --slow
 LISTEN = """() => {
     const types = ["execution_success", "execution_error", "execution_interrupted"];
     window.musicgenEnded = new Promise((done) => {
@@ -51,16 +28,6 @@ LISTEN = """() => {
     });
 }"""
 ENDED = "() => window.musicgenEnded"
-RUN = """async () => {
-    const types = ["execution_success", "execution_error", "execution_interrupted"];
-    const ended = new Promise((done) => {
-        const end = (event) => done([event.type, event.detail.exception_message ?? ""]);
-        for (const type of types) window.app.api.addEventListener(type, end, { once: true });
-    });
-    await window.app.queuePrompt(0);
-    const errors = window.app.lastNodeErrors;
-    return errors && Object.keys(errors).length ? ["refused", JSON.stringify(errors)] : await ended;
-}"""
 PLAYER = """() => {
     const node = window.app.graph._nodes.find((node) => node.type === "MusicGenSaveAudio");
     return node.widgets.find((widget) => widget.name === "audioUI").element.src;
@@ -86,52 +53,6 @@ BOXES = """() => window.app.graph._nodes.map((node) => {
 FORM = "async () => (await window.app.graphToPrompt()).output"
 
 
-@pytest.fixture(scope="module")
-def comfy(tmp_path_factory):
-    server = comfy_server.shared(tmp_path_factory)
-    server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
-    return server
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip(f"no browser found: none of {', '.join(BROWSERS)}")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", OFFLINE])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes-2.0"])
-def page(request, comfy, browser):
-    """One page for all workflows, ready, with `errors` collected from then on; in the classic canvas and in Nodes 2.0."""
-    comfy.post("/settings", {"Comfy.VueNodes.Enabled": request.param})
-    page = browser.new_page(viewport={"width": 1600, "height": 900})
-    open_page(page, comfy)
-    page.nodes2, page.errors = request.param, []
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on(
-        "console", lambda message: message.type == "error" and page.errors.append(message.text + str(message.location))
-    )
-    yield page
-    page.close()
-
-
-def open_page(page, comfy):
-    """Go to ComfyUI's page, and wait until it is ready."""
-    page.set_default_timeout(120_000)  # ms; a busy machine takes a minute to open the page
-    page.goto(f"http://{comfy.address}/")
-    page.wait_for_function("() => window.app?.graph && window.LiteGraph?.registered_node_types?.MusicGenSampler")
-    page.wait_for_timeout(1000)  # the page's own start ends without an event
-
-
-def problems(page):
-    return [error for error in page.errors if not any(part in error for part in NOT_OURS)]
-
-
 def overlaps(boxes):
     """Pairs of nodes that lie over one another, and nodes that are too small for what they hold."""
     found = [f"{name} needs {needed} px, has {has}" for name, *_, needed, has in boxes if needed > has + 1]
@@ -140,15 +61,6 @@ def overlaps(boxes):
             if min(right, x1) - max(left, x0) > 1 and min(bottom, y1) - max(top, y0) > 1:
                 found.append(f"{one} lies over {other}")
     return found
-
-
-def draws_elements(page):
-    """Whether the page draws elements of its own in nodes. The preview of Nodes 2.0 in front end 1.27 does not, no text either,
-    and gives nodes other sizes than the stored ones.
-    """
-    return not page.evaluate("() => document.querySelector('[data-node-id]')") or page.evaluate(
-        "() => document.querySelector('[data-node-id] textarea') !== null"
-    )
 
 
 def settled_overlaps(page):
@@ -161,9 +73,13 @@ def settled_overlaps(page):
     return found
 
 
+def in_short(names):
+    """Every template, those of other names as slow tests."""
+    return [path if path.stem in names else pytest.param(path, marks=pytest.mark.slow) for path in GRAPHS]
+
+
 def opened(page, path, app=False):
     """The template of a file in the page, a piece of minutes shortened to two windows."""
-    page.errors.clear()
     graph = json.loads(path.read_text(encoding="utf-8"))
     graph["extra"]["linearMode"] = app
     nodes = page.evaluate(LOAD, graph)
@@ -182,10 +98,8 @@ def run(page, button):
 
 
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
-def test_template_opens_plays_and_comes_back(comfy, page, path):
-    if page.nodes2 and not ALL and path.stem != "Text to music":
-        pytest.skip("in Nodes 2.0 with MUSICGEN_BROWSER=all")
-    graph = opened(page, path)
+def test_template_opens_and_its_stored_form_is_the_pages(page, path):
+    opened(page, path)
     stored = json.loads((path.parent / "api" / f"{path.stem.lower().replace(' ', '_')}.json").read_text("utf-8"))
     if "minutes" not in path.stem:
         form = page.evaluate(FORM)
@@ -194,6 +108,14 @@ def test_template_opens_plays_and_comes_back(comfy, page, path):
             # The page adds what it shows of its own, and ComfyUI's own nodes grow inputs from core to core.
             given = {name: form[i]["inputs"].get(name) for name in node["inputs"]}
             assert given == node["inputs"], (path.stem, node["class_type"])
+    assert problems(page) == []
+
+
+@pytest.mark.parametrize("path", in_short(PLAYED), ids=lambda path: path.stem)
+def test_template_plays_and_comes_back(request, page, path):
+    if page.nodes2 and not request.config.getoption("--slow") and path.stem != FIRST:
+        pytest.skip("in Nodes 2.0 with --slow")
+    graph = opened(page, path)
     page.evaluate(SET, ["MusicGenSaveAudio", {"filename_prefix": "audio/%date:yyyy% take"}])
     button = page.locator('[data-testid="queue-button"]').first
     assert run(page, button) == ["execution_success", ""]
@@ -208,10 +130,10 @@ def test_template_opens_plays_and_comes_back(comfy, page, path):
     assert problems(page) == []
 
 
-@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
-def test_template_plays_in_app_mode(comfy, page, path):
-    if page.nodes2 or (not ALL and path.stem != "Text to music"):
-        pytest.skip("in App mode once, or all with MUSICGEN_BROWSER=all")
+@pytest.mark.parametrize("path", in_short((FIRST,)), ids=lambda path: path.stem)
+def test_template_plays_in_app_mode(page, path):
+    if page.nodes2:
+        pytest.skip("App mode looks the same with Nodes 2.0")
     graph = opened(page, path, app=True)
     page.wait_for_timeout(1500)
     widgets = page.locator('[data-testid="linear-widgets"]')
@@ -231,7 +153,7 @@ def test_template_plays_in_app_mode(comfy, page, path):
         page.evaluate(LOAD, graph | {"extra": {**graph["extra"], "linearMode": False}})
 
 
-@pytest.mark.skipif(not ALL, reason="with MUSICGEN_BROWSER=all")
+@pytest.mark.slow
 def test_blueprints_are_offered_by_the_server(comfy):
     if not (comfy.root / "app" / "subgraph_manager.py").is_file():
         pytest.skip("this ComfyUI knows no blueprints of packs")
@@ -245,10 +167,9 @@ def test_blueprints_are_offered_by_the_server(comfy):
         assert json.loads(data) == json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.skipif(not ALL, reason="with MUSICGEN_BROWSER=all")
+@pytest.mark.slow
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
 def test_blueprint_opens_and_plays(comfy, page, path):
-    page.errors.clear()
     blueprint = json.loads(path.read_text(encoding="utf-8"))
     graph = with_ends(blueprint)
     page.evaluate(LOAD, graph)

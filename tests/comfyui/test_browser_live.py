@@ -5,10 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from comfyui_musicgen.tests.comfyui import test_browser
-from comfyui_musicgen.tests.comfyui.test_browser import LOAD, RUN, draws_elements, problems
-
-browser, comfy, page = test_browser.browser, test_browser.comfy, test_browser.page  # fixtures
+from comfyui_musicgen.tests.comfyui.page import LOAD, RUN, draws_elements, problems
 
 GRAPH = Path(__file__).resolve().parents[2] / "workflows" / "Text to music.json"
 SAMPLER = 'window.app.graph._nodes.find((node) => node.type === "MusicGenSampler")'
@@ -52,7 +49,6 @@ SHADES = f"""() => {{
 
 
 def prepared(page, seed, **options):
-    page.errors.clear()
     page.evaluate(LOAD, json.loads(GRAPH.read_text(encoding="utf-8")))
     return page.evaluate(PREPARE, [seed, options])
 

@@ -17,11 +17,6 @@ CONTRACT = json.loads((ROOT / "tests" / "data" / "nodes.json").read_text(encodin
 API = ROOT / "workflows" / "api"
 
 
-@pytest.fixture(scope="session")
-def comfy(tmp_path_factory):
-    return comfy_server.shared(tmp_path_factory)
-
-
 def workflow(name, **changes):
     """A shipped API workflow with the toy model and 0.6 s of music; changes are node__input=value."""
     prompt = comfy_server.with_own_clip(client.load_workflow(API / f"{name}.json"))
@@ -338,6 +333,7 @@ def test_server_still_works_after_all_that(comfy):
     assert len(comfy.run(workflow("text_to_music", MusicGenSampler__seed=99)).saved) == 1
 
 
+@pytest.mark.slow
 def test_nodes_load_with_broken_libraries_and_say_so_only_where_one_is_needed(tmp_path):
     """torchaudio, soundfile and audiocraft raise on import, as mismatched installations do."""
     stubs, base, repaired = tmp_path / "stubs", tmp_path / "base", tmp_path / "repaired"

@@ -15,11 +15,6 @@ API = Path(__file__).resolve().parents[2] / "workflows" / "api"
 N_ROWS = int(os.environ.get("BATCH_ROWS", "6"))  # 40 were run by hand
 
 
-@pytest.fixture(scope="session")
-def comfy(tmp_path_factory):
-    return comfy_server.shared(tmp_path_factory)
-
-
 @pytest.fixture
 def second(tmp_path):
     server = comfy_server.ComfyUI(tmp_path / "second")
@@ -48,6 +43,7 @@ def kill_when(server, folder, n_rows):
     return thread
 
 
+@pytest.mark.slow
 def test_a_server_killed_half_way_costs_no_row_and_changes_no_byte(comfy, second, tmp_path, capsys, monkeypatch):
     if not comfy.has_module("numba"):  # the kernels round otherwise than torch, and now and then another code is drawn
         monkeypatch.setattr("comfyui_musicgen.musicgen.accel.numba.load_kernels", lambda: None)

@@ -9,14 +9,8 @@ from comfyui_musicgen.clients import comfyui as client
 from comfyui_musicgen.clients import predict as remote
 from comfyui_musicgen.musicgen.audio import Audio, read, write
 from comfyui_musicgen.musicgen.replicate import predict as local
-from comfyui_musicgen.tests.comfyui import comfy_server
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def comfy(tmp_path_factory):
-    return comfy_server.shared(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

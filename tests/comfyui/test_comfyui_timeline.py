@@ -4,14 +4,8 @@ import pytest
 import torch
 from comfyui_musicgen.clients import comfyui as client
 from comfyui_musicgen.musicgen.audio import read
-from comfyui_musicgen.tests.comfyui import comfy_server
 
 MODEL = "toy"
-
-
-@pytest.fixture(scope="session")
-def comfy(tmp_path_factory):
-    return comfy_server.shared(tmp_path_factory)
 
 
 def graph(positive, **sampler):

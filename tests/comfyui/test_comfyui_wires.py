@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from comfyui_musicgen.clients import comfyui as client
 from comfyui_musicgen.musicgen.audio import read
-from comfyui_musicgen.tests.comfyui import comfy_server
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "tests" / "data" / "reports"
@@ -19,11 +18,6 @@ WIDGETS = [
     for name, kind in {**node["required"], **node["optional"]}.items()
     if kind["type"] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 ]
-
-
-@pytest.fixture(scope="session")
-def comfy(tmp_path_factory):
-    return comfy_server.shared(tmp_path_factory)
 
 
 def report(name):

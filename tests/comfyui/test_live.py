@@ -12,15 +12,9 @@ import pytest
 import torch
 from comfyui_musicgen.clients import comfyui as client
 from comfyui_musicgen.musicgen.audio import read
-from comfyui_musicgen.tests.comfyui import comfy_server
 
 SECONDS = 6.0
 API = Path(__file__).resolve().parents[2] / "workflows" / "api"
-
-
-@pytest.fixture(scope="session")
-def comfy(tmp_path_factory):
-    return comfy_server.shared(tmp_path_factory)
 
 
 def workflow(**sampler):

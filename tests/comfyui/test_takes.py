@@ -1,21 +1,10 @@
 """MusicGen Takes and Seamless Loop in a real ComfyUI: over HTTP, and on the page."""
 
-import shutil
 import time
 
 import pytest
 from comfyui_musicgen.musicgen.audio import read
-from comfyui_musicgen.tests.comfyui import comfy_server
-from comfyui_musicgen.tests.comfyui.test_browser import RUN, draws_elements
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-
-@pytest.fixture(scope="module")
-def comfy(tmp_path_factory):
-    server = comfy_server.shared(tmp_path_factory)
-    server.post("/settings", {"Comfy.TutorialCompleted": True})
-    return server
+from comfyui_musicgen.tests.comfyui.page import RUN, draws_elements, problems
 
 
 def node(class_type, **inputs):
@@ -106,27 +95,6 @@ NODE = "window.app.graph._nodes.find((node) => node.type === 'MusicGenTakes')"
 PAUSED = f"() => {NODE}.musicgenTakes.rows.map(({{ player }}) => player.paused)"
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes-2.0"])
-def page(request, comfy):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip(f"no browser found: none of {', '.join(BROWSERS)}")
-    comfy.post("/settings", {"Comfy.VueNodes.Enabled": request.param})
-    with sync_api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--mute-audio"]
-        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
-        page = browser.new_page(viewport={"width": 1600, "height": 900})
-        page.set_default_timeout(120_000)  # ms; a busy machine takes a minute to open the page
-        page.goto(f"http://{comfy.address}/")
-        page.wait_for_function("() => window.app?.graph && window.LiteGraph?.registered_node_types?.MusicGenTakes")
-        page.wait_for_timeout(1000)
-        page.errors = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        yield page
-        browser.close()
-
-
 def test_takes_are_played_one_by_one_and_one_is_chosen(comfy, page, tmp_path):
     prompt = takes_prompt(seed=time.time_ns() % 2**32)  # what was made before is not measured again
     prompt["3"]["inputs"]["duration_s"], prompt["6"]["inputs"]["duration_s"] = 3.0, 3.2
@@ -159,4 +127,4 @@ def test_takes_are_played_one_by_one_and_one_is_chosen(comfy, page, tmp_path):
     page.wait_for_timeout(500)
     page.screenshot(path=str(tmp_path / "takes.png"))
     assert page.evaluate(RUN) == ["execution_success", ""]
-    assert page.errors == []
+    assert problems(page) == []

@@ -2,7 +2,7 @@
 
     python tests/comfyui/thumbnails.py [--only NAME ...] [--out FOLDER] [--app] [--nodes2] [--nodes]
 
-Needs what tests/comfyui/test_browser.py needs. --app: in App mode, where the page has it. --nodes2: in Nodes 2.0.
+Needs what tests/comfyui/browser_page.py needs. --app: in App mode, where the page has it. --nodes2: in Nodes 2.0.
 """
 
 import argparse
@@ -58,8 +58,8 @@ def register() -> None:
 
 
 def draw(options: argparse.Namespace) -> None:
-    from comfyui_musicgen.tests.comfyui import comfy_server, test_browser
-    from playwright.sync_api import sync_playwright
+    from comfyui_musicgen.tests.comfyui import comfy_server
+    from comfyui_musicgen.tests.comfyui import page as browser_page
 
     server = None if options.server else comfy_server.ComfyUI(Path(tempfile.mkdtemp(prefix="thumbnails-")))
     address = options.server or server.address
@@ -68,14 +68,11 @@ def draw(options: argparse.Namespace) -> None:
         comfy_server.ComfyUI.post(
             SimpleNamespace(address=address), "/settings", {f"Comfy.{name}": value for name, value in settings.items()}
         )
-        executable = next(filter(None, map(shutil.which, test_browser.BROWSERS)))
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1900, "height": 1000})
-            test_browser.open_page(page, SimpleNamespace(address=address))
+        with browser_page.browser() as browser:
+            page = browser_page.open_page(browser, address, width=1900, height=1000)
             for path in sorted((ROOT / "workflows").glob("*.json")):
                 if any(name in path.stem for name in options.only):
-                    print(path.stem, photograph(page, test_browser, path, options), flush=True)
+                    print(path.stem, photograph(page, path, options), flush=True)
             if options.nodes:
                 photograph_alone(page)
     finally:
@@ -84,16 +81,18 @@ def draw(options: argparse.Namespace) -> None:
             shutil.rmtree(server.base, ignore_errors=True)
 
 
-def photograph(page, test_browser, path: Path, options: argparse.Namespace) -> list[str]:
+def photograph(page, path: Path, options: argparse.Namespace) -> list[str]:
     """Open and run one template; its picture, and those of the nodes that have none yet."""
+    from comfyui_musicgen.tests.comfyui import page as browser_page
+
     graph = json.loads(path.read_text(encoding="utf-8"))
     graph["extra"]["linearMode"] = options.app
-    page.evaluate(test_browser.LOAD, graph)
+    page.evaluate(browser_page.LOAD, graph)
     if "minutes" in path.stem:  # which would be minutes of work, and look the same
-        page.evaluate(test_browser.SET, ["MusicGenSampler", {"duration_s": 12}])
-    ended = page.evaluate(test_browser.RUN)
+        page.evaluate(browser_page.SET, ["MusicGenSampler", {"duration_s": 12}])
+    ended = page.evaluate(browser_page.RUN)
     if "minutes" in path.stem:
-        page.evaluate(test_browser.SET, ["MusicGenSampler", {"duration_s": 120}])
+        page.evaluate(browser_page.SET, ["MusicGenSampler", {"duration_s": 120}])
     page.wait_for_timeout(1500)
     if options.app:
         save(page, None, options.out / f"{path.stem}.{options.format}")

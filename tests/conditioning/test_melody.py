@@ -131,6 +131,7 @@ def test_codes_with_melody_and_continuation_are_equal(engines, stereo):
     assert torch.equal(ours, expected)
 
 
+@pytest.mark.slow
 def test_codes_of_a_long_piece_with_melody_are_equal(engines):
     params = GenerationParams(duration_s=45, seed=4, extend_stride_s=18)
     ours, expected = both(engines, False, tune(7), params)

@@ -27,6 +27,7 @@ def vocabulary(mini):
     return mini.conditioner.vocabulary
 
 
+@pytest.mark.slow
 def test_the_card_that_ships_is_that_of_the_words_it_was_taught(mini):
     assert CARD.read_text(encoding="utf-8") == card.card(mini.codec)
 

@@ -1,13 +1,15 @@
 """Opens damaged checkpoints, one after the other, in a process of limited memory, and says what came of each.
 
-    python corrupt.py PACK FOLDER FORMAT N
+    python corrupt.py PACK FOLDER FORMAT=N ...
 
-FOLDER has a sound checkpoint of each format. Prints one line of JSON: a list of [kind, outcome, seconds], and how much
-the memory grew. An outcome is "error", "loaded", or what should never be.
+FOLDER has a sound checkpoint of each format. Prints a line of JSON a format, made by a process of its own: a list of
+[kind, outcome, seconds], and how much the memory grew; or how the process ended. An outcome is "error", "loaded", or
+what should never be.
 """
 
 import io
 import json
+import os
 import random
 import resource
 import signal
@@ -26,10 +28,10 @@ from hostile import HEADERS, endless_pickles, hostile_texts, running_pickles
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
-ROOT, FOLDER, FORMAT, N = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+ROOT, FOLDER = Path(sys.argv[1]), Path(sys.argv[2])
 SPARE_BYTES = 512 * 2**20
 LIMIT_S = 10
-CANARY = FOLDER / f"{FORMAT}-canary"
+CANARY = FOLDER / "canary"
 
 torch.set_num_threads(1)
 pack = types.ModuleType("pack")
@@ -331,16 +333,16 @@ def memory(field: str) -> int:
     return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
 
 
-def main() -> None:
-    rng = random.Random(f"{FORMAT} 1")
-    name, files = CHECKPOINTS[FORMAT]
+def main(format: str, n_files: int) -> None:
+    rng = random.Random(f"{format} 1")
+    name, files = CHECKPOINTS[format]
     path = FOLDER / name
     sound = {file: (path / file).read_bytes() for file in files}
     others = [
         p.read_bytes() for p in sorted(FOLDER.rglob("*")) if p.suffix in (".bin", ".tar", ".safetensors", ".json")
     ]
     assert attempt(path) == "loaded"
-    if FORMAT == "trainer":
+    if format == "trainer":
         import omegaconf  # noqa: F401  the damage, not the reading, needs it
     for damage in (retensor, resettle):
         damage(rng, sound[files[0]])
@@ -348,7 +350,7 @@ def main() -> None:
     signal.signal(signal.SIGALRM, alarm)
     resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + SPARE_BYTES,) * 2)
     before, results = memory("VmRSS"), []
-    for _ in range(N):
+    for _ in range(n_files):
         file = rng.choice(files)
         kinds = {**kinds_for(sound[file]), "swapped": (lambda rng, data: rng.choice(others), True)}
         kind = rng.choice(list(kinds))
@@ -363,8 +365,16 @@ def main() -> None:
         results.append([kind, outcome, round(taken_s, 3)])
         (path / file).write_bytes(sound[file])
     grown = memory("VmHWM") - before
-    print(json.dumps({"results": results, "grown": grown, "ran": CANARY.exists()}))
+    print(json.dumps({"format": format, "results": results, "grown": grown, "ran": CANARY.exists()}), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    for argument in sys.argv[3:]:
+        name, _, n_files = argument.partition("=")
+        process = os.fork()  # of a process with one thread, which has the libraries already
+        if not process:
+            main(name, int(n_files))
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        if status:
+            print(json.dumps({"format": name, "ended": os.waitstatus_to_exitcode(status)}), flush=True)

@@ -139,8 +139,7 @@ def test_the_spectrogram_shows_pitch_level_and_time():
 # --- ComfyUI
 
 
-def test_both_decoders_side_by_side_in_comfyui(tmp_path_factory):
-    comfy = comfy_server.shared(tmp_path_factory)
+def test_both_decoders_side_by_side_in_comfyui(comfy):
     path = comfy_server.ROOT / "workflows" / "api" / "decode_two_ways.json"
     prompt = json.loads(path.read_text(encoding="utf-8"))
     # In the template the slow way is switched off, until a model with such a decoder is chosen.

@@ -47,9 +47,10 @@ def clip(seconds=2.0, rate_hz=44100, channels=2):
 
 @pytest.mark.parametrize("layout", ["mono", "stereo"])
 @pytest.mark.parametrize("case", CASES)
-def test_codes_are_equal(engines, layout, case):
-    """500 frames of mono; 150 of stereo, whose 8 codebooks take audiocraft longest."""
-    n_frames = 150 if layout == "stereo" else 500
+def test_codes_are_equal(request, engines, layout, case):
+    """500 frames of the plain case, 150 of the others, or 500 of all with --slow."""
+    plain = (layout, case) == ("mono", "top-k 250")
+    n_frames = 500 if plain or request.config.getoption("--slow") else 150
     options = dict(CASES[case])
     text, continued = options.pop("text", TEXT), options.pop("continued", False)
     params = GenerationParams(duration_s=n_frames / 50, seed=1234, **options)
@@ -73,13 +74,17 @@ def test_a_melody_models_codes_without_melody_are_equal(engines, stereo):
     assert torch.equal(ours.codes, theirs.codes)
 
 
+@pytest.mark.slow
 def test_windows_of_a_long_piece_are_equal(engines):
     params = GenerationParams(duration_s=33, seed=5, extend_stride_s=29)
     ours, theirs = (x.model.generate(x.conditioner.encode_text([TEXT]), params) for x in engines())
     assert ours.n_frames == 1650 and torch.equal(ours.codes, theirs.codes)
 
 
-@pytest.mark.parametrize(("duration_s", "stride_s"), [(4, 2), (12, 5)], ids=["one window", "three windows"])
+@pytest.mark.parametrize(
+    ("duration_s", "stride_s"),
+    [pytest.param(4, 2, id="one window"), pytest.param(12, 5, id="three windows", marks=pytest.mark.slow)],
+)
 def test_audiogens_codes_and_sound_are_equal(engines, duration_s, stride_s):
     ours, theirs = engines(text="t5-large", codec=SOUND, segment_s=10.0)
     params = GenerationParams(duration_s=duration_s, seed=31, extend_stride_s=stride_s)

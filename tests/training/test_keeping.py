@@ -141,6 +141,7 @@ def test_a_model_learns_what_it_would_draw_if_told_the_key(small):
     assert after["was"] == before["was"] and after["wanted"] == before["wanted"]  # what was learnt stays the teacher
 
 
+@pytest.mark.slow
 def test_prompts_are_begun_by_clips_and_carried_on_by_the_model(mini_shards):
     trainer = shipped.trainer_of(SHIPPED_FILE, lm.LMTraining())
     examples, texts = Examples.read(mini_shards, "train"), Texts(trainer.tokenizer_json)

@@ -53,6 +53,7 @@ def test_it_follows_a_melody(mini):
     assert found["difference"] > 0.3
 
 
+@pytest.mark.slow
 def test_the_critic_can_be_trusted_behind_the_codec(mini, critic):
     rhythm, player, tempo, noise = evaluate.critic_findings(critic, evaluate.coded(mini), 24)
     assert rhythm.value >= 0.8 and player.value >= 0.9
@@ -80,11 +81,13 @@ def test_the_text_decides_who_plays(mini, critic):
     assert sum(player == asked[text] for player, text in zip(heard, texts, strict=True)) >= 10, heard
 
 
+@pytest.mark.slow
 def test_the_text_decides_the_beat(mini, critic):
     found = values(evaluate.text_findings(mini, critic, 20, 3.0)[0])
     assert found["the jangdan asked for, tempo within 8 %"] >= 0.6
 
 
+@pytest.mark.slow
 def test_a_continuation_keeps_tempo_and_mode_and_joins_without_a_click(mini):
     findings, _ = evaluate.continuation_findings(mini, 16, 3.0)
     found = values(findings)

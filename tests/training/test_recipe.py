@@ -181,6 +181,7 @@ def test_frames_where_pulses_begin_weigh_more_and_strokes_most(tokenizer):
         assert torch.isclose(losses.weighted[k], (each * weights).sum() / weights.sum(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_lessons_are_of_the_beat_alone_and_are_learnt(shards, tokenizer):
     plan = lm.LMTraining(dim=64, n_heads=2, n_layers=3, batch_size=4, learning_rate=3e-3)
     trainer = lm.Trainer(model_config(64, 2, 3, TINY), plan, tokenizer, torch.device("cpu"))
@@ -295,6 +296,7 @@ def test_an_evaluation_measures_everything(codec_run, tokenizer, tmp_path, monke
     assert "goal 0.6: missed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_critic_hears_what_is_played():
     from comfyui_musicgen.training.evaluate import listening
 

@@ -156,6 +156,7 @@ def test_compiled_code_lies_where_the_user_says_else_beside_the_sources_else_in_
     assert cache_folder("", sources).is_dir()
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_kept_kernels_are_compiled_all_the_same(tmp_path):
     """A read-only installation of a user without a home."""
     pytest.importorskip("numba")
