@@ -66,9 +66,10 @@ class Result:
 
     @property
     def saved(self) -> list[dict[str, str]]:
-        """Files shown by the nodes: {"filename", "subfolder", "type"}."""
+        """Files in the output folder, or the previews where no node saves one: {"filename", "subfolder", "type"}."""
         groups = (group for output in self.outputs.values() for group in output.values() if isinstance(group, list))
-        return [item for group in groups for item in group if isinstance(item, dict) and "filename" in item]
+        files = [item for group in groups for item in group if isinstance(item, dict) and "filename" in item]
+        return [file for file in files if file.get("type") == "output"] or files
 
 
 def load_workflow(path: str | os.PathLike) -> Prompt:

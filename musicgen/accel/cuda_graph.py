@@ -46,8 +46,8 @@ class CudaGraphStepper(PlainStepper):
         self._new_capture = capture or CudaGraphs
         self._drop()
 
-    def start(self, streams: Sequence[Stream], n_columns: int) -> None:
-        super().start(streams, n_columns)
+    def start(self, streams: Sequence[Stream], n_columns: int, on_pass: Callable[[], None] | None = None) -> None:
+        super().start(streams, n_columns, on_pass)
         texts = [self._with_room(text) for text in self._texts]
         shape = (*self._caches[0].keys.shape, texts[0].keys.shape[2] if texts[0] else 0)
         if shape != self._shape:
@@ -85,12 +85,12 @@ class CudaGraphStepper(PlainStepper):
         self._cache_buffers: list[KVCache] = []
         self._events: list[torch.cuda.Event] = []
 
-    def _new_caches(self, shape: tuple[int, int, int, int]) -> list[KVCache]:
+    def _new_caches(self, shape: tuple[int, int, int, int], on_pass: Callable[[], None] | None) -> list[KVCache]:
         n_rows, n_heads, n_columns, head_dim = shape
         shape = (n_rows, n_heads, -(-n_columns // ROOM_OF) * ROOM_OF, head_dim)
         if shape != self._shape[:4]:
             self._drop()
-            self._cache_buffers = super()._new_caches(shape)
+            self._cache_buffers = super()._new_caches(shape, on_pass)
         return self._cache_buffers
 
     def _allocate(self, shape: tuple[int, ...]) -> None:

@@ -35,7 +35,7 @@ def generate_codes(
 
     conditional: one stream a row. null: as many for classifier-free guidance, or None for none.
     prompt: codes [B, K, P] to continue, P < n_frames; they come first in the result.
-    on_step: called as on_step(done, total) after each step, and with done = 0 while the prompt is taken in; what it raises
+    on_step: called as on_step(done, total) after each step, and with done = 0 while the run is prepared and the prompt taken in; what it raises
     ends the run. stepper: of `accel.choose`; None = the plain model. on_frames: called after each step, before on_step.
     mix: makes one of the logits of `n_texts` texts a row (`guidance.Mix`), whose streams `conditional` holds text by text.
     Source: audiocraft `LMModel.generate`.
@@ -60,7 +60,7 @@ def generate_codes(
 
     stepper = stepper or PlainStepper(lm)
     streams = [*conditional, *null] if null else list(conditional)
-    stepper.start(streams, n_columns - 1)
+    stepper.start(streams, n_columns - 1, lambda: report(0))
     known = 0
     for column in range(first, n_columns):
         codes = sequence[..., known:column]

@@ -19,8 +19,11 @@ class Stepper(Protocol):
     A stepper owns what its speed needs: caches, workspaces, threads, captured graphs. It never changes the weights.
     """
 
-    def start(self, streams: Sequence[Stream], n_columns: int) -> None:
-        """Begin a run of len(streams) rows with room for their prefixes and `n_columns` of codes. Ends the run before it."""
+    def start(self, streams: Sequence[Stream], n_columns: int, on_pass: Callable[[], None] | None = None) -> None:
+        """Begin a run of len(streams) rows with room for their prefixes and `n_columns` of codes. Ends the run before it.
+
+        on_pass is called before each layer's part of the work; what it raises ends the run.
+        """
 
     def take_in(self, codes: Tensor, on_pass: Callable[[], None] | None = None) -> Tensor:
         """The next columns of codes [R, K, S], S >= 1 -> logits of the last one, [R, K, cardinality] float32.
@@ -41,14 +44,14 @@ class PlainStepper:
         self._caches: list[KVCache] = []
         self._texts: list[TextCache | None] = []
 
-    def start(self, streams: Sequence[Stream], n_columns: int) -> None:
+    def start(self, streams: Sequence[Stream], n_columns: int, on_pass: Callable[[], None] | None = None) -> None:
         lm, config = self._lm, self._lm.config
         self._rows = Rows.of(streams, lm)
         n_columns += self._rows.prefix.shape[1]
         self._positions = self._rows.positions(n_columns)
-        self._texts = self._rows.texts(lm)
+        self._texts = self._rows.texts(lm, on_pass)
         shape = (len(streams), config.n_heads, n_columns, config.head_dim)
-        self._caches = self._new_caches(shape)
+        self._caches = self._new_caches(shape, on_pass)
         self._prefix: Tensor | None = self._rows.prefix
         self._length = 0  # columns in the caches
 
@@ -60,10 +63,15 @@ class PlainStepper:
             x = self._through_layers(columns, on_pass if columns.shape[1] > 1 else None)
         return self._lm.logits(x[:, -1:])[:, :, 0]
 
-    def _new_caches(self, shape: tuple[int, int, int, int]) -> list[KVCache]:
+    def _new_caches(self, shape: tuple[int, int, int, int], on_pass: Callable[[], None] | None) -> list[KVCache]:
         """Empty caches of every layer, each (R, H, L, D / H)."""
         self._caches = []  # freed before the new ones are allocated
-        return [KVCache.empty(shape, block.qkv.compute_dtype, self._lm.device) for block in self._lm.layers]
+        caches = []
+        for block in self._lm.layers:
+            if on_pass is not None:
+                on_pass()
+            caches.append(KVCache.empty(shape, block.qkv.compute_dtype, self._lm.device))
+        return caches
 
     def _through_layers(self, x: Tensor, on_pass: Callable[[], None] | None = None) -> Tensor:
         """The next columns [R, S, D] through all layers; on_pass is called before each."""

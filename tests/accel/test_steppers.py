@@ -170,6 +170,22 @@ def test_cancel_leaves_weights_threads_and_memory_as_they_were(served):
         assert torch.equal(tensor, before[name]), name
 
 
+@torch.inference_mode()
+def test_a_run_can_be_cancelled_before_each_layer_is_prepared(served):
+    """Texts' keys and the empty caches of all layers took a second and more, in which Cancel was not heard."""
+    _, lm, stepper = served
+    streams, passes = wide_lm.streams(lm, (6, 45)), []
+    with stepper() as run:
+        run.start(streams, 4, lambda: passes.append(None))
+        assert len(passes) >= lm.config.n_layers
+        with pytest.raises(KeyboardInterrupt):
+            run.start(streams, 4, raise_interrupt)
+
+
+def raise_interrupt():
+    raise KeyboardInterrupt
+
+
 def test_a_long_prompt_can_be_cancelled_between_its_passes(served):
     _, lm, stepper = served
     passes = []

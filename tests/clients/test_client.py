@@ -341,3 +341,12 @@ def test_metadata_reaches_the_file(comfy, tmp_path):
     name = Path(done.stdout.strip()).name
     beside = comfy.base / "output" / "audio" / f"{name}.json"
     assert json.loads(beside.read_text(encoding="utf-8"))["workflow"] == json.loads(GRAPH.read_text(encoding="utf-8"))
+
+
+def test_what_is_only_shown_is_no_result_where_something_is_saved():
+    """MusicGen Takes shows a file a take, which were downloaded beside the saved one."""
+    shown = {"filename": "take_1.flac", "subfolder": "musicgen_takes", "type": "temp"}
+    saved = {"filename": "a.flac", "subfolder": "audio", "type": "output"}
+    result = client.Result("id", {"5": {"takes": [shown]}, "8": {"audio": [saved]}})
+    assert result.saved == [saved]
+    assert client.Result("id", {"5": {"takes": [shown]}}).saved == [shown], "previews, where nothing is saved"

@@ -163,7 +163,7 @@ def test_both_decoders_side_by_side_in_comfyui(comfy):
         node["inputs"].update({"duration_s": 0.5} if node["class_type"] == "MusicGenSampler" else {})
     result = comfy.run(prompt)
     sounds = [saved for saved in result.saved if saved["filename"].endswith(".flac")]
-    pictures = [saved for saved in result.saved if saved["filename"].endswith(".png")]
+    pictures = [image for output in result.outputs.values() for image in output.get("images", ())]
     assert len(sounds) == len(pictures) == 2
     first, second = (comfy.path_of(saved).read_bytes() for saved in sounds)
     assert first[:4] == second[:4] == b"fLaC" and first != second

@@ -26,7 +26,7 @@ class NumbaStepper:
         self._run: _Run | None = None
         self._quiet = contextlib.ExitStack()
 
-    def start(self, streams: Sequence[Stream], n_columns: int) -> None:
+    def start(self, streams: Sequence[Stream], n_columns: int, on_pass: Callable[[], None] | None = None) -> None:
         self._quiet.close()
         self._run = None  # freed before the new one is allocated
         lm = self._lm
@@ -36,7 +36,7 @@ class NumbaStepper:
         self._prefix: Tensor | None = self._rows.prefix
         self._length = 0
         dtype = torch.uint8 if lm.layers[0].qkv.weight.dtype == torch.int8 else torch.float16
-        texts = Texts.of(lm, streams, dtype, self._max_folded)
+        texts = Texts.of(lm, streams, dtype, self._max_folded, on_pass)
         release_freed_memory()
         self._run = _Run(lm, self._rows, Tables.of_layers(lm.config, len(streams), n_columns, dtype), texts)
         self._quiet.enter_context(team.alone())

@@ -4,7 +4,7 @@ How a row's text is read depends on that text alone, never on the other rows.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,21 +34,31 @@ class Texts:
     attended: list[Pair]  # [L]: keys and values [R, H, N, D / H] float32; empty where no row attends
 
     @classmethod
-    def of(cls, lm: LM, streams: Sequence[Stream], dtype: torch.dtype, max_folded: float = MAX_FOLDED) -> "Texts":
+    def of(
+        cls,
+        lm: LM,
+        streams: Sequence[Stream],
+        dtype: torch.dtype,
+        max_folded: float = MAX_FOLDED,
+        on_layer: Callable[[], None] | None = None,
+    ) -> "Texts":
         lengths = [len(stream.cross) if lm.config.cross_attention else 0 for stream in streams]
         is_short = [length * lm.config.n_heads <= max_folded * lm.config.dim for length in lengths]
         n_folded = [length if short else 0 for length, short in zip(lengths, is_short, strict=True)]
         n_attended = [0 if short else length for length, short in zip(lengths, is_short, strict=True)]
         distinct: list[Tensor] = []
         which = [_index(stream.cross, distinct) if n else None for stream, n in zip(streams, n_folded, strict=True)]
-        tables = [_folded_layers(lm, text.float(), dtype) for text in distinct]
+        tables = [_folded_layers(lm, text.float(), dtype, on_layer) for text in distinct]
         folded = [[None if i is None else tables[i][layer] for i in which] for layer in range(lm.config.n_layers)]
         attended = []
         if any(n_attended):
             text = torch.zeros(len(streams), max(n_attended), lm.config.dim)
             for row, (stream, n_tokens) in enumerate(zip(streams, n_attended, strict=True)):
                 text[row, :n_tokens] = stream.cross[:n_tokens].float()
-            attended = [keys_values(block, text) for block in lm.layers]
+            for block in lm.layers:
+                if on_layer is not None:
+                    on_layer()
+                attended.append(keys_values(block, text))
         return cls(n_folded, folded, n_attended, attended)
 
 
@@ -95,10 +105,12 @@ def _index(text: Tensor, distinct: list[Tensor]) -> int:
     return len(distinct) - 1
 
 
-def _folded_layers(lm: LM, text: Tensor, dtype: torch.dtype) -> list[Pair]:
+def _folded_layers(lm: LM, text: Tensor, dtype: torch.dtype, on_layer: Callable[[], None] | None) -> list[Pair]:
     """`folded` of every layer, in one allocation: between dequantized weights the small tables would fragment memory."""
     buffers: list[Tensor] = []
     for number, block in enumerate(lm.layers):
+        if on_layer is not None:
+            on_layer()
         tables = folded(block, text, dtype)
         buffers = buffers or [torch.empty(len(lm.layers), *table.shape, dtype=table.dtype) for table in tables]
         for buffer, table in zip(buffers, tables, strict=True):
