@@ -46,6 +46,12 @@ def workflow(name: str, seed: int) -> dict:
     return prompt
 
 
+def spoil(prompt: dict, target: str, value: object) -> None:
+    """Set CLASS.INPUT of the first node of that class."""
+    kind, _, name = target.partition(".")
+    next(node for node in prompt.values() if node["class_type"] == kind)["inputs"][name] = value
+
+
 def threads_of(server) -> int:
     return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
 
@@ -59,8 +65,7 @@ def soak(server, n_prompts: int, settle: int, seed: int) -> bool:
         prompt = workflow(name, rng.randrange(2**32))
         kind = rng.choices(("good", "cancelled", "wrong"), (0.8, 0.1, 0.1))[0]
         if kind == "wrong":
-            target, value = rng.choice(WRONG)
-            prompt = client.with_input(prompt, target, value)
+            spoil(prompt, *rng.choice(WRONG))
         timer = threading.Timer(rng.uniform(0, 1.5), server.post, ("/interrupt",)) if kind == "cancelled" else None
         if timer:
             timer.start()
