@@ -3,9 +3,10 @@
     python benchmarks/soak.py [--prompts 500] [--seed 0]
 
 Templates with a small random model by turns; one prompt in ten is cancelled, one in ten is wrong. Memory is the server's
-resident size after a collection at its --settle th and its last prompt. The best possible growth is 0; a server that
-kept each clip's samples alone would grow by some 0.1 MB a prompt. Exit code 1 if a good prompt failed, a wrong one
-passed, threads were left or temp holds more than is shown. COMFYUI_PATH names the ComfyUI, ~/comfy/ComfyUI without it.
+resident size after prompt --settle and after the last one. The best possible growth is 0; a server that kept each
+clip's samples alone would grow by some 0.1 MB a prompt. Exit code 1 if a good prompt failed, a wrong one passed, memory
+grew by more than 5 %, or threads or half-written files were left. COMFYUI_PATH names the ComfyUI, ~/comfy/ComfyUI
+without it.
 """
 
 import argparse
@@ -95,7 +96,13 @@ def soak(server, n_prompts: int, settle: int, seed: int) -> bool:
     )
     print(*failures[:20], sep="\n")
     good = {outcome for kind, outcome in outcomes if kind == "good"} == {"done"}
-    return good and ("wrong", "done") not in outcomes and threads_left <= threads + 2 and not partial
+    return (
+        good
+        and ("wrong", "done") not in outcomes
+        and late <= 1.05 * early
+        and threads_left <= threads + 2
+        and not partial
+    )
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """The language model over K parallel codebooks, and the rows that it is conditioned by."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,12 +103,16 @@ class Rows:
 
     def texts(self, lm: LM, on_layer: Callable[[], None] | None = None) -> list[TextCache | None]:
         """Each layer's keys and values of the text; None for models without cross-attention. on_layer is called before each."""
-        texts: list[TextCache | None] = []
-        for block in lm.layers:
-            if on_layer is not None:
-                on_layer()
-            texts.append(block.text_cache(self.text, self.text_mask) if block.has_cross else None)
-        return texts
+        layers = each(lm.layers, on_layer)
+        return [block.text_cache(self.text, self.text_mask) if block.has_cross else None for block in layers]
+
+
+def each(layers: Iterable[Block], on_layer: Callable[[], None] | None) -> Iterator[Block]:
+    """The layers one by one; on_layer is called before each."""
+    for layer in layers:
+        if on_layer is not None:
+            on_layer()
+        yield layer
 
 
 def _left_padded(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .cache import Columns, KVCache, TextCache
-from .model import LM, Rows, Stream
+from .model import LM, Rows, Stream, each
 
 # Columns, and rows times columns, of a prompt in one pass, at most: they bound the memory, and the time to a Cancel.
 PREFILL_COLUMNS, PREFILL_CELLS = 256, 1024
@@ -66,21 +66,16 @@ class PlainStepper:
     def _new_caches(self, shape: tuple[int, int, int, int], on_pass: Callable[[], None] | None) -> list[KVCache]:
         """Empty caches of every layer, each (R, H, L, D / H)."""
         self._caches = []  # freed before the new ones are allocated
-        caches = []
-        for block in self._lm.layers:
-            if on_pass is not None:
-                on_pass()
-            caches.append(KVCache.empty(shape, block.qkv.compute_dtype, self._lm.device))
-        return caches
+        layers = each(self._lm.layers, on_pass)
+        return [KVCache.empty(shape, block.qkv.compute_dtype, self._lm.device) for block in layers]
 
     def _through_layers(self, x: Tensor, on_pass: Callable[[], None] | None = None) -> Tensor:
         """The next columns [R, S, D] through all layers; on_pass is called before each."""
         start, end = self._length, self._length + x.shape[1]
         columns = Columns(start, end, self._rows.mask(start, end))
         x = x + self._positions[..., start:end, :]
-        for block, cache, text in zip(self._lm.layers, self._caches, self._texts, strict=True):
-            if on_pass is not None:
-                on_pass()
+        layers = each(self._lm.layers, on_pass)
+        for block, cache, text in zip(layers, self._caches, self._texts, strict=True):
             x = block(x, columns, cache, text)
         self._length = end
         return x

@@ -1,4 +1,4 @@
-"""ComfyUI's memory and cache flags: the music is the same, takes are continued, /free and Cancel leave a working server.
+"""ComfyUI's memory and cache flags: the music is the same, takes are continued, /free and a failed prompt leave it working.
 
 The flags for graphics memory (--lowvram, --novram) exclude --cpu; tests/gpu/test_comfyui.py runs them on a card.
 """
@@ -51,7 +51,7 @@ def test_music_is_the_default_servers_and_survives_free(comfy, flagged):
         assert set(again.executed) == set(prompt), "nothing is cached"
 
 
-def test_a_refused_and_a_failed_prompt_leave_it_working(flagged):
+def test_a_failed_prompt_leaves_it_working(flagged):
     with pytest.raises(Exception, match="there are takes 1 to 3"):
         flagged.run(takes_prompt("4", seed=17))
     assert len(flagged.run(takes_prompt("2", seed=17)).saved) >= 1

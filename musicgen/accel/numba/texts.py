@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...config import LMConfig
 from ...lm import LM, Stream
+from ...lm.model import each
 from ...lm.transformer import Block
 from .products import product
 from .tables import to_rows
@@ -55,10 +56,7 @@ class Texts:
             text = torch.zeros(len(streams), max(n_attended), lm.config.dim)
             for row, (stream, n_tokens) in enumerate(zip(streams, n_attended, strict=True)):
                 text[row, :n_tokens] = stream.cross[:n_tokens].float()
-            for block in lm.layers:
-                if on_layer is not None:
-                    on_layer()
-                attended.append(keys_values(block, text))
+            attended = [keys_values(block, text) for block in each(lm.layers, on_layer)]
         return cls(n_folded, folded, n_attended, attended)
 
 
@@ -108,9 +106,7 @@ def _index(text: Tensor, distinct: list[Tensor]) -> int:
 def _folded_layers(lm: LM, text: Tensor, dtype: torch.dtype, on_layer: Callable[[], None] | None) -> list[Pair]:
     """`folded` of every layer, in one allocation: between dequantized weights the small tables would fragment memory."""
     buffers: list[Tensor] = []
-    for number, block in enumerate(lm.layers):
-        if on_layer is not None:
-            on_layer()
+    for number, block in enumerate(each(lm.layers, on_layer)):
         tables = folded(block, text, dtype)
         buffers = buffers or [torch.empty(len(lm.layers), *table.shape, dtype=table.dtype) for table in tables]
         for buffer, table in zip(buffers, tables, strict=True):
