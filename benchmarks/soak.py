@@ -41,6 +41,8 @@ def workflow(name: str, seed: int) -> dict:
         inputs = node["inputs"]
         if node["class_type"] == "MusicGenLoader":
             inputs["model"] = "toy-melody"
+        if node["class_type"] == "MusicGenLoop":
+            inputs["bars"] = 1  # four of the template's would not fit into a few seconds at every measured tempo
         for key, value in (("duration_s", 6.0 if "loop" in name else 1.0), ("seed", seed)):
             if isinstance(inputs.get(key), (int, float)):
                 inputs[key] = value + (5.0 if key == "duration_s" and "prompt" in inputs else 0.0)
