@@ -46,7 +46,10 @@ def interrupted(task) -> None:
         task()
 
 
-@pytest.mark.parametrize(("precision", "format"), [("float16", "huggingface"), ("int8", "audiocraft")])
+@pytest.mark.parametrize(
+    ("precision", "format"),
+    [("float16", "huggingface"), pytest.param("int8", "audiocraft", marks=pytest.mark.slow)],
+)
 def test_a_load_ends_at_any_check_and_leaves_nothing(toys, precision, format):
     folder = toys(**SMALL, format=format)
     loaded = loading.load(folder, precision)  # what is imported at the first load is waited for, with checks of its own
@@ -61,7 +64,7 @@ def test_a_load_ends_at_any_check_and_leaves_nothing(toys, precision, format):
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
 
 
-@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("strength", [0.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_an_interrupted_fine_tune_leaves_the_base_as_it_is(toys, strength):
     base, tuned = loading.load(toys(**SMALL), "int8"), toys(**SMALL, seed=1)
     never, before = Cancel(), language_models()

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
 BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 FIRST = "Text to music"
-PLAYED = (FIRST, "Follow a melody", "Several takes", "Music for a video")  # without --slow
+PLAYED = (FIRST, "Follow a melody")  # without --slow
 LISTEN = """() => {
     const types = ["execution_success", "execution_error", "execution_interrupted"];
     window.musicgenEnded = new Promise((done) => {

@@ -216,7 +216,7 @@ def test_windows_with_given_statistics_are_the_whole(load):
     torch.testing.assert_close(parts, whole, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("branch", ["plain", "bilstm"])
+@pytest.mark.parametrize("branch", ["plain", pytest.param("bilstm", marks=pytest.mark.slow)])
 def test_windows_are_close_to_the_whole_and_no_worse_at_joins(load, monkeypatch, branch):
     """The norms see the whole signal, which excerpts stand for: the difference is far below the signal everywhere."""
     monkeypatch.setattr(moments, "N_EXCERPTS", 2)

@@ -46,6 +46,7 @@ def test_every_clip_of_a_batch_is_music(mini):
     assert findings[0].value == 1.0
 
 
+@pytest.mark.slow
 def test_it_follows_a_melody(mini):
     findings, _ = evaluate.melody_findings(mini, 6, 3.0)
     found = values(findings)
@@ -66,6 +67,7 @@ def test_the_critic_can_be_trusted_behind_the_codec(mini, critic):
     assert heard.count("gayageum") >= 9, heard
 
 
+@pytest.mark.slow
 def test_the_text_decides_who_plays(mini, critic):
     asked = {
         "buk drum solo, jajinmori": "none",
@@ -108,6 +110,7 @@ def test_it_is_one_press_in_the_nodes():
     assert samples.shape == (1, 1, 32000) and float(samples.pow(2).mean().sqrt()) > 0.01
 
 
+@pytest.mark.slow
 def test_longer_pieces_take_windows_of_its_own_length(mini):
     conditioning = mini.conditioner.encode_text(["jajinmori, a high voice over the buk"])
     codes = mini.model.generate(conditioning, GenerationParams(duration_s=12.0, seed=1))
