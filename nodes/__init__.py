@@ -2,7 +2,7 @@
 
 from . import host
 from .audio import MusicGenEncode, MusicGenTrimAudio, MusicGenTrimCodes
-from .conditioning import MusicGenMelody, MusicGenText
+from .conditioning import MusicGenChords, MusicGenMelody, MusicGenText
 from .decode import MusicGenDecode, MusicGenDecodeDiffusion
 from .examples import MusicGenExample, MusicGenLength
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
@@ -34,6 +34,7 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenLoop": MusicGenLoop,
     "MusicGenExample": MusicGenExample,
     "MusicGenLength": MusicGenLength,
+    "MusicGenChords": MusicGenChords,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -56,6 +57,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenLoop": "Seamless Loop",
     "MusicGenExample": "Example Clip",
     "MusicGenLength": "Length in Seconds",
+    "MusicGenChords": "MusicGen Chords",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.

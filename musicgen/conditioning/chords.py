@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..config import ModelConfig
 from ..errors import InputError
 from .chord_labels import pitch_classes
 from .chord_text import parse_bars
@@ -203,14 +204,18 @@ def encode_chords(
         chords.check_rows(rate_hz)
     weight, bias = (parameter.detach().cpu() for parameter in conditioner.melody_projection.parameters())
     rest = None
-    if not chroma.chords:
-        logger.warning(
-            "%s is a melody model: it was trained on one note at a time, and chords are an experiment. A chord model follows them.",
-            config.name,
-        )
+    if (note := experiment(config)) is not None:
+        logger.warning(note)
         rest = leaves[0].null_melody[0]
     stands = Chords(chords, float(strength), rate_hz, chroma.n_frames, weight, bias, rest)
     return conditioning.mapped(lambda leaf: replace(leaf, melody=stands))
+
+
+def experiment(config: ModelConfig) -> str | None:
+    """A sentence on what a melody model makes of chords; None for a chord model."""
+    if config.melody is None or config.melody.chords:
+        return None
+    return f"{config.name} is a melody model, trained on one note at a time: chords are an experiment. A chord model follows them."
 
 
 def described(progression: Progression) -> str:

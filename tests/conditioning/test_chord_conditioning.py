@@ -140,7 +140,9 @@ def test_the_model_that_ships_writes_other_codes_with_chords():
 
 
 def test_a_model_without_chroma_is_refused(small):
-    with pytest.raises(InputError, match="'chords' were given, but .* has no chord or melody conditioning.*musicgen-chord"):
+    with pytest.raises(
+        InputError, match="'chords' were given, but .* has no chord or melody conditioning.*musicgen-chord"
+    ):
         encoded(small())
 
 
