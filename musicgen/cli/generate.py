@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from .. import audio as audio_files
-from ..conditioning import STEM_CHOICES
+from ..conditioning import STEM_CHOICES, Progression
+from ..conditioning.chords import BPM, METER, STRENGTH
 from ..conditioning.melody import heard_until_s
 from ..conditioning.timeline import CADENCE_S, timeline_lines
 from ..config import PARAMETERS, GenerationParams
@@ -55,6 +56,20 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
     parser.add_argument(
         "--stems", choices=STEM_CHOICES, default=STEM_CHOICES[0],
         help="take drums and bass out of the melody first: with Demucs if it is installed, always, or never (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--chords", metavar="TEXT",
+        help="chords that are followed, by a chord model: 'C G,G:7 A:min' (a word is a bar) or 'Am7 | F/C | G | %%'",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bpm", type=float, default=BPM, metavar="X", help="tempo of --chords, beats a minute (%(default)g)"
+    )
+    parser.add_argument(
+        "--meter", default=METER, metavar="N/M", help="beats in a bar of --chords, their unit (%(default)s)"
+    )
+    parser.add_argument(
+        "--chord-strength", type=float, default=STRENGTH, metavar="X",
+        help="how strongly --chords are told, 0 to 2.5; 1 = as trained (%(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--start", type=float, default=0.0, metavar="S",
@@ -125,6 +140,11 @@ def _request(arguments: argparse.Namespace) -> RenderRequest:
         if arguments.prompt:
             raise InputError("'--prompt' and '--timeline' are both given. Give one of them.")
         timeline_lines(arguments.timeline, ending)  # for its errors, before anything is loaded
+    if arguments.chords is not None and arguments.melody is not None:
+        raise InputError("'--chords' and '--melody' are both given. Give one of them.")
+    chords = (
+        Progression.parse(arguments.chords, arguments.bpm, arguments.meter) if arguments.chords is not None else None
+    )
     clip = melody = None
     span = (arguments.start, arguments.end)
     if arguments.clip is not None:
@@ -133,7 +153,8 @@ def _request(arguments: argparse.Namespace) -> RenderRequest:
         melody = _read_melody(arguments.melody, *span, arguments.duration_s)
     return RenderRequest(
         arguments.prompt, arguments.negative, clip, melody, arguments.stems, timeline=arguments.timeline, ending=ending,
-        fade_out_s=_FADE_OUT_S if arguments.ending == "fade" else 0.0,
+        fade_out_s=_FADE_OUT_S if arguments.ending == "fade" else 0.0, chords=chords,
+        chord_strength=arguments.chord_strength,
     )  # fmt: skip
 
 
