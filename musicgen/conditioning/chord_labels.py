@@ -19,6 +19,7 @@ NOTES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 STEPS = (0, 2, 4, 5, 7, 9, 11)  # semitones of the degrees 1 to 7
 NO_CHORD = re.compile("N|X|(?i:NC|N[.]C[.]?)")
 _MAX_DEGREE = 14
+_MAX_LENGTH = 64  # characters of a label
 
 # Semitones above the root.
 PUBLISHED = {
@@ -62,6 +63,8 @@ def pitch_classes(label: str) -> frozenset[int]:
     label = label.replace("♯", "#").replace("♭", "b").replace("−", "-")
     if NO_CHORD.fullmatch(label):
         return frozenset()
+    if len(label) > _MAX_LENGTH:
+        raise InputError(f"a chord has at most {_MAX_LENGTH} characters, this one {len(label)}")
     match = _ROOT.fullmatch(label)
     if match is None:
         raise InputError(_root_fault(label))

@@ -20,7 +20,7 @@ from .chord_labels import pitch_classes
 
 Bars = list[tuple[str, ...]]
 
-MAX_CHARACTERS = 65_536
+MAX_CHARACTERS = 16_384
 MAX_BARS = 8192  # played, repeats included
 MAX_IN_BAR = 32
 MAX_TIMES = 64
@@ -28,10 +28,8 @@ _EXAMPLE = "'C G A:min F' or 'Am7 | F/C | G | %'"
 _SHOWN = 40  # characters of a word in a message
 
 _PLAIN = str.maketrans("｜，：／％（）＃×−", "|,:/%()#x-")
-_COMMENT = re.compile(r"//.*|(?<!\S)#.*|\[[^\]]*\]")
+_COMMENT = re.compile(r"//.*|(?<!\S)#.*|\[[^][]*\]")
 _LINE = re.compile(r"(:?\|{1,2}:?)")
-_COMMA = re.compile(r",(?![^(]*\))")  # outside brackets
-_AROUND_COMMA = re.compile(r"[^\S\n]*,[^\S\n]*")
 _TIMES = re.compile(r"x([0-9]+)")
 
 
@@ -44,7 +42,7 @@ def parse_bars(text: str) -> Bars:
     score = _Score()
     has_bar_lines = any("|" in line for line in lines)
     for line in lines:
-        line = _AROUND_COMMA.sub(",", line.strip())
+        line = ",".join(part.strip() for part in line.split(","))
         if has_bar_lines:
             score.read_chart_line(line)
         else:
@@ -75,7 +73,7 @@ class _Score:
         self._section, self._doubled = len(self.bars), 0
         for word in line.split():
             if not self._read_times(word):
-                self._read_bar(_COMMA.split(word), word)
+                self._read_bar(_divided(word), word)
 
     def read_chart_line(self, line: str) -> None:
         """A line of a chart: bars between bar lines."""
@@ -95,7 +93,7 @@ class _Score:
 
     def _read_cell(self, cell: str) -> None:
         chords: list[str] = []
-        words = [word for part in cell.split() for word in _COMMA.split(part)]
+        words = [word for part in cell.split() for word in _divided(part)]
         if words and self._read_times(words[0]):
             words = words[1:]
         times = words.pop() if words and _TIMES.fullmatch(words[-1]) else None
@@ -174,3 +172,15 @@ class _Score:
         if not sign.startswith(":"):
             self._section = len(self.bars)
         return added
+
+
+def _divided(word: str) -> list[str]:
+    """Parts of a word between its commas, but for those in brackets."""
+    parts, depth = [""], 0
+    for character in word:
+        depth = max(0, depth + (character == "(") - (character == ")"))
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts

@@ -79,6 +79,8 @@ def _read(label: str) -> tuple[int, Tensor]:
     if ":" not in label and "min" in label:
         label = label.replace("min", ":min", 1)
     root, colon, quality = label.partition(":")
+    if colon and "/" in root:
+        raise ValueError(label)
     head, _, bass = (quality if colon else root).partition("/")
     root, quality = (root, head) if colon else (head, "maj")
     name, bracket, listed = quality.partition("(")

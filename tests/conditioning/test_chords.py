@@ -1,7 +1,9 @@
 """Chords: labels and tables are the original's, chords land on their true times, and bad input is named."""
 
+import contextlib
 import hashlib
 import json
+import time
 from fractions import Fraction
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_musicgen.musicgen.conditioning.chord_labels import pitch_classes
-from comfyui_musicgen.musicgen.conditioning.chord_text import MAX_BARS, parse_bars
+from comfyui_musicgen.musicgen.conditioning.chord_text import MAX_BARS, MAX_CHARACTERS, parse_bars
 from comfyui_musicgen.musicgen.conditioning.chords import Meter, Progression, chord_list
 from comfyui_musicgen.musicgen.conditioning.chords_reference import ReferenceProgression, reference_row
 from comfyui_musicgen.musicgen.errors import InputError
@@ -145,7 +147,7 @@ def test_bars_are_read(text, bars):
         ("C,,G", ["bar 1", "empty", "comma"]), ("C G, ", ["bar 2", "empty", "comma"]), (",C", ["bar 1", "comma"]),
         ("C | | G", ["bar 2", "empty", "'%'", "'N'"]), ("% C", ["bar 1", "'%'", "before"]), ("x2 C", ["bar 1", "'x2'"]),
         ("C x0", ["'x0'", "1 to"]), ("C x9999999", ["'x9999999'"]), ("C G x64 x64 x64", ["'x64'"]), ("C x64 " * 150, [str(MAX_BARS)]),
-        ("C G :| |: F", ["'|:'"]), ("C" + ",C" * 32, ["bar 1", "33", "32"]), ("C\ud800", ["D800"]), ("C" * 70_000, ["65536"]),
+        ("C G :| |: F", ["'|:'"]), ("C" + ",C" * 32, ["bar 1", "33", "32"]), ("C\ud800", ["D800"]), ("C" * 65, ["64 characters"]), ("C,(" + "," * 99, ["bar 1"]), ("C" * 16_385, ["16384"]),
         ("G / F", ["bar 2", "'/'"]), ("| / G |", ["bar 1", "'/'"]),
     ],
 )  # fmt: skip
@@ -164,6 +166,16 @@ def test_any_text_is_read_or_refused_in_words(text):
         assert str(error).startswith("'chords'")
     else:
         assert bars and all(pitch_classes(label) is not None for bar in bars for label in bar)
+
+
+@pytest.mark.parametrize("piece", ["[", "(", "/", ",", "C,", " ", "|", ":", "b", "%", "C(,", "#", "//"])
+def test_the_longest_text_is_read_or_refused_at_once(piece):
+    """Patterns that look ahead took seconds for each."""
+    for text in (piece * (MAX_CHARACTERS // len(piece) - 1), "C" + piece * (MAX_CHARACTERS // len(piece) - 2) + ")"):
+        begun = time.process_time()
+        with contextlib.suppress(InputError):
+            parse_bars(text)
+        assert time.process_time() - begun < 2
 
 
 # Times
