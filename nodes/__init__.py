@@ -5,6 +5,7 @@ from .audio import MusicGenEncode, MusicGenTrimAudio, MusicGenTrimCodes
 from .conditioning import MusicGenMelody, MusicGenText
 from .decode import MusicGenDecode, MusicGenDecodeDiffusion
 from .examples import MusicGenExample, MusicGenLength
+from .hearing import MusicGenAnalyze
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
 from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
@@ -34,6 +35,7 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenLoop": MusicGenLoop,
     "MusicGenExample": MusicGenExample,
     "MusicGenLength": MusicGenLength,
+    "MusicGenAnalyze": MusicGenAnalyze,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -56,6 +58,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenLoop": "Seamless Loop",
     "MusicGenExample": "Example Clip",
     "MusicGenLength": "Length in Seconds",
+    "MusicGenAnalyze": "Hear Music",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.
