@@ -19,7 +19,7 @@ from .notes import hear_drums, hear_melody
 from .result import Heard
 from .rhythm import Rhythm, hear_rhythm, read_beats
 from .sections import find_sections
-from .spectrum import RATE_HZ, Pitches, fold, hear_pitches
+from .spectrum import RATE_HZ, Pitches, hear_pitches
 from .tracker import track_with_model
 
 logger = logging.getLogger(__name__)
@@ -192,11 +192,16 @@ def _chord_text(labels: list[str], first: np.ndarray) -> str:
 
 
 def _bar_features(onsets: Onsets, pitches: Pitches, edges_s: np.ndarray) -> np.ndarray:
-    """What sounds in each bar, [n, F]: chroma, range of pitches and onsets in bands, each of mean length 1."""
-    levels = pitches.between(edges_s)
-    frames = np.clip(np.round(edges_s / onsets.frame_s).astype(int), 0, len(onsets.bands) - 1)
-    rises = np.stack(
-        [onsets.bands[start : max(end, start + 1)].mean(axis=0) for start, end in itertools.pairwise(frames)]
-    )
-    parts = (fold(levels, np.ones(levels.shape[1])), levels, rises)
-    return np.hstack([part / max(float(np.linalg.norm(part, axis=1).mean()), 1e-9) for part in parts])
+    """What sounds in each bar, [n, F]: pitches, onsets by band, and onsets by twelfth of the bar, of equal weight."""
+    frames = np.clip(np.round(edges_s / onsets.frame_s).astype(int), 0, len(onsets.all) - 1)
+    bands, twelfths = [], []
+    for start, end in itertools.pairwise(frames):
+        bands.append(onsets.bands[start : max(end, start + 1)].mean(axis=0))
+        slots = np.linspace(start, end, 13).astype(int)
+        twelfths.append([onsets.all[slot : max(after, slot + 1)].mean() for slot, after in itertools.pairwise(slots)])
+    features = []
+    for part in (pitches.between(edges_s), np.array(bands), np.array(twelfths)):
+        spread = part.std(axis=0)
+        scale = np.maximum(spread + 0.3 * spread.mean(), 1e-9) * part.shape[1] ** 0.5  # what hardly varies says little
+        features.append((part - part.mean(axis=0)) / scale)
+    return np.hstack(features)

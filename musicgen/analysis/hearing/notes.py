@@ -11,13 +11,14 @@ from .beats import EARLY_S, Onsets
 from .spectrum import LOWEST, RATE_HZ, Pitches
 
 _LOW, _HIGH = 60, 96  # MIDI pitches of a melody, C4 to C7
-_HARMONICS, _FALL = 5, 0.7
+_HARMONICS, _FALL = 5, 0.6
 _JUMP, _TURN, _REST = 0.06, 0.6, 0.5  # costs: a semitone further, another note, beginning or ending a rest
-_HIGHER = 0.012  # a semitone, for the melody lies above its chords
+_HIGHER = 0.02  # a semitone, for the melody lies above its chords
 _SHORTEST_S = 0.09
 DRUMS = {"kick": 36, "snare": 38, "hihat": 42}  # General MIDI
-_RANGES_HZ = {"kick": (0.0, 110.0), "snare": (1000.0, 4000.0), "hihat": (5000.0, RATE_HZ / 2)}
-_RISE_DB = {"kick": 5.0, "snare": 6.0, "hihat": 5.0}
+_RANGES_HZ = {"kick": (0.0, 150.0), "snare": (1500.0, 5000.0), "hihat": (5000.0, RATE_HZ / 2)}
+_SHARE = {"kick": 0.6, "snare": 0.75, "hihat": 0.3}  # of the strongest rises in the range
+_RISE_DB = 5.0  # at the least
 _APART_S = 0.06
 
 
@@ -94,7 +95,7 @@ def hear_drums(onsets: Onsets) -> tuple[Hit, ...]:
     for drum, (low, high) in _RANGES_HZ.items():
         curve = onsets.bands[:, (centres_hz >= low) & (centres_hz < high)].mean(axis=1)
         reach = round(_APART_S / onsets.frame_s)
-        threshold = max(_RISE_DB[drum], 0.3 * float(np.percentile(curve, 99)))
+        threshold = max(_RISE_DB, _SHARE[drum] * float(np.percentile(curve, 99)))
         padded = np.pad(curve, reach)
         highest = np.stack([padded[step : step + len(curve)] for step in range(2 * reach + 1)]).max(axis=0)
         for frame in np.flatnonzero((curve >= threshold) & (curve == highest)):
