@@ -5,6 +5,7 @@ from .audio import MusicGenEncode, MusicGenTrimAudio, MusicGenTrimCodes
 from .conditioning import MusicGenChords, MusicGenMelody, MusicGenText
 from .decode import MusicGenDecode, MusicGenDecodeDiffusion
 from .examples import MusicGenExample, MusicGenLength
+from .hearing import MusicGenAnalyze
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
 from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
@@ -35,6 +36,7 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenExample": MusicGenExample,
     "MusicGenLength": MusicGenLength,
     "MusicGenChords": MusicGenChords,
+    "MusicGenAnalyze": MusicGenAnalyze,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -58,6 +60,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenExample": "Example Clip",
     "MusicGenLength": "Length in Seconds",
     "MusicGenChords": "MusicGen Chords",
+    "MusicGenAnalyze": "Hear Music",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.
