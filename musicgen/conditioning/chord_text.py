@@ -47,7 +47,7 @@ def parse_bars(text: str) -> Bars:
             score.read_chart_line(line)
         else:
             score.read_words(line)
-    if score.is_open:
+    if score.opened is not None:
         raise score.fault("|:", "no ':|' ends this repeat. Write one, or take the '|:' away")
     if not score.bars:
         raise InputError(f"'chords' is empty. Write chords such as {_EXAMPLE}, or N for no chord.")
@@ -59,7 +59,7 @@ class _Score:
 
     def __init__(self) -> None:
         self.bars: Bars = []
-        self.is_open = False  # between |: and :|
+        self.opened: int | None = None  # index of the first bar behind a |: that is not closed
         self._number = 0  # of the bar that was read last, as written
         self._section = 0  # index of the first bar that an x repeats
         self._doubled = 0  # bars that a ':|' just before has added
@@ -77,8 +77,7 @@ class _Score:
 
     def read_chart_line(self, line: str) -> None:
         """A line of a chart: bars between bar lines."""
-        if not self.is_open:
-            self._section, self._doubled = len(self.bars), 0
+        self._section, self._doubled = len(self.bars), 0
         parts = _LINE.split(line)
         for i in range(0, len(parts), 2):
             before, after = parts[i - 1] if i else "", parts[i + 1] if i + 1 < len(parts) else ""
@@ -109,12 +108,13 @@ class _Score:
     def _read_sign(self, sign: str) -> None:
         """A bar line; its repeat sign."""
         if sign.startswith(":"):
+            if self.opened is not None:
+                self._section, self.opened = self.opened, None
             self._doubled = self._repeat(sign, 2)
-            self.is_open = False
         if sign.endswith(":"):
-            if self.is_open:
+            if self.opened is not None:
                 raise self.fault(sign, "a repeat begins within a repeat. Write ':|' first")
-            self.is_open, self._section, self._doubled = True, len(self.bars), 0
+            self.opened, self._section, self._doubled = len(self.bars), len(self.bars), 0
 
     def _read_bar(self, words: list[str], written: str) -> None:
         """One bar, checked."""
