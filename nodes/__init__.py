@@ -11,6 +11,7 @@ from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
 from .sampler import MusicGenSampler
 from .save import MusicGenSaveAudio
+from .tempo import MusicGenTempo
 from .takes import MusicGenTakes
 from .timeline import MusicGenBlend, MusicGenTimeline
 
@@ -37,6 +38,7 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenLength": MusicGenLength,
     "MusicGenChords": MusicGenChords,
     "MusicGenAnalyze": MusicGenAnalyze,
+    "MusicGenTempo": MusicGenTempo,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -61,6 +63,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenLength": "Length in Seconds",
     "MusicGenChords": "MusicGen Chords",
     "MusicGenAnalyze": "Hear Music",
+    "MusicGenTempo": "Fit Tempo",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.

@@ -5,15 +5,14 @@ from typing import Any
 from ..musicgen.conditioning import STEM_CHOICES, Conditioning, Mixture, Progression, chord_list, encode_chords
 from ..musicgen.conditioning.chords import (
     BPM,
-    FASTEST_BPM,
     MAX_STRENGTH,
     METER,
-    SLOWEST_BPM,
     STRENGTH,
     described,
     experiment,
 )
 from ..musicgen.conditioning.picture import chroma_picture
+from ..musicgen.units import FASTEST_BPM, SLOWEST_BPM, Meter, check_bpm, told
 from . import host
 from .host import Managed
 from .inputs import Node, checked
@@ -46,10 +45,19 @@ class MusicGenText(Node):
                     placeholder="warm lo-fi hip hop with a mellow piano and soft drums, 80 bpm",
                 ),
             },
-        }
+            "optional": {
+                "bpm": number(
+                    0.0, 0.0, FASTEST_BPM, 0.1,
+                    "Tempo that is told behind the text, in the words of the chord models: bpm : 92.0 (beats a minute, 20 or "
+                    "more). 0 = none.", round=0.001,
+                ),
+                "meter": text("", "Meter that is told behind the text, such as 4/4. Empty = none."),
+            },
+        }  # fmt: skip
 
     @checked()
-    def encode(self, conditioner: Managed, text: str) -> tuple:
+    def encode(self, conditioner: Managed, text: str, bpm: float = 0.0, meter: str = "") -> tuple:
+        text = told(text, check_bpm(bpm) if bpm else None, Meter.parse(meter) if meter.strip() else None)
         warning = conditioner.module.warning(text)
         if warning:
             host.show_text(warning)

@@ -7,7 +7,6 @@ the windows of long pieces and shifts the first row of a batch alone. It is repr
 """
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from ..config import ModelConfig
 from ..errors import InputError
+from ..units import Meter, check_bpm
 from .chord_labels import pitch_classes
 from .chord_text import parse_bars
 from .chords_reference import ReferenceProgression
@@ -30,31 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BPM, METER = 120.0, "4/4"
-SLOWEST_BPM, FASTEST_BPM = 20.0, 400.0
 STRENGTH, MAX_STRENGTH = 1.0, 2.5
-_UNITS = (1, 2, 4, 8, 16, 32)
-_MAX_BEATS = 32
 _N_NOTES = 12
-
-
-@dataclass(frozen=True)
-class Meter:
-    """Beats in a bar, and the note that a beat is: 6/8 has six beats of an eighth."""
-
-    beats: int
-    unit: int = 4
-
-    @classmethod
-    def parse(cls, text: str) -> "Meter":
-        """`4/4`, `6/8`; `3` is 3/4. InputError for anything else."""
-        found = re.fullmatch(r"\s*(\d{1,3})\s*(?:/\s*(\d{1,3})\s*)?", text) if isinstance(text, str) else None
-        beats, unit = (int(found[1]), int(found[2] or 4)) if found else (0, 0)
-        if not 1 <= beats <= _MAX_BEATS or unit not in _UNITS:
-            raise InputError(
-                f"'meter' must be beats and their unit, such as 4/4, 3/4 or 6/8 (1 to {_MAX_BEATS} beats of "
-                f"{', '.join(map(str, _UNITS))}), got {text!r}"
-            )
-        return cls(beats, unit)
 
 
 @dataclass(frozen=True)
@@ -83,13 +60,8 @@ class Progression:
     @classmethod
     def parse(cls, text: str, bpm: float = BPM, meter: str = METER) -> "Progression":
         """Grammar: `chord_text`. InputError names the bar and the word, or the tempo or meter that is wrong."""
-        is_number = isinstance(bpm, (int, float)) and not isinstance(bpm, bool)
-        if not is_number or not SLOWEST_BPM <= bpm <= FASTEST_BPM:
-            raise InputError(
-                f"'bpm' must be a number from {SLOWEST_BPM:g} to {FASTEST_BPM:g} beats a minute, got {bpm!r}"
-            )
-        checked = Meter.parse(meter)
-        return cls(tuple(parse_bars(text)), float(bpm), checked)
+        tempo, checked = check_bpm(bpm), Meter.parse(meter)
+        return cls(tuple(parse_bars(text)), tempo, checked)
 
     @property
     def bar_s(self) -> float:
