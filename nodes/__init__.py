@@ -11,8 +11,8 @@ from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
 from .sampler import MusicGenSampler
 from .save import MusicGenSaveAudio
-from .tempo import MusicGenTempo
 from .takes import MusicGenTakes
+from .tempo import MusicGenTempo
 from .timeline import MusicGenBlend, MusicGenTimeline
 
 # ComfyUI-Manager reads these keys from the source, so they are spelled out.

@@ -59,7 +59,15 @@ class MusicGenLength(Node):
         "Sampler, the music becomes exactly as long."
     )
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ("video length", "duration of video", "frames to seconds", "music for video", "audio length", "bars", "beats")
+    SEARCH_ALIASES = (
+        "video length",
+        "duration of video",
+        "frames to seconds",
+        "music for video",
+        "audio length",
+        "bars",
+        "beats",
+    )
     FUNCTION = "measure"
     RETURN_TYPES = ("FLOAT", "FLOAT", "STRING")
     RETURN_NAMES = ("seconds", "bpm", "meter")

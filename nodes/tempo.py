@@ -1,6 +1,6 @@
 """AUDIO -> the same music at the tempo that was asked for."""
 
-from ..musicgen.analysis.fit import WAYS, Fit, fit_tempo
+from ..musicgen.analysis.fit import WAYS, fit_tempo
 from ..musicgen.units import FASTEST_BPM, SLOWEST_BPM, Meter
 from . import host
 from .inputs import Node, checked
@@ -46,21 +46,5 @@ class MusicGenTempo(Node):
     @checked()
     def fit(self, audio: dict, bpm: float, meter: str, way: str) -> tuple[dict, float, str]:
         made = fit_tempo(audio_in(audio), bpm, Meter.parse(meter), way, host.progress())
-        report = report_of(made, bpm)
-        host.show_text(report)
-        return audio_out(made.audio), made.bpm, report
-
-
-def report_of(made: Fit, bpm: float) -> str:
-    lines = []
-    if made.heard_bpm:
-        off = 100 * (made.heard_bpm / bpm - 1)
-        lines.append(f"{bpm:g} beats a minute were asked for, {made.heard_bpm:.2f} are heard ({off:+.1f} %).")
-    if made.speed != 1.0:
-        lines.append(f"Played {made.speed:.4f} times as fast: {made.bpm:.2f} beats a minute.")
-    if made.shift_s:
-        what = f"{made.shift_s:.3f} s are cut off" if made.shift_s > 0 else f"{-made.shift_s:.3f} s of silence are put before"
-        lines.append(f"{what} the beginning, so that the first bar begins at 0.")
-    if made.off_ms is not None:
-        lines.append(f"Downbeats are {made.off_ms:.0f} ms off bars that begin at 0, on average.")
-    return "\n".join([*lines, *made.notices])
+        host.show_text(made.report)
+        return audio_out(made.audio), made.bpm, made.report
