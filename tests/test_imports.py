@@ -18,7 +18,7 @@ COMFYUI = {
     "folder_paths", "latent_preview", "node_helpers", "nodes", "server",
 }  # fmt: skip
 HEAVY = (
-    "audiocraft", "av", "demucs", "julius", "llvmlite", "numba", "pyloudnorm", "soundfile", "torchaudio", "transformers",
+    "audiocraft", "av", "beat_this", "demucs", "julius", "llvmlite", "mido", "numba", "pyloudnorm", "soundfile", "torchaudio", "transformers",
     "triton",
 )  # fmt: skip
 MAX_LINES = 400

@@ -2,6 +2,9 @@
 
 import io
 import json
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from comfyui_musicgen.musicgen.analysis.hearing.bars import find_bars
 from comfyui_musicgen.musicgen.analysis.hearing.chords import bar_text
 from comfyui_musicgen.musicgen.analysis.hearing.sections import find_sections
 from comfyui_musicgen.musicgen.audio import Audio
-from comfyui_musicgen.musicgen.errors import DependencyError, InputError
+from comfyui_musicgen.musicgen.errors import CheckpointError, DependencyError, InputError
 from comfyui_musicgen.tests.songs import RATE_HZ, song
 from comfyui_musicgen.tests.songs.marks import BEAT_S, f_measure, overlap, shuffled, tempo_ratio
 
@@ -96,7 +99,7 @@ def test_midi_holds_melody_chords_and_drums_at_their_times(few):
 
 
 def test_midi_without_mido_names_the_package(few, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "mido", None)
+    monkeypatch.setitem(sys.modules, "mido", None)
     with pytest.raises(DependencyError, match="python -m pip install mido"):
         midi_bytes(few[0][1])
 
@@ -201,3 +204,63 @@ def test_sections_are_found_and_named_alike():
     features = np.repeat(np.array([[1.0, 0, 0], [0, 1, 0], [1, 0, 0]]), 6, axis=0)
     sections = find_sections(features, np.arange(19.0))
     assert [(section.start_s, section.label) for section in sections] == [(0, "A"), (6, "B"), (12, "A")]
+
+
+class Tracker:
+    """Stands in for beat_this.inference.Audio2Beats: beats of 100 bpm in bars of three, the first on the second beat."""
+
+    model = torch.nn.Identity()
+
+    def __init__(self, checkpoint_path, device, dbn):
+        assert (device, dbn) == ("cpu", False)
+        if Path(checkpoint_path).read_text() != "weights":
+            raise KeyError("hyper_parameters")
+
+    def __call__(self, signal, rate_hz):
+        self.model(torch.from_numpy(signal))
+        beats_s = np.arange(0.5, 9.8, 0.6)
+        return beats_s, beats_s[1::3]
+
+
+@pytest.fixture
+def beat_this(monkeypatch):
+    monkeypatch.setitem(sys.modules, "beat_this", types.ModuleType("beat_this"))
+    module = types.ModuleType("beat_this.inference")
+    module.__dict__["Audio2Beats"] = Tracker
+    monkeypatch.setitem(sys.modules, "beat_this.inference", module)
+
+
+def test_beats_and_bars_of_a_checkpoint_are_kept(beat_this, tmp_path):
+    file = tmp_path / "small0.ckpt"
+    file.write_text("weights")
+    heard = hear(clicks(100, meter=4)[0], beat_model=file)
+    assert heard.meter == 3 and heard.downbeats_s == pytest.approx(np.arange(1.1, 9.8, 1.8))
+    assert heard.bpm == pytest.approx(100) and len(heard.beats_s) == 16
+    file.write_text("another kind")
+    with pytest.raises(CheckpointError, match=r"small0\.ckpt is no checkpoint of beat-this"):
+        hear(clicks(100)[0], beat_model=file)
+
+
+def test_a_checkpoint_without_the_package_names_the_package(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "beat_this", None)
+    file = tmp_path / "small0.ckpt"
+    file.write_text("weights")
+    with pytest.raises(DependencyError, match="python -m pip install beat-this"):
+        hear(clicks(100)[0], beat_model=file)
+
+
+def test_sevenths_are_heard_where_they_are_asked_for():
+    t = np.arange(RATE_HZ) / RATE_HZ
+
+    def chord(pitches):
+        return sum(np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * t) for pitch in pitches) * np.exp(-2 * t)
+
+    bars = [
+        chord((48, 60, 64, 67)),
+        chord((43, 59, 62, 65, 67)),
+        chord((45, 60, 64, 67, 69)),
+        chord((41, 60, 64, 65, 69)),
+    ] * 4
+    heard = hear(sound(0.1 * np.concatenate(bars)), vocabulary="sevenths")
+    assert {span.label for span in heard.chords} == {"C", "G:7", "A:min7", "F:maj7"}
+    assert heard.key == "C major"

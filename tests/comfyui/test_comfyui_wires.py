@@ -90,6 +90,10 @@ def everything():
         "cut": node("MusicGenTrimAudio", audio=["clip", 0], start_s=0.0, end_s=["MusicGenLength", 0]),
         "cut shape": node("ProbeShape", audio=["cut", 0]),
         "MusicGenLoop": node("MusicGenLoop", audio=["MusicGenExample", 0], bars=1, bpm=0.0, meter=2, crossfade_ms=30.0),
+        "MusicGenAnalyze": node(
+            "MusicGenAnalyze", audio=["MusicGenExample", 0], bpm=0.0, meter=0, vocabulary="triads", midi_prefix="", beat_model=""
+        ),
+        "heard": node("PreviewAny", source=["MusicGenAnalyze", 5]),
         "MusicGenTakes": node("MusicGenTakes", audio=["MusicGenLoop", 0], choose="all"),
     }  # fmt: skip
 

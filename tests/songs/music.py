@@ -117,7 +117,7 @@ def compose(seed: int) -> Score:
     parts = {name: _progression(rng, score, sevenths, name) for name in "AB"}
     styles = {name: (str(rng.choice(["held", "beats", "arpeggio", "offbeats"])), str(rng.choice(["root", "fifths", "eighths", "walking"]))) for name in "AB"}  # fmt: skip
     last = form[(n_bars // 4 - 1) % 4]
-    parts["end"] = _with_cadence(score, parts[last])
+    parts["end"] = _with_cadence(score, parts[last]) if rng.random() < 0.85 else parts[last]
     styles["end"] = styles[last]
     tunes = {name: _tune(rng, score, part) for name, part in parts.items()}
     for number in range(n_bars // 4):
@@ -147,7 +147,11 @@ def _progression(rng, score, sevenths, part):
     """Four bars of (first beat, beats, root, quality)."""
     degrees = DEGREES[score.mode]
     home = "I" if score.mode == "major" else "i"
-    name = home if part == "A" or rng.random() < 0.3 else str(rng.choice([each for each in degrees if each != home]))
+    name = (
+        home
+        if rng.random() < (0.8 if part == "A" else 0.3)
+        else str(rng.choice([each for each in degrees if each != home]))
+    )
     chords = []
     for bar in range(4):
         halves = score.meter == 4 and rng.random() < 0.25
@@ -162,7 +166,7 @@ def _progression(rng, score, sevenths, part):
 
 
 def _with_cadence(score, chords):
-    """The four bars with the tonic in the last: a key without a cadence would be a matter of taste."""
+    """The four bars with the tonic in the last."""
     quality = "maj" if score.mode == "major" else "min"
     return [chord for chord in chords if chord[0] < 3 * score.meter] + [
         (3 * score.meter, score.meter, score.tonic, quality)

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from ...audio import Audio, convert
 from ...errors import InputError
-from ..tempo import FASTEST_BPM, SLOWEST_BPM, measure_pulse
+from ..tempo import FASTEST_BPM, SLOWEST_BPM, pulse_of, smoothed
 from .beats import Onsets, hear_onsets
 from .chords import NONE, VOCABULARIES, bar_text, hear_chords, spans
 from .key import hear_key
@@ -29,6 +30,7 @@ OnStep = Callable[[int, int], None]
 SHORTEST_S, LONGEST_S = 2.0, 1200.0
 MAX_METER = 12
 SILENT_DB = -60.0
+_PIECE_S = 10
 _GRID_S = 0.5  # chords of a piece without a pulse are looked for at this distance
 _LEAST_PULSE = 0.15  # noise has up to 0.08; pieces with and without drums 0.45 and more
 _LEAST_ONSET_DB = 2.0  # mean rise over all bands of the strongest onsets; a tone that swells has 0.5
@@ -37,7 +39,7 @@ _NO_PULSE = (
     "tempo is 0, meter and downbeats are empty, chords are looked for each half second, and the chord text lists their changes "
     "without bars."
 )
-_STAGES = {"onsets": 10, "pitches": 50, "beats": 25, "melody": 15}  # of 100
+_STAGES = {"samples": 5, "onsets": 5, "pitches": 50, "beats": 25, "melody": 15}  # of 100
 
 
 def hear(
@@ -59,8 +61,7 @@ def hear(
     """
     _check(audio, bpm, meter, vocabulary)
     stages = _Stages(on_step)
-    mono = convert(audio, RATE_HZ, 1).samples[0, 0]
-    mono = mono / mono.abs().max()
+    mono = _mono(audio, stages.next("samples"))
     with torch.inference_mode():
         onsets = hear_onsets(mono, RATE_HZ, stages.next("onsets"))
         pitches = hear_pitches(mono, stages.next("pitches"))
@@ -73,6 +74,20 @@ def hear(
         logger.warning("hearing: %s", notice)
     stages.end()
     return heard
+
+
+def _mono(audio: Audio, check: Callable[[float], None]) -> torch.Tensor:
+    """Mono samples [L] at RATE_HZ, the largest 1: converted ten seconds at a time, with a second on each side."""
+    rate_hz, n = audio.rate_hz, math.ceil(audio.duration_s)
+    parts = []
+    for first in range(0, n, _PIECE_S):
+        check(first / n)
+        before = min(first, 1)
+        part = audio.samples[..., (first - before) * rate_hz : (first + _PIECE_S + 1) * rate_hz]
+        converted = convert(Audio(part, rate_hz), RATE_HZ, 1).samples[0, 0, before * RATE_HZ :]
+        parts.append(converted[: _PIECE_S * RATE_HZ])
+    mono = torch.cat(parts)
+    return mono / mono.abs().max()
 
 
 class _Stages:
@@ -125,8 +140,7 @@ def _rhythm(
     check: Callable[[float], None],
 ) -> tuple[Rhythm | None, float, tuple[str, ...]]:
     """(reading or None without a pulse, confidence of the tempo, notices)."""
-    sound = Audio(mono[None, None], RATE_HZ)
-    pulse = measure_pulse(sound, bpm or None)
+    pulse = pulse_of(smoothed(torch.from_numpy(onsets.all).float()), onsets.frame_s, bpm or None)
     if beat_model is not None:
         beats_s, downbeats_s = track_with_model(mono, RATE_HZ, beat_model, check)
         if len(beats_s) >= 3:

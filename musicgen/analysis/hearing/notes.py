@@ -15,6 +15,7 @@ _HARMONICS, _FALL = 5, 0.6
 _JUMP, _TURN, _REST = 0.06, 0.6, 0.5  # costs: a semitone further, another note, beginning or ending a rest
 _HIGHER = 0.02  # a semitone, for the melody lies above its chords
 _SHORTEST_S = 0.09
+_STRIKE = 0.15  # rise of a pitch within two frames, of the loudest, that is another note
 DRUMS = {"kick": 36, "snare": 38, "hihat": 42}  # General MIDI
 _RANGES_HZ = {"kick": (0.0, 150.0), "snare": (1500.0, 5000.0), "hihat": (5000.0, RATE_HZ / 2)}
 _SHARE = {"kick": 0.6, "snare": 0.75, "hihat": 0.3}  # of the strongest rises in the range
@@ -45,17 +46,18 @@ def hear_melody(pitches: Pitches, check: Callable[[float], None]) -> tuple[Note,
     Sum of harmonics, then the cheapest path through the pitches and rests. Source: Salamon and Gomez 2012, "Melody extraction
     from polyphonic music signals"; the path is Viterbi's.
     """
-    loud = np.log1p(100 * pitches.levels / max(float(pitches.levels.max()), 1e-9)) / math.log(101)
+    loud = pitches.loud
     padded = np.pad(loud, ((0, 0), (0, 40)))
     first, last = _LOW - LOWEST, _HIGH - LOWEST + 1
     salience = np.zeros((len(loud), last - first))
     for harmonic in range(1, _HARMONICS + 1):
+        check(0.0)
         up = round(12 * math.log2(harmonic))
         salience += _FALL ** (harmonic - 1) * padded[:, first + up : last + up]
     salience += _HIGHER * np.arange(last - first) * (salience > 0)
     rest = np.full((len(loud), 1), 0.5 * float(np.percentile(salience.max(axis=1), 90)))
     states = _line(np.hstack([salience, rest]), check)
-    return _runs(states, pitches.frame_s, last - first)
+    return _runs(states, loud[:, first:last], pitches.frame_s)
 
 
 def _line(gain: np.ndarray, check: Callable[[float], None]) -> list[int]:
@@ -77,15 +79,33 @@ def _line(gain: np.ndarray, check: Callable[[float], None]) -> list[int]:
     return path[::-1]
 
 
-def _runs(states: list[int], frame_s: float, rest: int) -> tuple[Note, ...]:
-    notes, first = [], 0
+def _runs(states: list[int], loud: np.ndarray, frame_s: float) -> tuple[Note, ...]:
+    """States [T] to notes; the number of pitches in loud [T, pitches] is the state of a rest. A note struck again is two."""
+    notes, first, rest = [], 0, loud.shape[1]
     for number in range(1, len(states) + 1):
-        if number < len(states) and states[number] == states[first]:
+        state = states[first]
+        if (
+            number < len(states)
+            and states[number] == state
+            and (state == rest or not _struck(loud[:, state], first, number))
+        ):
             continue
-        if states[first] != rest and (number - first) * frame_s >= _SHORTEST_S:
-            notes.append(Note(first * frame_s, number * frame_s, _LOW + states[first]))
+        if state != rest and (number - first) * frame_s >= _SHORTEST_S:
+            notes.append(Note(max(0.0, (first - 0.5) * frame_s), (number - 0.5) * frame_s, _LOW + state))
         first = number
     return tuple(notes)
+
+
+def _struck(loud: np.ndarray, first: int, frame: int) -> bool:
+    """Whether a pitch with levels [T], sounding since `first`, is struck again at `frame`."""
+    if frame - first < 3 or frame + 1 >= len(loud):
+        return False
+    rise = loud[frame + 1] - loud[frame - 1]
+    return (
+        rise > _STRIKE
+        and rise >= loud[frame] - loud[frame - 2]
+        and rise > loud[min(frame + 2, len(loud) - 1)] - loud[frame]
+    )
 
 
 def hear_drums(onsets: Onsets) -> tuple[Hit, ...]:

@@ -59,7 +59,9 @@ def hear_rhythm(
             beats_s = track(onsets, tempo, part)
             if len(beats_s) >= _FEWEST_BEATS:
                 beats_s = _through_sound(beats_s, 60 / steady_bpm(beats_s), pitches)
-                readings += [_reading(onsets, pitches, beats_s, shift, meter, vocabulary) for shift in (0.0, 0.5)]
+                for shift in (0.0, 0.5):
+                    part(1.0)
+                    readings.append(_reading(onsets, pitches, beats_s, shift, meter, vocabulary))
     return max(readings, key=lambda reading: reading.worth) if readings else None
 
 

@@ -1,5 +1,6 @@
 """Spectral peaks of a piece, sorted by pitch: what chords, key and melody are heard in."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,17 +32,21 @@ class Pitches:
     def frame_s(self) -> float:
         return HOP / RATE_HZ
 
+    @functools.cached_property
+    def loud(self) -> np.ndarray:
+        """Log levels [T, N_PITCHES] in 0..1, of the loudest peak."""
+        return np.log1p(_COMPRESSION * self.levels / max(float(self.levels.max()), 1e-9)) / math.log(1 + _COMPRESSION)
+
     def between(self, edges_s: np.ndarray) -> np.ndarray:
         """Log levels in each interval between neighbouring edges: [len(edges_s) - 1, N_PITCHES] in 0..1.
 
         The median over the interval's frames leaves what sounds on, and little of the noise of drums. Source of the compression:
         Cho and Bello 2014, "On the relative importance of individual components of chord recognition systems".
         """
-        loud = np.log1p(_COMPRESSION * self.levels / max(float(self.levels.max()), 1e-9)) / math.log(1 + _COMPRESSION)
-        frames = np.clip(np.round(edges_s / self.frame_s).astype(int), 0, len(loud))
-        first = np.minimum(frames[:-1], len(loud) - 1)
+        frames = np.clip(np.round(edges_s / self.frame_s).astype(int), 0, len(self.loud))
+        first = np.minimum(frames[:-1], len(self.loud) - 1)
         last = np.maximum(frames[1:], first + 1)
-        return np.stack([_steady(loud[start:end]) for start, end in zip(first, last)])
+        return np.stack([_steady(self.loud[start:end]) for start, end in zip(first, last)])
 
 
 def _steady(frames: np.ndarray) -> np.ndarray:
