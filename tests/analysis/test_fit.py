@@ -45,7 +45,9 @@ def test_pitch_and_channels_are_kept(channels):
     tones = torch.stack([0.3 * torch.sin(2 * torch.pi * (300 + 100 * c) * t) for c in range(channels)])
     made = stretch(Audio(tones.expand(2, -1, -1).contiguous(), 32000), 1.1)
     assert made.samples.shape == (2, channels, round(3 * 32000 / 1.1))
-    peaks_hz = torch.fft.rfft(made.samples[1] * torch.hann_window(made.n_samples)).abs().argmax(-1) * 32000 / made.n_samples
+    peaks_hz = (
+        torch.fft.rfft(made.samples[1] * torch.hann_window(made.n_samples)).abs().argmax(-1) * 32000 / made.n_samples
+    )
     assert (peaks_hz - torch.tensor([300.0 + 100 * c for c in range(channels)])).abs().max() < 5
 
 
@@ -85,7 +87,7 @@ def test_bars_land_on_the_grid(piece):
 
 
 def test_what_cannot_be_done_is_said_and_the_sound_stays(piece):
-    score, audio = piece
+    _, audio = piece
     noise = Audio(torch.randn(1, 1, 4 * 32000, generator=torch.Generator().manual_seed(1)) * 0.1, 32000)
     silence, short = Audio(torch.zeros(1, 1, 96000), 32000), Audio(torch.randn(1, 1, 9000), 32000)
     for sound, words in ((noise, "No pulse"), (silence, "silent"), (short, "2 s")):
