@@ -113,11 +113,12 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class MelodyConfig:
-    """Chroma features of a melody model. Source: audiocraft `ChromaStemConditioner`."""
+    """Chroma features of a melody model, or of a chord model. Source: audiocraft `ChromaStemConditioner`."""
 
     n_chroma: int = 12
     radix2_exp: int = 14
     n_frames: int = 235  # length that every melody is tiled or cut to
+    chords: bool = False  # trained on rows of chords (`ChromaChordConditioner`), and zeros where there are none
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """One piece of music from a loaded checkpoint, outside ComfyUI. Each module is on the device only while it runs."""
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,14 @@ from torch import nn
 
 from .audio import FADE_MS, Audio, fade, fade_out
 from .codes import Codes
-from .conditioning import encode_timeline
+from .conditioning import Progression, encode_chords, encode_timeline
+from .conditioning.chords import STRENGTH, described
 from .config import GenerationParams, check_text
 from .errors import InputError
 from .loading import Loaded
 from .multiband import Diffusion
+
+logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -32,10 +36,14 @@ class RenderRequest:
     timeline: str | None = None  # texts at their times, in place of `text`
     ending: str = "none"  # of the timeline: one of ENDINGS
     fade_out_s: float = 0.0  # at the end of the music
+    chords: Progression | None = None  # in place of a melody
+    chord_strength: float = STRENGTH
 
     def __post_init__(self) -> None:
         check_text("prompt", self.text)
         check_text("negative", self.negative)
+        if self.melody is not None and self.chords is not None:
+            raise InputError("A melody and chords are both given, which stand in one place. Give one of them.")
 
 
 def render(
@@ -61,6 +69,14 @@ def render(
         if request.melody is not None:
             listen = functools.partial(on_progress, "hearing the melody", 0, 1)
             positive = conditioner.encode_melody(positive, request.melody, request.stems, stem_dirs, listen)
+        if request.chords is not None:
+            logger.info(described(request.chords))
+            if request.chords.duration_s > params.duration_s:
+                logger.warning(
+                    "the chords last %g s, the music %g s: the last ones are not reached",
+                    request.chords.duration_s, params.duration_s,
+                )  # fmt: skip
+            positive = encode_chords(conditioner, positive, request.chords, request.chord_strength)
     prompt = None
     if request.prompt is not None:
         with on_device(device, loaded.codec) as codec:

@@ -2,15 +2,17 @@
 
 from . import host
 from .audio import MusicGenEncode, MusicGenTrimAudio, MusicGenTrimCodes
-from .conditioning import MusicGenMelody, MusicGenText
+from .conditioning import MusicGenChords, MusicGenMelody, MusicGenText
 from .decode import MusicGenDecode, MusicGenDecodeDiffusion
 from .examples import MusicGenExample, MusicGenLength
+from .hearing import MusicGenAnalyze
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
 from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
 from .sampler import MusicGenSampler
 from .save import MusicGenSaveAudio
 from .takes import MusicGenTakes
+from .tempo import MusicGenTempo
 from .timeline import MusicGenBlend, MusicGenTimeline
 
 # ComfyUI-Manager reads these keys from the source, so they are spelled out.
@@ -34,6 +36,9 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenLoop": MusicGenLoop,
     "MusicGenExample": MusicGenExample,
     "MusicGenLength": MusicGenLength,
+    "MusicGenChords": MusicGenChords,
+    "MusicGenAnalyze": MusicGenAnalyze,
+    "MusicGenTempo": MusicGenTempo,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -56,6 +61,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenLoop": "Seamless Loop",
     "MusicGenExample": "Example Clip",
     "MusicGenLength": "Length in Seconds",
+    "MusicGenChords": "MusicGen Chords",
+    "MusicGenAnalyze": "Hear Music",
+    "MusicGenTempo": "Fit Tempo",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.

@@ -1,16 +1,23 @@
-"""Text, melody -> conditioning."""
+"""Text, melody, chords -> conditioning."""
 
 from typing import Any
 
-import torch
-
-from ..musicgen.conditioning import STEM_CHOICES, Conditioning, Mixture
+from ..musicgen.conditioning import STEM_CHOICES, Conditioning, Mixture, Progression, chord_list, encode_chords
+from ..musicgen.conditioning.chords import (
+    BPM,
+    MAX_STRENGTH,
+    METER,
+    STRENGTH,
+    described,
+    experiment,
+)
 from ..musicgen.conditioning.picture import chroma_picture
+from ..musicgen.units import FASTEST_BPM, SLOWEST_BPM, Meter, check_bpm, told
 from . import host
 from .host import Managed
 from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, CONDITIONER, CONDITIONING, audio_in
-from .widgets import choice, socket, text
+from .widgets import choice, number, socket, text
 
 
 class MusicGenText(Node):
@@ -38,10 +45,19 @@ class MusicGenText(Node):
                     placeholder="warm lo-fi hip hop with a mellow piano and soft drums, 80 bpm",
                 ),
             },
-        }
+            "optional": {
+                "bpm": number(
+                    0.0, 0.0, FASTEST_BPM, 0.1,
+                    "Tempo that is told behind the text, in the words of the chord models: bpm : 92.0 (beats a minute, 20 or "
+                    "more). 0 = none.", round=0.001,
+                ),
+                "meter": text("", "Meter that is told behind the text, such as 4/4. Empty = none."),
+            },
+        }  # fmt: skip
 
     @checked()
-    def encode(self, conditioner: Managed, text: str) -> tuple:
+    def encode(self, conditioner: Managed, text: str, bpm: float = 0.0, meter: str = "") -> tuple:
+        text = told(text, check_bpm(bpm) if bpm else None, Meter.parse(meter) if meter.strip() else None)
         warning = conditioner.module.warning(text)
         if warning:
             host.show_text(warning)
@@ -89,4 +105,69 @@ class MusicGenMelody(Node):
         )
         # The audiocraft engine makes its chroma when it generates: there is nothing to show.
         melody = result.leaves()[0].melody if isinstance(result, (Conditioning, Mixture)) else None
-        return (result, chroma_picture(melody) if melody is not None else torch.zeros(1, 12, 12, 3))
+        return result, chroma_picture(melody)
+
+
+class MusicGenChords(Node):
+    DESCRIPTION = (
+        "Adds chords to a description: the music follows the progression, bar by bar at a tempo, in the sound that the text "
+        "asks for. For chord models (musicgen-chord, musicgen-stereo-chord and their large ones); with melody models it is an "
+        "experiment. Longer music begins the chords anew."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = (
+        "chords",
+        "chord progression",
+        "harmony",
+        "lead sheet",
+        "chord chart",
+        "text chords",
+        "musicgen chord",
+    )
+    FUNCTION = "encode"
+    RETURN_TYPES = (CONDITIONING, "IMAGE", "STRING")
+    RETURN_NAMES = ("conditioning", "chroma", "chord_list")
+    OUTPUT_TOOLTIPS = (
+        "The description with the chords, for MusicGen Sampler's positive.",
+        "What the model is told: the notes of the chords (C at the bottom) over one window, in seconds.",
+        "One pass of the chords, one a line: its start and its end in seconds, and its name, with tabs between them.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {
+            "required": {
+                "conditioner": socket(
+                    CONDITIONER, "From Load MusicGen, of a chord model. A melody model takes chords too, as an experiment."
+                ),
+                "conditioning": socket(
+                    CONDITIONING, "The description that the chords join, from MusicGen Text. They replace a melody."
+                ),
+                "chords": text(
+                    "C G A:min F",
+                    "A bar a word, chords of a bar by commas: C G,G:7 A:min. Or with bar lines: Am7 | F/C | G | %. "
+                    "% is the bar before again, N no chord, x2 plays the line twice. The chords of a bar share it equally.",
+                    multiline=True,
+                    placeholder="Am7 | F/C | G | % |",
+                ),
+                "bpm": number(
+                    BPM, SLOWEST_BPM, FASTEST_BPM, 0.1,
+                    "Tempo in beats a minute, a beat being the lower number of 'meter'. It places the chords. Write it into "
+                    "the text too, as the models' authors do: 4/4, bpm : 120.0.", round=0.001,
+                ),
+                "meter": text(METER, "Beats in a bar and their unit: 4/4, 3/4, 6/8 (six beats of an eighth)."),
+                "strength": number(
+                    STRENGTH, 0.0, MAX_STRENGTH, 0.05, "How strongly the chords are told (a factor). 1 = as trained, 0 = no notes.",
+                ),
+            },
+        }  # fmt: skip
+
+    @checked()
+    def encode(
+        self, conditioner: Managed, conditioning: Any, chords: str, bpm: float, meter: str, strength: float
+    ) -> tuple:
+        progression = Progression.parse(chords, bpm, meter)
+        result = conditioner.run(lambda module: encode_chords(module, conditioning, progression, strength))
+        notes = [described(progression), experiment(conditioner.module.config)]
+        host.show_text("\n".join(note for note in notes if note))
+        return result, chroma_picture(result.leaves()[0].melody), chord_list(progression.chords())

@@ -8,10 +8,11 @@ import torch
 from ..musicgen import audio as engine
 from ..musicgen.config import PARAMETERS
 from ..musicgen.errors import InputError
+from ..musicgen.units import Length
 from . import host
 from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, audio_in, audio_out
-from .widgets import choice, number, socket
+from .widgets import choice, number, socket, text
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
 SUFFIX = ".flac"
@@ -54,15 +55,27 @@ class MusicGenExample(Node):
 
 class MusicGenLength(Node):
     DESCRIPTION = (
-        "How long a video, a batch of pictures or a sound is, in seconds: wired to the duration of MusicGen Sampler, the "
-        "music becomes exactly as long."
+        "How long a video, a batch of pictures, a sound or a number of bars is, in seconds: wired to the duration of MusicGen "
+        "Sampler, the music becomes exactly as long."
     )
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ("video length", "duration of video", "frames to seconds", "music for video", "audio length")
+    SEARCH_ALIASES = (
+        "video length",
+        "duration of video",
+        "frames to seconds",
+        "music for video",
+        "audio length",
+        "bars",
+        "beats",
+    )
     FUNCTION = "measure"
-    RETURN_TYPES = ("FLOAT",)
-    RETURN_NAMES = ("seconds",)
-    OUTPUT_TOOLTIPS = ("The length in seconds, for duration_s of MusicGen Sampler.",)
+    RETURN_TYPES = ("FLOAT", "FLOAT", "STRING")
+    RETURN_NAMES = ("seconds", "bpm", "meter")
+    OUTPUT_TOOLTIPS = (
+        "The length in seconds, for duration_s of MusicGen Sampler or any other input in seconds.",
+        "The tempo that 'length' names, in beats a minute, for MusicGen Text and MusicGen Chords. 0 = it names none.",
+        "The meter that 'length' names, 4/4 where it names a tempo alone. Empty = no tempo.",
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict:
@@ -81,20 +94,32 @@ class MusicGenLength(Node):
             "optional": {
                 "images": socket("IMAGE", "The pictures, such as those of Get Video Components."),
                 "audio": socket(AUDIO, "A sound. With pictures too, the longer of the two counts."),
+                "length": text(
+                    "",
+                    "A length in a musician's words: 8 bars @ 92 in 4/4, 32 beats @ 120, 1:30. With pictures or a sound too, "
+                    "the longest counts. Empty = none.",
+                    placeholder="8 bars @ 92 in 4/4",
+                ),
             },
         }  # fmt: skip
 
     @checked()
     def measure(
-        self, fps: float, extra_s: float, images: torch.Tensor | None = None, audio: dict | None = None
-    ) -> tuple[float]:
-        lengths_s = []
+        self,
+        fps: float,
+        extra_s: float,
+        images: torch.Tensor | None = None,
+        audio: dict | None = None,
+        length: str = "",
+    ) -> tuple[float, float, str]:
+        written = Length.parse(length) if length.strip() else None
+        lengths_s = [written.duration_s] if written else []
         if images is not None:
             lengths_s.append(_n_images(images) / fps)
         if audio is not None:
             lengths_s.append(audio_in(audio).duration_s)
         if not lengths_s:
-            raise InputError("Neither 'images' nor 'audio' is connected, so that there is no length. Connect one.")
+            raise InputError("Neither 'images' nor 'audio' is connected and 'length' is empty. Connect or write one.")
         length_s = max(lengths_s) + extra_s
         if not _DURATION.low <= length_s <= _DURATION.high:
             raise InputError(
@@ -102,7 +127,8 @@ class MusicGenLength(Node):
                 f"{_DURATION.low:g} to {_DURATION.high:g} s long. Change 'extra_s' or what is connected."
             )
         host.show_text(f"{length_s:.2f} s")
-        return (length_s,)
+        bpm, meter = (written.bpm, written.meter) if written else (None, None)
+        return length_s, bpm or 0.0, str(meter or "")
 
 
 def _n_images(images: Any) -> int:

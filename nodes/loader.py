@@ -9,7 +9,7 @@ from ..musicgen.config import PRECISIONS
 from ..musicgen.errors import InputError, MusicGenError
 from ..musicgen.store import ModelStore, is_url
 from ..musicgen.store.model_store import Kind
-from ..musicgen.store.published import DIFFUSION_MODEL, KNOWN, SHIPPED
+from ..musicgen.store.published import ADDRESSES, DIFFUSION_MODEL, KNOWN, SHIPPED
 from . import host
 from .inputs import Node, checked, checked_text, wiring_fault
 from .sockets import CATEGORY, CODEC, CONDITIONER, DIFFUSION, MODEL
@@ -38,8 +38,8 @@ def _checked_name(kind: str, value: Any) -> str:
     name = checked_text(kind, value)
     if kind == "weights":
         name = name.strip()
-        if is_url(name):
-            return checked_text(kind, name, MAX_URL)
+    if kind != "diffusion" and is_url(name):
+        return checked_text(kind, name, MAX_URL)
     checked_text(kind, name, MAX_NAME)
     longest = max(re.split(r"[/\\]", name), key=len)
     if "\0" in name or len(longest.encode()) > MAX_PART_BYTES:
@@ -95,7 +95,7 @@ class MusicGenLoader(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict:
         installed = _store().list()
-        names = list(dict.fromkeys([SHIPPED, *installed, *KNOWN]))
+        names = list(dict.fromkeys([SHIPPED, *installed, *KNOWN, *ADDRESSES]))
         return {
             "required": {
                 "model": choice(

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from ..musicgen.codes import Codes
 from ..musicgen.config import PARAMETERS, GenerationParams
+from ..musicgen.errors import InputError
 from ..musicgen.live import Written
+from ..musicgen.units import Length
 from . import host
 from .inputs import Node, checked, wiring_fault
 from .live import LISTEN, Live, live
 from .sockets import CATEGORY, CODEC, CODES, CONDITIONING, MODEL
-from .widgets import choice, parameter, socket
+from .widgets import choice, parameter, socket, text
 
 log = logging.getLogger(__name__)
 _DURATION = PARAMETERS["duration_s"]
@@ -88,6 +90,12 @@ class MusicGenSampler(Node):
                     "What Cancel does with the music written so far. discard: the run ends without a result. keep: it goes "
                     "on with a shorter piece, which is decoded and saved; a second Cancel ends it.",
                 ),
+                "length": text(
+                    "",
+                    "The length in a musician's words, in place of duration_s: 8 bars @ 92 in 4/4, 32 beats @ 120, 1:30. "
+                    "Tell the tempo to MusicGen Text too. Empty = duration_s.",
+                    placeholder="8 bars @ 92 in 4/4",
+                ),
             },
         }
 
@@ -96,11 +104,17 @@ class MusicGenSampler(Node):
         return _kept.get(host.executing_node() or "", 0)
 
     @classmethod
-    def VALIDATE_INPUTS(cls, duration_s: float | None = None, input_types: dict | None = None) -> bool | str:
+    def VALIDATE_INPUTS(
+        cls, duration_s: float | None = None, length: str | None = None, input_types: dict | None = None
+    ) -> bool | str:
         # ComfyUI's own check of the range lets NaN through. None: wired from another node.
         if duration_s is not None and not _DURATION.low <= duration_s <= _DURATION.high:
             hint = " Make longer music in several runs, continuing the last one." if duration_s > _DURATION.high else ""
             return f"the length must be from {_DURATION.low:g} to {_DURATION.high:g} seconds, got {duration_s:g}.{hint}"
+        try:
+            _seconds(length or "", 1.0)
+        except InputError as error:
+            return str(error)
         return wiring_fault(cls, input_types or {}) or True
 
     @checked()
@@ -122,7 +136,9 @@ class MusicGenSampler(Node):
         codec: host.Managed | None = None,
         listen: str = LISTEN[0],
         on_cancel: str = ON_CANCEL[0],
+        length: str = "",
     ) -> tuple[Codes]:
+        duration_s = _seconds(length, duration_s)
         params = GenerationParams(
             duration_s=duration_s,
             seed=seed,
@@ -163,6 +179,11 @@ class MusicGenSampler(Node):
             if hearer is not None:
                 hearer.finish()
         return (codes,)
+
+
+def _seconds(length: str, duration_s: float) -> float:
+    """`length` in seconds if there is one, else `duration_s`."""
+    return Length.parse(length).duration_s if length.strip() else duration_s
 
 
 def _both(written: Written, hearer: Live | None) -> Callable[[int, Callable[[int, int], Tensor]], None]:

@@ -70,8 +70,10 @@ def load(
         )
     # Refuses unsafe pickles, which audiocraft on an old torch would run.
     checkpoint = open_checkpoint(Path(path), format="audiocraft")
-    library = import_audiocraft()
     config = checkpoint.config
+    if config.melody and config.melody.chords:
+        raise CheckpointError(f"{path} is a chord model, which Meta's library does not know. Set 'engine' to native.")
+    library = import_audiocraft()
     encoder = load_text_encoder(checkpoint, text_encoder_dirs)
     with _patched_loading(library, encoder):
         # MusicGen's class insists on windows longer than 18 s; AudioGen's are of 10 s.

@@ -28,7 +28,7 @@ _EXTRA_HEIGHT = {
     "MusicGenTakes": 290,  # four takes
     "PreviewAudio": 60,
     "PreviewImage": 230,
-    "SaveVideo": 230,
+    "SaveVideo": 250,
 }
 # What a node grows by while it runs, besides the size that is stored: the sampler's player.
 _ROOM_BELOW = {"MusicGenSampler": 150}

@@ -1,6 +1,6 @@
 """What can be measured of music that was made: how likely, how faulty, how fast, how well it joins.
 
-`likelihood` needs the whole engine, and is imported where it is used.
+`likelihood` needs the whole engine, and is imported where it is used. `hearing` listens to any piece: tempo, bars, key, chords.
 """
 
 from .loop import CROSSFADE_MS, FOLLOWED, MAX_CROSSFADE_MS, Loop, make_loop

@@ -33,8 +33,15 @@ def measure_bpm(audio: Audio, near: float | None = None) -> float | None:
     Onsets are held against themselves one to four beats later; the lag is then refined on as many beats as the clip has.
     """
     hop = round(_HOP_S * audio.rate_hz)
-    frames_a_minute = 60 * audio.rate_hz / hop
-    fit = _self_similarity(_onsets(audio.samples[0].mean(dim=0), audio.rate_hz, hop))
+    onsets = _onsets(audio.samples[0].mean(dim=0), audio.rate_hz, hop)
+    pulse = pulse_of(onsets, hop / audio.rate_hz, near)
+    return None if pulse is None else pulse[0]
+
+
+def pulse_of(onsets: Tensor, frame_s: float, near: float | None = None) -> tuple[float, float] | None:
+    """`measure_bpm` of onsets [T] of mean 0, with its confidence: their correlation with themselves a beat later, 0..1."""
+    frames_a_minute = 60 / frame_s
+    fit = _self_similarity(onsets)
     longest = 0.7 * len(fit)  # in frames; fewer pairs say little
     low, high = (SLOWEST_BPM, FASTEST_BPM) if near is None else (near / _NEAR, near * _NEAR)
     n_steps = 1 + int(math.log(high / low) / 0.005)
@@ -51,7 +58,9 @@ def measure_bpm(audio: Audio, near: float | None = None) -> float | None:
     else:
         weighted = scores
     best = int(weighted.argmax())
-    return None if scores[best] < _LEAST_PULSE else frames_a_minute / _refined(fit, float(periods[best]), longest)
+    if scores[best] < _LEAST_PULSE:
+        return None
+    return frames_a_minute / _refined(fit, float(periods[best]), longest), min(1.0, float(scores[best]))
 
 
 def _onsets(mono: Tensor, rate_hz: int, hop: int) -> Tensor:
@@ -59,6 +68,11 @@ def _onsets(mono: Tensor, rate_hz: int, hop: int) -> Tensor:
     levels = band_levels_db(mono, rate_hz, hop, 4 * hop)
     levels = levels.clamp(min=float(levels.max()) - 60)
     rise = (levels[2:] - levels[:-2]).clamp(min=0).mean(dim=1)
+    return smoothed(rise)
+
+
+def smoothed(rise: Tensor) -> Tensor:
+    """Rises [T], each shared among five frames, and of mean 0."""
     smooth = F.avg_pool1d(rise[None, None], 5, 1, 2)[0, 0]
     return smooth - smooth.mean()
 

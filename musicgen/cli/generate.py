@@ -1,12 +1,15 @@
 """python -m musicgen generate: music from a text, after a melody, or the continuation of a clip."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 
 from .. import audio as audio_files
-from ..conditioning import STEM_CHOICES
+from ..analysis.fit import WAYS, fit_tempo
+from ..conditioning import STEM_CHOICES, Progression
+from ..conditioning.chords import BPM, METER, STRENGTH
 from ..conditioning.melody import heard_until_s
 from ..conditioning.timeline import CADENCE_S, timeline_lines
 from ..config import PARAMETERS, GenerationParams
@@ -16,12 +19,12 @@ from ..loading import load
 from ..outputs import atomic_file, check_output
 from ..render import RenderRequest, find_device, render
 from ..store.published import SHIPPED
+from ..units import Length, Meter, check_bpm, told
 from .console import Progress
 from .options import add_execution, add_model, add_models, model_store
 
-# Option -> field of GenerationParams.
+# Option -> field of GenerationParams; --duration besides.
 _PARAMETERS = {
-    "--duration": "duration_s",
     "--seed": "seed",
     "--top-k": "top_k",
     "--top-p": "top_p",
@@ -57,16 +60,42 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
         help="take drums and bass out of the melody first: with Demucs if it is installed, always, or never (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--chords", metavar="TEXT",
+        help="chords that are followed, by a chord model: 'C G,G:7 A:min' (a word is a bar) or 'Am7 | F/C | G | %%'",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bpm", type=float, metavar="X",
+        help=f"tempo, beats a minute: told behind the text, and that of --chords (else that of --duration, or {BPM:g})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--meter", metavar="N/M",
+        help=f"beats in a bar, their unit: told behind the text, and that of --chords (else that of --duration, or {METER})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--chord-strength", type=float, default=STRENGTH, metavar="X",
+        help="how strongly --chords are told, 0 to 2.5; 1 = as trained (%(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
         "--start", type=float, default=0.0, metavar="S",
         help="take the clip from here, in seconds: that of --continue, or else of --melody",
     )  # fmt: skip
     parser.add_argument("--end", type=float, default=-1.0, metavar="S", help="... to here; -1 = its end")
+    entry = PARAMETERS["duration_s"]
+    parser.add_argument(
+        "--duration", dest="length", default=f"{entry.default:g}", metavar="LENGTH",
+        help=f"{entry.description} Or in bars: '8 bars @ 92 in 4/4', '32 beats @ 120', '1:30' (%(default)s)",
+    )  # fmt: skip
     for option, name in _PARAMETERS.items():
         entry = PARAMETERS[name]
         parser.add_argument(
             option, dest=name, type=int if entry.is_whole else float, default=entry.default,
             metavar="N" if entry.is_whole else "X", help=f"{entry.description} (%(default)s)",
         )  # fmt: skip
+    parser.add_argument(
+        "--fit-tempo", choices=WAYS, metavar="WAY",
+        help="say how the music keeps the tempo (measure), stretch it to the tempo at the same pitch (stretch), or also move its "
+        "first bar to the beginning (stretch and align)",
+    )  # fmt: skip
     add_execution(parser)
     parser.add_argument(
         "--normalize",
@@ -80,13 +109,20 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write one file a take, and print their paths."""
-    params = GenerationParams(**{name: getattr(arguments, name) for name in _PARAMETERS.values()})
+    length = Length.parse(arguments.length, "--duration")
+    values = {name: getattr(arguments, name) for name in _PARAMETERS.values()}
+    params = GenerationParams(duration_s=length.duration_s, **values)
     outputs = _outputs(arguments.out, params.batch_size)
     for file in outputs:
         check_output(file, audio_files.FORMATS)
     if arguments.codes:
         check_output(arguments.codes, ["npy"])
-    request = _request(arguments)
+    bpm, meter = _tempo(arguments, length)
+    if arguments.fit_tempo is not None and bpm is None:
+        raise InputError(
+            "'--fit-tempo' needs the tempo that is asked for. Give '--bpm', or a length such as '8 bars @ 92'."
+        )
+    request = _request(arguments, length, bpm, meter)
     device = find_device(arguments.device)
     store = model_store(arguments)
     with Progress() as on_progress:
@@ -100,10 +136,15 @@ def run(arguments: argparse.Namespace) -> None:
         audio, codes = render(loaded, request, params, device, on_progress, [arguments.models / "demucs"])
     if arguments.codes:
         _save_codes(codes.codes, arguments.codes)
-    if arguments.normalize != "off":
-        audio = audio_files.normalize(audio, arguments.normalize)
     for row, file in enumerate(outputs):
-        audio_files.write(audio_files.Audio(audio.samples[row : row + 1], audio.rate_hz), file)
+        take = audio_files.Audio(audio.samples[row : row + 1], audio.rate_hz)
+        if arguments.fit_tempo is not None and bpm is not None:
+            fit = fit_tempo(take, bpm, meter or Meter(4), arguments.fit_tempo)
+            print(f"{file.name}: {fit.report}", file=sys.stderr)
+            take = fit.audio
+        if arguments.normalize != "off":
+            take = audio_files.normalize(take, arguments.normalize)
+        audio_files.write(take, file)
         print(file)
 
 
@@ -114,7 +155,14 @@ def _outputs(out: Path, n_takes: int) -> list[Path]:
     return [out.with_name(f"{out.stem}-{take + 1}{out.suffix}") for take in range(n_takes)]
 
 
-def _request(arguments: argparse.Namespace) -> RenderRequest:
+def _tempo(arguments: argparse.Namespace, length: Length) -> tuple[float | None, Meter | None]:
+    """Tempo and meter: those of their options, else of the length; None where neither names them."""
+    bpm = length.bpm if arguments.bpm is None else check_bpm(arguments.bpm)
+    meter = length.meter if arguments.meter is None else Meter.parse(arguments.meter)
+    return bpm, meter
+
+
+def _request(arguments: argparse.Namespace, length: Length, bpm: float | None, meter: Meter | None) -> RenderRequest:
     """Texts and clips; --start and --end cut the clip that is continued, or else the melody."""
     ending = "cadence" if arguments.ending == "cadence" else "none"
     if arguments.timeline is None and ending == "cadence":
@@ -125,15 +173,21 @@ def _request(arguments: argparse.Namespace) -> RenderRequest:
         if arguments.prompt:
             raise InputError("'--prompt' and '--timeline' are both given. Give one of them.")
         timeline_lines(arguments.timeline, ending)  # for its errors, before anything is loaded
+    if arguments.chords is not None and arguments.melody is not None:
+        raise InputError("'--chords' and '--melody' are both given. Give one of them.")
+    chords = (
+        Progression.parse(arguments.chords, bpm or BPM, str(meter or METER)) if arguments.chords is not None else None
+    )
     clip = melody = None
     span = (arguments.start, arguments.end)
     if arguments.clip is not None:
         clip, span = audio_files.read(arguments.clip, *span), (0.0, None)
     if arguments.melody is not None:
-        melody = _read_melody(arguments.melody, *span, arguments.duration_s)
+        melody = _read_melody(arguments.melody, *span, length.duration_s)
     return RenderRequest(
-        arguments.prompt, arguments.negative, clip, melody, arguments.stems, timeline=arguments.timeline, ending=ending,
-        fade_out_s=_FADE_OUT_S if arguments.ending == "fade" else 0.0,
+        arguments.prompt if arguments.timeline is not None else told(arguments.prompt, bpm, meter), arguments.negative, clip,
+        melody, arguments.stems, timeline=arguments.timeline, ending=ending, fade_out_s=_FADE_OUT_S if arguments.ending == "fade" else 0.0, chords=chords,
+        chord_strength=arguments.chord_strength,
     )  # fmt: skip
 
 

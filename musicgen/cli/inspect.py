@@ -105,7 +105,7 @@ def _describe_diffusion(path: Path) -> list[tuple[str, str]]:
 def _kind(config: ModelConfig) -> str:
     model = "AudioGen" if config.codec.sample_rate_hz == 16000 else "MusicGen"
     size = _SIZES.get((config.lm.dim, config.lm.n_layers), f"of {config.lm.n_layers} layers")
-    words = [model, "stereo" if config.codec.channels == 2 else "mono", "melody" if config.melody else "", size]
+    words = [model, "stereo" if config.codec.channels == 2 else "mono", _front(config), size]
     return " ".join(word for word in words if word)
 
 
@@ -120,7 +120,12 @@ def _architecture(config: ModelConfig) -> str:
 def _conditioning(config: ModelConfig) -> str:
     if config.lm.cross_attention:
         return "text, by cross-attention"
-    return "melody and text, in front of the codes" if config.melody else "text, in front of the codes"
+    return f"{_front(config)} and text, in front of the codes" if config.melody else "text, in front of the codes"
+
+
+def _front(config: ModelConfig) -> str:
+    """What stands in front of the codes besides the text."""
+    return "" if config.melody is None else "chords" if config.melody.chords else "melody"
 
 
 def _millions(weights: Iterable[Weight]) -> str:

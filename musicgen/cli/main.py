@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import MusicGenError
-from . import batch, convert, doctor, evaluate, generate, inspect, predict
+from . import analyze, batch, convert, doctor, evaluate, generate, inspect, predict
 from .console import print_everywhere
 from .folders import models_dir
 
@@ -18,6 +18,7 @@ COMMANDS = {
     "convert": (convert, "make one safetensors file of a checkpoint: loads faster, holds no pickle"),
     "inspect": (inspect, "say what a file or folder of weights is"),
     "evaluate": (evaluate, "measure a model: codec, melody, text, continuation, collapse"),
+    "analyze": (analyze, "hear tempo, bars, key, chords and sections of a sound file"),
     "doctor": (doctor, "what is installed here, and what stops or slows music"),
 }
 

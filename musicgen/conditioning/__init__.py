@@ -1,5 +1,6 @@
 """Conditioning: text (and melody) turned into vectors of the language model's width."""
 
+from .chords import Chords, Progression, chord_list, encode_chords
 from .conditioner import Conditioner, Conditioning
 from .melody import Melody
 from .mixture import Mixture, Share, blend
@@ -11,15 +12,19 @@ from .tokenizer import Tokenizer
 __all__ = [
     "ENDINGS",
     "STEM_CHOICES",
+    "Chords",
     "Conditioner",
     "Conditioning",
     "Melody",
     "Mixture",
+    "Progression",
     "Share",
     "TextEncoder",
     "Timeline",
     "Tokenizer",
     "blend",
+    "chord_list",
+    "encode_chords",
     "encode_timeline",
     "t5_encoder",
     "timeline_lines",

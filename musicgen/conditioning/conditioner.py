@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from ..audio import Audio
 from ..config import PARAMETERS, ModelConfig
 from ..errors import InputError
-from .melody import Melody
+from .chords import Chords
+from .melody import Melody, check_chroma
 from .mixture import Mixture, Single
 from .stems import melodic_part
 from .text import TextEncoder
@@ -29,7 +30,7 @@ class Conditioning(Single):
     """
 
     text: tuple[Tensor, ...]  # a row each, [n, D] float32; the empty text is one zero vector
-    melody: Melody | None  # the same for every row
+    melody: Melody | Chords | None  # the same for every row
     null_melody: Tensor | None  # [F, D], stands for no melody; None for models without melody conditioning
     model: str  # name of the checkpoint, for messages
     default: Tensor | None = None  # row [n, D] of the model's own text, in place of an empty one
@@ -113,17 +114,11 @@ class Conditioner(nn.Module):
         InputError: a model without melody conditioning, or a batch of several clips.
         """
         config = self.config
-        if config.melody is None:
+        chroma = check_chroma(config, conditioning.leaves(), "'audio' was given as a melody", "melody")
+        if chroma.chords:
             raise InputError(
-                f"'audio' was given as a melody, but {config.name} has no melody conditioning. Load a melody checkpoint "
-                "(musicgen-melody, musicgen-stereo-melody, ...), or leave the melody out."
+                f"{config.name} follows chords, not melodies. Use MusicGen Chords, or load a melody model."
             )
-        for leaf in conditioning.leaves():
-            if leaf.null_melody is None or leaf.dim != config.lm.dim:
-                raise InputError(
-                    f"'conditioning' was made by the conditioner of {leaf.model}, not by that of {config.name}. "
-                    "Connect the conditioner of the same Load MusicGen node."
-                )
         if len(audio.samples) != 1:
             raise InputError(f"'audio' holds {len(audio.samples)} clips; a melody is one clip. Give one of them.")
         rate_hz, device = config.codec.sample_rate_hz, self.melody_projection.weight.device
@@ -131,7 +126,7 @@ class Conditioner(nn.Module):
         audio = Audio(audio.samples[..., :longest], audio.rate_hz)  # no piece follows it further
         samples = melodic_part(audio, stems, rate_hz, stem_dirs, device, on_step)
         weight, bias = (p.detach().cpu() for p in (self.melody_projection.weight, self.melody_projection.bias))
-        melody = Melody(samples.cpu(), rate_hz, config.segment_s, config.melody, weight, bias)
+        melody = Melody(samples.cpu(), rate_hz, config.segment_s, chroma, weight, bias)
         return conditioning.mapped(lambda leaf: replace(leaf, melody=melody))
 
     def _translated(self, text: str | None) -> str | None:
@@ -151,10 +146,10 @@ class Conditioner(nn.Module):
         return self.text_projection(states).cpu()
 
     def _null_melody(self) -> Tensor | None:
-        """The chroma of silence, projected: its one-hot argmax falls on the first bin in every frame."""
+        """Zeros for a chord model. Else the chroma of silence, projected: its one-hot argmax falls on the first bin in every frame."""
         melody = self.config.melody
-        if melody is None:
-            return None
+        if melody is None or melody.chords:
+            return None if melody is None else torch.zeros(melody.n_frames, self.config.lm.dim)
         silence = F.one_hot(torch.zeros(1, dtype=torch.long), melody.n_chroma).float()
         row = self.melody_projection(silence.to(self.melody_projection.weight.device)).cpu()
         return row.expand(melody.n_frames, -1)

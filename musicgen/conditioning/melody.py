@@ -1,12 +1,18 @@
 """A melody as the language model sees it: chroma frames, projected, for any window of a piece."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..config import MelodyConfig
+from ..config import MelodyConfig, ModelConfig
+from ..errors import InputError
 from .chroma import chroma, tiled
+
+if TYPE_CHECKING:
+    from .conditioner import Conditioning
 
 LONGEST_WINDOW_S = 60.0  # of published models: 30
 
@@ -18,6 +24,30 @@ def heard_until_s(start_s: float, end_s: float | None, duration_s: float) -> flo
     """
     needed_s = start_s + duration_s + LONGEST_WINDOW_S
     return needed_s if end_s is None or end_s < 0 else min(end_s, needed_s)
+
+
+def check_chroma(config: ModelConfig, leaves: "Sequence[Conditioning]", given: str, kind: str) -> MelodyConfig:
+    """How the model of `config` sees chroma. InputError if it sees none, or if `leaves` are another conditioner's.
+
+    given, kind: what was given, and the conditioning that it needs, for the message.
+    """
+    if config.melody is None:
+        models = (
+            "chord checkpoint (musicgen-chord, musicgen-stereo-chord, ...), or a melody"
+            if "chord" in kind
+            else "melody"
+        )
+        raise InputError(
+            f"{given}, but {config.name} has no {kind} conditioning. Load a {models} checkpoint "
+            "(musicgen-melody, musicgen-stereo-melody, ...), or leave them out."
+        )
+    for leaf in leaves:
+        if leaf.null_melody is None or leaf.dim != config.lm.dim:
+            raise InputError(
+                f"'conditioning' was made by the conditioner of {leaf.model}, not by that of {config.name}. "
+                "Connect the conditioner of the same Load MusicGen node."
+            )
+    return config.melody
 
 
 @dataclass(frozen=True)

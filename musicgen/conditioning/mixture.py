@@ -141,7 +141,7 @@ def leaves_of(conditioning: "Conditioning | Mixture", name: str) -> "tuple[Condi
     leaves = getattr(conditioning, "leaves", None)
     if leaves is None:
         raise InputError(
-            f"'{name}' comes from another engine. Blends and timelines are of the native engine: set 'engine' to native in "
+            f"'{name}' comes from another engine. Blends, timelines and chords are of the native engine: set 'engine' to native in "
             "Load MusicGen."
         )
     return leaves()

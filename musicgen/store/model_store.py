@@ -15,12 +15,13 @@ from ..checkpoints.open import detect, open_checkpoint
 from ..errors import CheckpointError
 from . import hub, published, sniff
 from .transfer import fetch, wait_for
-from .urls import allowed_hosts, fetch_url, is_url
+from .urls import FOLDER, allowed_hosts, fetch_url, file_of, is_url
 from .web import Network, Web, shown
 
 logger = logging.getLogger(__name__)
 
-# model: loads by itself. weights: a fine-tune, which any model is too, or an https address. diffusion: MultiBand Diffusion.
+# model: loads by itself. weights: a fine-tune, which any model is too. Both may be an https address. diffusion: MultiBand
+# Diffusion.
 Kind = Literal["model", "weights", "diffusion"]
 OnStep = Callable[[int, int], None]
 
@@ -64,25 +65,27 @@ class ModelStore:
 
     def check(self, name: str, kind: Kind = "model") -> None:
         """CheckpointError for what `ensure` could not give, as far as it shows without the network."""
-        if kind == "weights" and is_url(_text(name)):
-            self._web().check(name)
+        address = self._address(name, kind)
+        if address is not None and self.dirs:
+            self._web().check(address)
             return
         downloadable = published.repository_of(_text(name), kind) and self.dirs and not hub.is_offline()
         if self._locate(name, kind) is None and not downloadable:
             raise self._missing(name, kind)
 
     def ensure(self, name: str | Path, on_step: OnStep, kind: Kind = "model") -> Path:
-        """As `find`, but a published model that is absent is downloaded, and so are weights given by an address.
+        """As `find`, but a published model that is absent is downloaded, and so is one given by an address.
 
         on_step(bytes there, bytes in all): what it raises stops the download, which a later call resumes.
         """
         name = _text(name)
-        if kind == "weights" and is_url(name):
+        address = self._address(name, kind)
+        if address is not None:
             if not self.dirs:
                 raise CheckpointError(
-                    f"There is no folder of models to download {shown(name)} into. Give a file's name."
+                    f"There is no folder of models to download {shown(address)} into. Give a file's name."
                 )
-            return fetch_url(self._web(), name, self.dirs[0], on_step)
+            return fetch_url(self._web(), address, self.dirs[0], on_step)
         repository = published.repository_of(name, kind)
         if repository and self.dirs and self._locate(name, kind) is None:
             self._download(repository, on_step)
@@ -101,12 +104,26 @@ class ModelStore:
             advice = hub.by_hand(error.name, target)
             raise codecs.MissingCodecError(f"{error}, nor in {places}. {advice}", error.name) from error
 
+    def _address(self, name: str | Path, kind: Kind) -> str | None:
+        """Where a model is downloaded from that has no file of its name on this machine. An address is its own."""
+        name = _text(name)
+        if kind == "diffusion" or is_url(name):
+            return None if kind == "diffusion" else name
+        address = published.ADDRESSES.get(name)
+        return address if address and self._locate(name, kind) is None else None
+
     def _locate(self, name: str | Path, kind: Kind) -> Path | None:
         """The checkpoint of a name, None if there is none. CheckpointError for a name that can mean two, or anything."""
         name = _text(name)
         path = _existing(name) if self._allow_paths else None
         if path is not None and (kind != "diffusion" or path.is_file()):
             return path
+        address = "" if kind == "diffusion" else published.ADDRESSES.get(name, name)
+        if is_url(address):
+            downloaded = [file_of(address, root) for root in self.dirs]
+            found = next((file for file in downloaded if file.is_file()), None)
+            if found or address == name:
+                return found
         if not _is_name(name):
             allowed = "a folder or file that exists" if self._allow_paths else "one below the folder of models"
             raise CheckpointError(
@@ -136,6 +153,10 @@ class ModelStore:
         if repository:
             return CheckpointError(
                 f"The model '{name}' is not in {places}. {hub.by_hand(repository, root / repository)}"
+            )
+        if address := self._address(name, kind):
+            return CheckpointError(
+                f"{shown(address)} is not downloaded yet. It is when the model is loaded, into {root / FOLDER}."
             )
         noun, names = "model", self.list("weights")
         advice = (

@@ -22,6 +22,12 @@ KNOWN = (
     "facebook/audiogen-medium",
 )
 
+# Models that follow chords: one file each, at an address of its own. Source: `sakemin/cog-musicgen-chord`.
+ADDRESSES = {
+    f"sakemin/musicgen-{kind}": f"https://weights.replicate.delivery/default/musicgen-chord/musicgen-{kind}.th"
+    for kind in ("chord", "chord-large", "stereo-chord", "stereo-chord-large")
+}
+
 CODEC = "facebook/encodec_32khz"  # shared by all models of music; some only name it
 
 DIFFUSION = "facebook/multiband-diffusion"  # decodes the codes of all models of music

@@ -82,8 +82,8 @@ def test_a_clip_is_continued(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--duration", "-3"], ["duration_s", "-3"]),
-        (["--duration", "1e9"], ["duration_s", "3600"]),
+        (["--duration", "-3"], ["--duration", "12.5 s", "-3"]),
+        (["--duration", "99999"], ["--duration", "3600"]),
         (["--temperature", "99"], ["temperature", "10"]),
         (["--continue", "nowhere.wav"], ["nowhere.wav"]),
         (["--model", "no/such-model"], ["no/such-model"]),

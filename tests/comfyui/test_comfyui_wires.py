@@ -61,10 +61,14 @@ def everything():
             "MusicGenMelody", conditioner=["MusicGenFineTune", 1], conditioning=["MusicGenBlend", 0],
             audio=["MusicGenTrimAudio", 0], stems="off",
         ),
+        "MusicGenChords": node(
+            "MusicGenChords", conditioner=["MusicGenFineTune", 1], conditioning=["MusicGenText", 0], chords="C,G | F/C", bpm=240.0,
+            meter="2/4", strength=1.5,
+        ),
         "MusicGenEncode": node("MusicGenEncode", codec=["MusicGenLoader", 2], audio=["MusicGenTrimAudio", 0]),
         "MusicGenTrimCodes": node("MusicGenTrimCodes", codes=["MusicGenEncode", 0], start_s=0.1, end_s=0.2),
         "MusicGenSampler": node(
-            "MusicGenSampler", model=["MusicGenFineTune", 0], positive=["MusicGenMelody", 0], duration_s=0.3, seed=1, top_k=5,
+            "MusicGenSampler", model=["MusicGenFineTune", 0], positive=["MusicGenMelody", 0], negative=["MusicGenChords", 0], duration_s=0.3, seed=1, top_k=5,
             top_p=0.0, temperature=1.0, cfg=3.0, batch_size=1, prompt=["MusicGenTrimCodes", 0], extend_stride_s=18.0, anchor_s=0.5,
             listen="off", on_cancel="discard",
         ),
@@ -86,6 +90,10 @@ def everything():
         "cut": node("MusicGenTrimAudio", audio=["clip", 0], start_s=0.0, end_s=["MusicGenLength", 0]),
         "cut shape": node("ProbeShape", audio=["cut", 0]),
         "MusicGenLoop": node("MusicGenLoop", audio=["MusicGenExample", 0], bars=1, bpm=0.0, meter=2, crossfade_ms=30.0),
+        "MusicGenAnalyze": node(
+            "MusicGenAnalyze", audio=["MusicGenExample", 0], bpm=0.0, meter=0, vocabulary="triads", midi_prefix="", beat_model=""
+        ),
+        "heard": node("PreviewAny", source=["MusicGenAnalyze", 5]),
         "MusicGenTakes": node("MusicGenTakes", audio=["MusicGenLoop", 0], choose="all"),
     }  # fmt: skip
 

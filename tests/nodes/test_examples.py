@@ -53,13 +53,27 @@ def sound(seconds):
     ],
 )
 def test_length_is_that_of_the_longer_of_pictures_and_sound(inputs, seconds):
-    (length,) = NODES["MusicGenLength"]().measure(**{"fps": 25.0, "extra_s": 0.0, **inputs})
-    assert length == pytest.approx(seconds)
+    length, *tempo = NODES["MusicGenLength"]().measure(**{"fps": 25.0, "extra_s": 0.0, **inputs})
+    assert length == pytest.approx(seconds) and tempo == [0.0, ""]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"length": "8 bars @ 120 in 3/4"}, (12.0, 120.0, "3/4")),
+        ({"length": "1:30"}, (90.0, 0.0, "")),
+        ({"length": "4 bars @ 120", "audio": sound(9.0)}, (9.0, 120.0, "4/4")),
+        ({"length": "4 bars @ 120", "extra_s": 1.0}, (9.0, 120.0, "4/4")),
+    ],
+)
+def test_a_length_in_bars_gives_seconds_tempo_and_meter(inputs, expected):
+    assert NODES["MusicGenLength"]().measure(**{"fps": 25.0, "extra_s": 0.0, **inputs}) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
+        ({"length": "8 bars"}, "names no tempo"),
         ({}, "Neither 'images' nor 'audio' is connected"),
         (
             {"images": torch.zeros(4, 4, 3)},

@@ -142,6 +142,30 @@ def test_text_becomes_one_row(engine, managed):
     assert engine.calls == [("encode_text", ["calm piano"])]
 
 
+def test_tempo_and_meter_are_told_behind_the_text(engine, managed):
+    call("MusicGenText", conditioner=managed, text="calm piano", bpm=92.5, meter="3/4")
+    call("MusicGenText", conditioner=managed, text="", bpm=120, meter="")
+    assert engine.calls == [("encode_text", ["calm piano, 3/4, bpm : 92.5"]), ("encode_text", ["120.0"])]
+    for wrong in ({"bpm": 5.0}, {"bpm": 92.0, "meter": "7/0"}):
+        with pytest.raises(InputError, match="'bpm'|'meter'"):
+            call("MusicGenText", conditioner=managed, text="x", **wrong)
+
+
+def test_sampler_takes_a_length_in_bars_in_place_of_seconds(engine, managed):
+    call(
+        "MusicGenSampler",
+        model=managed,
+        positive="p",
+        **defaults("MusicGenSampler") | {"length": "2 bars @ 120 in 3/4"},
+    )
+    assert engine.calls == [("generate", "p", GenerationParams(duration_s=3.0), None, None)]
+    validate = NODES["MusicGenSampler"].VALIDATE_INPUTS
+    assert validate(duration_s=8.0, length="8 bars @ 92") is True and validate(duration_s=8.0, length="") is True
+    assert "names no tempo" in validate(duration_s=8.0, length="8 bars")
+    with pytest.raises(InputError, match="names no tempo"):  # a wire's, which is not validated
+        call("MusicGenSampler", model=managed, positive="p", **defaults("MusicGenSampler") | {"length": "8 bars"})
+
+
 def test_sampler_hands_every_widget_over(engine, managed):
     widgets = {
         "duration_s": 2.5, "seed": 2**64 - 1, "top_k": 3, "top_p": 0.5, "temperature": 0.25, "cfg": 4.0,

@@ -40,11 +40,13 @@ def write_toy(
     text_layers: int = 1,
     text: str = "t5-small",
     codec: tuple[int, tuple[int, ...]] = MUSIC,
+    chords: bool = False,
 ) -> Path:
     """Write a checkpoint with its text encoder and tokenizer into `folder`, and return it.
 
     One seed gives one set of weights in both formats. InputError if `folder` holds anything but an earlier toy.
     Nothing half-written is left behind. Audiocraft itself loads it only if `segment_s` is more than 18.
+    chords: a melody model's shapes, trained on rows of chords; audiocraft's format alone.
     text: the name of the encoder, which decides its width. codec: sample rate in Hz, and ratios of its layers.
     """
     if format not in FORMATS:
@@ -54,13 +56,16 @@ def write_toy(
         raise InputError(f"{folder} is a file. Give the name of a new folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise InputError(f"{folder} is not empty and holds no toy checkpoint. Give the name of a new folder.")
-    config = _config(folder.name, stereo, melody, dim, n_heads, n_layers, cardinality, segment_s)
+    if chords and format != "audiocraft":
+        raise InputError(f"chord models have no format {format!r}. Leave 'format' at audiocraft.")
+    config = _config(folder.name, stereo, melody or chords, dim, n_heads, n_layers, cardinality, segment_s)
     config = replace(
         config,
         codec=replace(
             config.codec, n_filters=n_filters, latent_dim=latent_dim, sample_rate_hz=codec[0], ratios=codec[1]
         ),
         text=TextConfig(text, TEXT_DIMS[text]),
+        melody=config.melody and replace(config.melody, chords=chords),
     )
     parts = _parts(config, text_layers, seed)
     folder.parent.mkdir(parents=True, exist_ok=True)

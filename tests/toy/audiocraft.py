@@ -19,6 +19,9 @@ from .parts import (
     write_tokenizer,
 )
 
+# Names of the tensors of the chord recogniser, from the state dict of the original's.
+_RECOGNISER = Path(__file__).parents[1] / "data" / "chord_recogniser.txt"
+
 
 def write(folder: Path, config: ModelConfig, parts: Parts) -> None:
     """state_dict.bin, compression_state_dict.bin, and the text encoder in a folder of its own."""
@@ -63,7 +66,10 @@ def _lm_state(config: ModelConfig, parts: Parts) -> Weights:
         state[f"{provider}description.output_proj.{part}"] = conditioner[f"text_projection.{part}"]
         if config.melody:
             state[f"{provider}self_wav.output_proj.{part}"] = conditioner[f"melody_projection.{part}"]
-    if config.melody:
+    if config.melody and config.melody.chords:
+        names = _RECOGNISER.read_text(encoding="utf-8").split()
+        state |= {f"{provider}self_wav.{name}": torch.ones(2) for name in names}
+    elif config.melody:
         state[f"{provider}self_wav.chroma.spec.window"] = torch.hann_window(2**config.melody.radix2_exp)
     return {name: tensor.clone() for name, tensor in state.items()}
 
@@ -174,7 +180,10 @@ def _conditioner_settings(config: ModelConfig) -> dict:
         "n_eval_wavs": 100,
         "cache_path": None,
     }
-    return {"self_wav": {"model": "chroma_stem", "chroma_stem": chroma}, "description": description}
+    kind = "chroma_stem"
+    if config.melody.chords:  # as in the original's chord2music.yaml
+        kind, chroma["cache_path"] = "chroma_chord", "cache"
+    return {"self_wav": {"model": kind, kind: chroma}, "description": description}
 
 
 def _codec_settings(codec: CodecConfig) -> dict:

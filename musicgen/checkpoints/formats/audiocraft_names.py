@@ -46,6 +46,15 @@ LM_NAMES = {
     "layers.up.weight": _LAYER + "linear1.weight",
     "layers.down.weight": _LAYER + "linear2.weight",
 }
+_CHROMA = r"condition_provider\.conditioners\.self_wav\.chroma\."
+# The chord recogniser that chord models were trained with: 221 tensors, without its mean and deviation, which are in no
+# file. Source: `BTC_model` of jayg996/BTC-ISMIR19.
+_RECOGNISER = (
+    r"model\.(?:self_attn_layers\.(?:embedding_proj\.weight|layer_norm\.(?:gamma|beta)|self_attn_layers\.[0-7]\.(?:"
+    r"linear\.(?:weight|bias)|(?:backward_)?attn_block\.(?:multi_head_attention\.(?:query|key|value|output)_linear\.weight"
+    r"|positionwise_convolution\.layers\.[01]\.conv\.(?:weight|bias)|layer_norm_(?:mha|ffn)\.(?:gamma|beta))))"
+    r"|output_layer\.(?:output_projection\.(?:weight|bias)|lstm\.(?:weight|bias)_[ih]h_l0(?:_reverse)?))"
+)
 _CONDITIONS = {"text_projection": "description", "melody_projection": "self_wav"}
 
 
@@ -56,6 +65,6 @@ def take_conditioner(inventory: Inventory, config: ModelConfig) -> dict[str, Wei
         weights[name] = inventory.take(
             f"condition_provider.conditioners.{_CONDITIONS[module]}.output_proj.{part}", shape
         )
-    if config.melody:  # a Hann window, which the engine computes
-        inventory.drop(r"condition_provider\.conditioners\.self_wav\.chroma\.spec\.window")
+    if config.melody:  # a melody model has a Hann window, which the engine computes
+        inventory.drop(_CHROMA + (_RECOGNISER if config.melody.chords else r"spec\.window"))
     return weights

@@ -121,19 +121,21 @@ def text_config(settings: Settings) -> TextConfig:
 def melody_config(settings: Settings, sample_rate_hz: int, segment_s: float) -> MelodyConfig | None:
     if settings.get("conditioners.self_wav", None) is None:
         return None
-    settings.expect("conditioners.self_wav.model", "chroma_stem")
-    chroma = settings.section("conditioners.self_wav.chroma_stem")
+    kind = settings.expect("conditioners.self_wav.model", "chroma_stem", "chroma_chord")
+    chroma = settings.section(f"conditioners.self_wav.{kind}")
     for key, value in chroma.table.items():
         if key not in _CHROMA_OPTIONS and value is not None:
             raise chroma.wrong(key, value, "a model without this setting")
     chroma.expect("sample_rate", sample_rate_hz)
-    chroma.expect("argmax", True, default=False)
+    if kind == "chroma_stem":  # the other does not read it: rows of chords have several notes
+        chroma.expect("argmax", True, default=False)
     exponent = chroma.integer("radix2_exp", most=20)
     n_samples, window = int(sample_rate_hz * segment_s), 2**exponent
     return MelodyConfig(
         n_chroma=chroma.integer("n_chroma", most=256),
         radix2_exp=exponent,
         n_frames=1 + max(n_samples, window) // max(window // 4, 1),
+        chords=kind == "chroma_chord",
     )
 
 

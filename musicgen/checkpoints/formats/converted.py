@@ -25,7 +25,7 @@ from .t5 import t5_config, take_t5
 KEY = "musicgen"  # of the metadata
 TOKENIZER_KEY = "tokenizer"
 DIGEST_KEY = "sha256"
-VERSION = 1
+VERSION = 2  # of files with a chord model; all others are of version 1, and read by older programs
 
 
 def open_converted(path: Path) -> Checkpoint:
@@ -73,7 +73,8 @@ def open_converted(path: Path) -> Checkpoint:
 
 def config_json(config: ModelConfig, text_encoder: Mapping | None) -> str:
     """The configuration as it is stored; `text_encoder` is the table of `t5_config`."""
-    table = {"version": VERSION, **asdict(config), "text_encoder": text_encoder and dict(text_encoder)}
+    version = VERSION if config.melody and config.melody.chords else 1
+    table = {"version": version, **asdict(config), "text_encoder": text_encoder and dict(text_encoder)}
     del table["name"], table["codec"]["fingerprint"]  # the name is the file's; the codebooks' digest is made at load
     return json.dumps(table)
 
@@ -106,6 +107,7 @@ def _melody(melody: Settings) -> MelodyConfig:
         n_chroma=melody.integer("n_chroma", most=256),
         radix2_exp=melody.integer("radix2_exp", most=20),
         n_frames=melody.integer("n_frames", most=2**16),
+        chords=bool(melody.expect("chords", True, False, default=False)),
     )
 
 

@@ -91,4 +91,5 @@ _TEXT_NAMES = {name.rpartition("/")[2] for name in TEXT_DIMS}
 def _melody(config: ModelConfig) -> str:
     if config.melody is None:
         return "none"
-    return f"of {config.melody.n_chroma} chroma bins over 2^{config.melody.radix2_exp} samples"
+    kind = "of chords, " if config.melody.chords else "of "
+    return f"{kind}{config.melody.n_chroma} chroma bins over 2^{config.melody.radix2_exp} samples"

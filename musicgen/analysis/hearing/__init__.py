@@ -1,0 +1,29 @@
+"""What is heard in a piece: tempo, beats, bars, key, chords, sections, melody and drums.
+
+Chords are heard by another method than the melody conditioning's chroma: peaks of spectra of three resolutions, in tune with
+the piece, a beat at a time.
+"""
+
+from .chords import NONE, VOCABULARIES, ChordSpan
+from .listen import LONGEST_S, MAX_METER, SHORTEST_S, hear
+from .midi import midi_bytes
+from .notes import Hit, Note
+from .picture import hearing_picture
+from .result import Heard
+from .sections import Section
+
+__all__ = [
+    "LONGEST_S",
+    "MAX_METER",
+    "NONE",
+    "SHORTEST_S",
+    "VOCABULARIES",
+    "ChordSpan",
+    "Heard",
+    "Hit",
+    "Note",
+    "Section",
+    "hear",
+    "hearing_picture",
+    "midi_bytes",
+]
