@@ -240,8 +240,13 @@ class Server:
             elif type == "execution_interrupted":
                 raise InterruptedRunError("The run was interrupted on the server.")
             elif type == "executing":
-                history = await self.call(f"/history/{prompt_id}")
-                result.outputs = history[prompt_id]["outputs"] if prompt_id in history else {}
+                entry = (await self.call(f"/history/{prompt_id}")).get(prompt_id) or {}
+                status = entry.get("status") or {}
+                if status.get("status_str") == "error":  # a distributed queue may lose the message that says so
+                    raise NodeError(
+                        f"The workflow failed: {'; '.join(map(str, status.get('messages') or ['no reason given']))}"
+                    )
+                result.outputs = entry.get("outputs") or {}
                 return result
         raise ServerError(f"{self.url} went away before the workflow had finished. Is ComfyUI still running?")
 

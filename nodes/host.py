@@ -52,9 +52,10 @@ def register_model_folder() -> None:
         return
     import folder_paths
 
-    folder_paths.add_model_folder_path(MODEL_FOLDER, os.path.join(folder_paths.models_dir, MODEL_FOLDER))
-    paths, suffixes = folder_paths.folder_names_and_paths[MODEL_FOLDER]
-    folder_paths.folder_names_and_paths[MODEL_FOLDER] = (paths, set(suffixes) | WEIGHT_SUFFIXES)
+    # Set whole, once: in hiddenswitch/ComfyUI what is read here are views, which end when the name is set anew.
+    known, suffixes = folder_paths.folder_names_and_paths.get(MODEL_FOLDER) or ((), ())
+    paths = dict.fromkeys([*known, os.path.join(folder_paths.models_dir, MODEL_FOLDER)])
+    folder_paths.folder_names_and_paths[MODEL_FOLDER] = (list(paths), {*suffixes, *WEIGHT_SUFFIXES})
 
 
 def _folders(name: str) -> list[Path]:
@@ -154,7 +155,7 @@ class Page:
 
     @property
     def is_open(self) -> bool:
-        return self.client_id in self.server.sockets
+        return self.client_id in getattr(self.server, "sockets", ())  # a worker of hiddenswitch/ComfyUI has no pages
 
     def send(self, event: str, data: dict[str, Any]) -> None:
         """Send an event with JSON data, to which the ids of node and prompt are added."""
@@ -172,7 +173,8 @@ def page() -> Page | None:
     client_id = getattr(server, "client_id", None)
     if server is None or client_id is None:
         return None
-    page = Page(server, client_id, context.prompt_id, context.node_id)
+    prompt_id, node_id, *_ = context  # by place: hiddenswitch/ComfyUI calls the first one task_id
+    page = Page(server, client_id, prompt_id, node_id)
     return page if page.is_open else None
 
 
