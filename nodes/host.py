@@ -52,10 +52,10 @@ def register_model_folder() -> None:
         return
     import folder_paths
 
-    # Set whole, once: in hiddenswitch/ComfyUI what is read here are views, which end when the name is set anew.
-    known, suffixes = folder_paths.folder_names_and_paths.get(MODEL_FOLDER) or ((), ())
+    names = folder_paths.folder_names_and_paths
+    known, suffixes = names.get(MODEL_FOLDER) or ((), ())
     paths = dict.fromkeys([*known, os.path.join(folder_paths.models_dir, MODEL_FOLDER)])
-    folder_paths.folder_names_and_paths[MODEL_FOLDER] = (list(paths), {*suffixes, *WEIGHT_SUFFIXES})
+    names[MODEL_FOLDER] = (list(paths), {*suffixes, *WEIGHT_SUFFIXES})  # ends the views of hiddenswitch/ComfyUI
 
 
 def _folders(name: str) -> list[Path]:
@@ -164,8 +164,7 @@ class Page:
 
 def page() -> Page | None:
     """The page of the node that runs now; None without a server, or where nobody listens."""
-    context = _context()
-    if context is None:
+    if (context := _context()) is None:
         return None
     from server import PromptServer
 
