@@ -128,8 +128,7 @@ def _context() -> Any:
 
 def executing_node() -> str | None:
     """Id of the node that runs now, or whose IS_CHANGED does; None outside ComfyUI."""
-    context = _context()
-    return None if context is None else context.node_id
+    return getattr(_context(), "node_id", None)
 
 
 def show_text(text: str) -> None:
