@@ -1,9 +1,9 @@
 """AUDIO -> tempo, bars, key, chords, sections, and MIDI."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..musicgen.analysis import hearing
+from ..musicgen.analysis.choices import MAX_METER, VOCABULARIES
 from ..musicgen.analysis.tempo import FASTEST_BPM, SLOWEST_BPM
 from ..musicgen.errors import InputError
 from ..musicgen.outputs import atomic_file
@@ -11,6 +11,9 @@ from . import host
 from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, audio_in
 from .widgets import choice, number, socket, text, whole
+
+if TYPE_CHECKING:
+    from ..musicgen.analysis.hearing import Heard
 
 
 class MusicGenAnalyze(Node):
@@ -55,9 +58,9 @@ class MusicGenAnalyze(Node):
                     "Tempo that is expected, in beats a minute; the one within 30 % of it is heard. 0 = any, which can come "
                     "out at half or double.", round=0.01,
                 ),
-                "meter": whole(0, 0, hearing.MAX_METER, "Beats in a bar, if they are known. 0 = three or four, as heard."),
+                "meter": whole(0, 0, MAX_METER, "Beats in a bar, if they are known. 0 = three or four, as heard."),
                 "vocabulary": choice(
-                    hearing.VOCABULARIES,
+                    VOCABULARIES,
                     "triads: major and minor chords. sevenths: 7, maj7 and min7 too, which are heard less surely.",
                 ),
                 "midi_prefix": text(
@@ -85,6 +88,8 @@ class MusicGenAnalyze(Node):
     @checked()
     def hear(self, audio: dict, bpm: float, meter: int, vocabulary: str, midi_prefix: str, beat_model: str) -> tuple:
         sound, model = audio_in(audio), _model_file(beat_model)
+        from ..musicgen.analysis import hearing
+
         heard = hearing.hear(sound, bpm, meter, vocabulary, model, host.progress())
         midi_file = _saved(hearing.midi_bytes(heard), midi_prefix) if midi_prefix.strip() else ""
         downbeats = ", ".join(f"{time_s:.3f}" for time_s in heard.downbeats_s)
@@ -122,7 +127,7 @@ def _saved(content: bytes, prefix: str) -> str:
     raise AssertionError("numbers do not end")
 
 
-def _summary(heard: hearing.Heard) -> str:
+def _summary(heard: "Heard") -> str:
     """The main findings with their confidences, a line each."""
     lines = [
         f"{heard.bpm:.1f} bpm ({heard.bpm_confidence:.2f}), {heard.meter_text} ({heard.meter_confidence:.2f}), "

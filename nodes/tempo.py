@@ -1,6 +1,6 @@
 """AUDIO -> the same music at the tempo that was asked for."""
 
-from ..musicgen.analysis.fit import WAYS, fit_tempo
+from ..musicgen.analysis.choices import WAYS
 from ..musicgen.units import FASTEST_BPM, SLOWEST_BPM, Meter
 from . import host
 from .inputs import Node, checked
@@ -45,6 +45,8 @@ class MusicGenTempo(Node):
 
     @checked()
     def fit(self, audio: dict, bpm: float, meter: str, way: str) -> tuple[dict, float, str]:
+        from ..musicgen.analysis.fit import fit_tempo
+
         made = fit_tempo(audio_in(audio), bpm, Meter.parse(meter), way, host.progress())
         host.show_text(made.report)
         return audio_out(made.audio), made.bpm, made.report

@@ -10,9 +10,9 @@ from ..audio import Audio
 from ..audio.stretch import stretch
 from ..errors import InputError
 from ..units import Meter, check_bpm
-from .hearing import MAX_METER, SHORTEST_S, Heard, hear
+from .choices import MAX_METER, WAYS
+from .hearing import SHORTEST_S, Heard, hear
 
-WAYS = ("measure", "stretch", "stretch and align")
 MOST = 1.3  # speed up to which music still sounds like itself; beyond, what is heard is another tempo than the one asked for
 _GOOD = 0.002  # of the tempo: 50 ms in 25 s
 

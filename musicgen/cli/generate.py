@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from .. import audio as audio_files
-from ..analysis.fit import WAYS, fit_tempo
+from ..analysis.choices import WAYS
+from ..analysis.fit import fit_tempo
 from ..conditioning import STEM_CHOICES, Progression
 from ..conditioning.chords import BPM, METER, STRENGTH
 from ..conditioning.melody import heard_until_s

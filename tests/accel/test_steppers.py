@@ -19,7 +19,8 @@ def _has_numba():
 
 
 def case(kind, precision):
-    marks = () if precision == "float32" else FBGEMM
+    marks = [] if precision == "float32" else [FBGEMM]
+    marks += [pytest.mark.slow] if precision == "bfloat16" else []  # float16 takes the same way
     return pytest.param((kind, precision), id=f"{kind}-{precision}", marks=marks)
 
 
@@ -90,7 +91,7 @@ def test_logits_are_those_of_the_plain_model(served):
     assert cosine(logits[0], expected[1]) < 0.99, "texts are told apart"
 
 
-@pytest.mark.parametrize("n_clips", [1, 2, 3, 4, 8, 16])
+@pytest.mark.parametrize("n_clips", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 8)), 4, 16])
 def test_a_row_of_a_batch_is_the_row_alone_bit_for_bit(served, n_clips):
     """Guided takes of one text. Once int8 from three takes on, and float16 from eight, were computed in another way."""
     _, lm, stepper = served

@@ -37,6 +37,7 @@ def run(toys, tmp_path, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_generate_in_a_process_of_its_own(toys, tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     python = [sys.executable, "-m", "musicgen"]

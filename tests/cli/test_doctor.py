@@ -80,7 +80,7 @@ def test_a_missing_library_stops_music(examined, monkeypatch, module, purpose, p
     assert "precision auto" in by_name, "the other checks go on"
 
 
-@pytest.mark.parametrize("command", [["doctor"], ["doctor", "--json"]])
+@pytest.mark.parametrize("command", [["doctor"], pytest.param(["doctor", "--json"], marks=pytest.mark.slow)])
 def test_a_broken_torch_is_a_finding(tmp_path, command):
     """torch is imported by every other command, so this one must start without."""
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")

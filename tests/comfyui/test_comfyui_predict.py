@@ -46,6 +46,7 @@ def test_the_server_makes_what_the_engine_makes(comfy, make, clip, tmp_path):
     torch.testing.assert_close(served.samples, read(alone.file).samples, atol=2e-4, rtol=0)
 
 
+@pytest.mark.slow  # without a server, tests/replicate holds the same
 @pytest.mark.parametrize(
     "values",
     [
@@ -116,7 +117,9 @@ def test_the_command_prints_the_file_last(comfy, tmp_path, capsys):
     assert "prompt" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["follow_a_melody", "pansori_fine-tune", "two_minutes_of_music"])
+@pytest.mark.parametrize(
+    "name", ["follow_a_melody", "pansori_fine-tune", pytest.param("two_minutes_of_music", marks=pytest.mark.slow)]
+)
 def test_shipped_workflows_run(comfy, name, tmp_path, clip):
     prompt = client.load_workflow(ROOT / "workflows" / "api" / f"{name}.json")
     classes = {node["class_type"] for node in prompt.values()}

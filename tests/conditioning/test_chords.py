@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from fractions import Fraction
-from itertools import groupby, pairwise
+from itertools import cycle, groupby, pairwise
 from pathlib import Path
 
 import pytest
@@ -259,8 +259,10 @@ def test_chords_land_on_their_true_times(table):
     rows = played.rows(0.0, 2000, RATE_HZ)
     bar_s = Fraction(60 * table["meter"]) / Fraction(str(table["bpm"]))
     boundaries, time_s = [], Fraction(0)
-    for k in range(4000):
-        labels = bars[k % len(bars)].split(",")
+    for bar in cycle(bars):
+        if time_s * Fraction(RATE_HZ) > len(rows):
+            break
+        labels = bar.split(",")
         boundaries += [(time_s + bar_s * j / len(labels), label) for j, label in enumerate(labels)]
         time_s += bar_s
     for (start_s, label), (end_s, _) in pairwise(boundaries):

@@ -85,6 +85,7 @@ def test_defaults_make_music(make):
     assert sound.samples.abs().max() > 0.05
 
 
+@pytest.mark.slow  # each field is changed on the command line as well
 @pytest.mark.parametrize(
     "values",
     [
@@ -131,7 +132,7 @@ def test_seed_0_is_a_seed(make):
     assert made.seed == 0 and torch.equal(first.samples, again.samples)
 
 
-@pytest.mark.parametrize("seed", [None, -1])
+@pytest.mark.parametrize("seed", [None, pytest.param(-1, marks=pytest.mark.slow)])
 def test_no_seed_is_random_and_reported(make, seed):
     first, made = make(seed=seed)
     _, other = make(seed=seed)

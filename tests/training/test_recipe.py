@@ -280,6 +280,7 @@ def test_the_language_model_learns_and_the_engine_opens_it(codec_run, shards, to
     assert loaded.codec.decode(made).samples.shape == (1, 1, 16000)
 
 
+@pytest.mark.slow
 def test_an_evaluation_measures_everything(codec_run, tokenizer, tmp_path, monkeypatch, capsys):
     from comfyui_musicgen.training.evaluate import measure as evaluate
     from comfyui_musicgen.training.evaluate import report

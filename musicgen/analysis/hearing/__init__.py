@@ -4,8 +4,9 @@ Chords are heard by another method than the melody conditioning's chroma: peaks 
 the piece, a beat at a time.
 """
 
-from .chords import NONE, VOCABULARIES, ChordSpan
-from .listen import LONGEST_S, MAX_METER, SHORTEST_S, hear
+from ..choices import MAX_METER, VOCABULARIES
+from .chords import NONE, ChordSpan
+from .listen import LONGEST_S, SHORTEST_S, hear
 from .midi import midi_bytes
 from .notes import Hit, Note
 from .picture import hearing_picture

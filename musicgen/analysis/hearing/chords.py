@@ -10,7 +10,6 @@ from .spectrum import LOWEST, N_PITCHES, fold
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 QUALITIES = {"": (0, 4, 7), ":min": (0, 3, 7)}
 SEVENTHS = {":7": (0, 4, 7, 10), ":maj7": (0, 4, 7, 11), ":min7": (0, 3, 7, 10)}
-VOCABULARIES = ("triads", "sevenths")
 NONE = "N"
 _HARMONICS, _FALL = 6, 0.6  # of a template's tones; each weaker by this factor
 _SHARPNESS = 24.0  # log likelihood of a cosine of 1 against one of 0

@@ -12,9 +12,10 @@ import torch
 
 from ...audio import Audio, convert
 from ...errors import InputError
+from ..choices import MAX_METER, VOCABULARIES
 from ..tempo import FASTEST_BPM, SLOWEST_BPM, pulse_of, smoothed
 from .beats import Onsets, hear_onsets
-from .chords import NONE, VOCABULARIES, bar_text, hear_chords, spans
+from .chords import NONE, bar_text, hear_chords, spans
 from .key import hear_key
 from .notes import hear_drums, hear_melody
 from .result import Heard
@@ -28,7 +29,6 @@ logger = logging.getLogger(__name__)
 OnStep = Callable[[int, int], None]
 
 SHORTEST_S, LONGEST_S = 2.0, 1200.0
-MAX_METER = 12
 SILENT_DB = -60.0
 _PIECE_S = 10
 _GRID_S = 0.5  # chords of a piece without a pulse are looked for at this distance
