@@ -222,10 +222,8 @@ class Server:
 
     async def _follow(self, socket: aiohttp.ClientWebSocketResponse, prompt_id: str, on_event: OnEvent) -> Result:
         result = Result(prompt_id)
-        async for message in socket:
-            if message.type is not aiohttp.WSMsgType.TEXT:
-                continue  # previews
-            event = json.loads(message.data)
+        texts = (message.data async for message in socket if message.type is aiohttp.WSMsgType.TEXT)
+        async for event in (json.loads(text) async for text in texts):
             type, data = event.get("type"), event.get("data") or {}
             if data.get("prompt_id") != prompt_id:
                 continue
@@ -240,8 +238,10 @@ class Server:
             elif type == "execution_interrupted":
                 raise InterruptedRunError("The run was interrupted on the server.")
             elif type == "executing":
-                history = await self.call(f"/history/{prompt_id}")
-                result.outputs = history[prompt_id]["outputs"] if prompt_id in history else {}
+                entry = (await self.call(f"/history/{prompt_id}")).get(prompt_id) or {}
+                if (status := entry.get("status") or {}).get("status_str") == "error":  # whose message was lost
+                    raise NodeError(f"The workflow failed: {status.get('messages') or 'no reason given'}")
+                result.outputs = entry.get("outputs") or {}
                 return result
         raise ServerError(f"{self.url} went away before the workflow had finished. Is ComfyUI still running?")
 

@@ -52,9 +52,10 @@ def register_model_folder() -> None:
         return
     import folder_paths
 
-    folder_paths.add_model_folder_path(MODEL_FOLDER, os.path.join(folder_paths.models_dir, MODEL_FOLDER))
-    paths, suffixes = folder_paths.folder_names_and_paths[MODEL_FOLDER]
-    folder_paths.folder_names_and_paths[MODEL_FOLDER] = (paths, set(suffixes) | WEIGHT_SUFFIXES)
+    names = folder_paths.folder_names_and_paths
+    known, suffixes = names.get(MODEL_FOLDER) or ((), ())
+    paths = dict.fromkeys([*known, os.path.join(folder_paths.models_dir, MODEL_FOLDER)])
+    names[MODEL_FOLDER] = (list(paths), {*suffixes, *WEIGHT_SUFFIXES})  # ends the views of hiddenswitch/ComfyUI
 
 
 def _folders(name: str) -> list[Path]:
@@ -127,8 +128,7 @@ def _context() -> Any:
 
 def executing_node() -> str | None:
     """Id of the node that runs now, or whose IS_CHANGED does; None outside ComfyUI."""
-    context = _context()
-    return None if context is None else context.node_id
+    return getattr(_context(), "node_id", None)
 
 
 def show_text(text: str) -> None:
@@ -154,7 +154,7 @@ class Page:
 
     @property
     def is_open(self) -> bool:
-        return self.client_id in self.server.sockets
+        return self.client_id in getattr(self.server, "sockets", ())  # a worker of hiddenswitch/ComfyUI has no pages
 
     def send(self, event: str, data: dict[str, Any]) -> None:
         """Send an event with JSON data, to which the ids of node and prompt are added."""
@@ -163,8 +163,7 @@ class Page:
 
 def page() -> Page | None:
     """The page of the node that runs now; None without a server, or where nobody listens."""
-    context = _context()
-    if context is None:
+    if (context := _context()) is None:
         return None
     from server import PromptServer
 
@@ -172,7 +171,8 @@ def page() -> Page | None:
     client_id = getattr(server, "client_id", None)
     if server is None or client_id is None:
         return None
-    page = Page(server, client_id, context.prompt_id, context.node_id)
+    prompt_id, node_id, *_ = context  # by place: hiddenswitch/ComfyUI calls the first one task_id
+    page = Page(server, client_id, prompt_id, node_id)
     return page if page.is_open else None
 
 

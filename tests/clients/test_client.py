@@ -113,6 +113,40 @@ def fake():
     return call
 
 
+def test_a_failure_that_only_the_history_tells_is_one():
+    """hiddenswitch/ComfyUI's queue may lose the message of a failure: the run ended as if it had saved nothing."""
+
+    async def follow():
+        async def history(request):
+            return web.json_response(
+                {"it": {"outputs": {}, "status": {"status_str": "error", "messages": ["no music"]}}}
+            )
+
+        async def socket(request):
+            page = web.WebSocketResponse()
+            await page.prepare(request)
+            await page.send_json({"type": "executing", "data": {"node": None, "prompt_id": "it"}})
+            await page.receive()
+            return page
+
+        async def prompt(request):
+            return web.json_response({"prompt_id": "it", "node_errors": {}})
+
+        app = web.Application()
+        app.add_routes([web.get("/history/it", history), web.get("/ws", socket), web.post("/prompt", prompt)])
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            async with client.Server(f"127.0.0.1:{runner.addresses[0][1]}") as server:
+                await server.run(PROMPT)
+        finally:
+            await runner.cleanup()
+
+    with pytest.raises(client.NodeError, match="no music"):
+        asyncio.run(follow())
+
+
 def test_no_result_replaces_another_or_an_older_file(fake, tmp_path):
     """Two savers with one file name in two folders were one local file; so were those of an earlier run."""
     (tmp_path / "take.wav").write_bytes(b"older")

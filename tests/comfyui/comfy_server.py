@@ -57,7 +57,7 @@ def _lacking(python: str, modules: Sequence[str]) -> str:
 
 
 @functools.cache
-def _beside(python: str) -> list[str]:
+def beside(python: str) -> list[str]:
     """[a folder of the pack's requirements], which a user's ComfyUI would have installed; [] where nothing is lacking."""
     requirements = ROOT / "requirements.txt"
     if not _lacking(python, re.findall(r"^\w+", requirements.read_text(encoding="utf-8"), re.MULTILINE)):
@@ -85,19 +85,19 @@ class ComfyUI:
             pytest.skip(found)
         self.root, self.python = found
         self.base, self.log_file = base, base / "server.log"
-        self.port = _free_port()
+        self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         for folder in ("custom_nodes", "models/musicgen", "models/text_encoders", "input", "output", "temp", "user"):
             (base / folder).mkdir(parents=True, exist_ok=True)
-        _link(ROOT, base / "custom_nodes" / PACK_NAME)
-        _link(ROOT / "tests" / "data" / "probe_nodes", base / "custom_nodes" / "probe_nodes")
+        link(ROOT, base / "custom_nodes" / PACK_NAME)
+        link(ROOT / "tests" / "data" / "probe_nodes", base / "custom_nodes" / "probe_nodes")
         command = [
             self.python, str(self.root / "main.py"), *device_arguments, "--base-directory", str(base), "--port", str(self.port),
             "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:", *extra_arguments,
         ]  # fmt: skip
         env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHONPATH", "VIRTUAL_ENV"))}
         env.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(extra_env or {})})
-        env["PYTHONPATH"] = os.pathsep.join([*filter(None, [env.get("PYTHONPATH")]), *_beside(self.python)])
+        env["PYTHONPATH"] = os.pathsep.join([*filter(None, [env.get("PYTHONPATH")]), *beside(self.python)])
         self._env = env
         started_s = time.monotonic()
         with open(self.log_file, "w", encoding="utf-8") as log:
@@ -192,13 +192,13 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     try:
         target.symlink_to(source, target_is_directory=True)
     except OSError:  # Windows without the right to make links

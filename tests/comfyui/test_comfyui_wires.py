@@ -49,7 +49,7 @@ def everything():
             "MusicGenFineTune", model=["MusicGenLoader", 0], conditioner=["MusicGenLoader", 1], weights="toy-melody-tuned", strength=1.0
         ),
         "MusicGenDiffusionLoader": node("MusicGenDiffusionLoader", diffusion="facebook/multiband-diffusion/mbd_musicgen_32khz.th"),
-        "MusicGenText": node("MusicGenText", conditioner=["MusicGenFineTune", 1], text="calm"),
+        "MusicGenText": node("MusicGenText", conditioner=["MusicGenFineTune", 1], text="calm", bpm=0.0, meter=""),
         "MusicGenTimeline": node(
             "MusicGenTimeline", conditioner=["MusicGenFineTune", 1], lines="0: loud | 0.25: quiet @ 0.5", ending="cadence"
         ),
@@ -70,7 +70,7 @@ def everything():
         "MusicGenSampler": node(
             "MusicGenSampler", model=["MusicGenFineTune", 0], positive=["MusicGenMelody", 0], negative=["MusicGenChords", 0], duration_s=0.3, seed=1, top_k=5,
             top_p=0.0, temperature=1.0, cfg=3.0, batch_size=1, prompt=["MusicGenTrimCodes", 0], extend_stride_s=18.0, anchor_s=0.5,
-            listen="off", on_cancel="discard",
+            listen="off", on_cancel="discard", length="",
         ),
         "MusicGenDecode": node("MusicGenDecode", codec=["MusicGenLoader", 2], codes=["MusicGenSampler", 0], fade_ms=5.0, fade_out_s=0.1),
         "MusicGenDecodeDiffusion": node(
@@ -86,13 +86,15 @@ def everything():
         ),
         "other": node("ProbeShape", audio=["MusicGenDecodeDiffusion", 0]),
         "MusicGenExample": node("MusicGenExample", clip="buk drum"),
-        "MusicGenLength": node("MusicGenLength", fps=25.0, extra_s=-0.2, audio=["clip", 0]),
+        "MusicGenLength": node("MusicGenLength", fps=25.0, extra_s=-0.2, audio=["clip", 0], length=""),
         "cut": node("MusicGenTrimAudio", audio=["clip", 0], start_s=0.0, end_s=["MusicGenLength", 0]),
         "cut shape": node("ProbeShape", audio=["cut", 0]),
         "MusicGenLoop": node("MusicGenLoop", audio=["MusicGenExample", 0], bars=1, bpm=0.0, meter=2, crossfade_ms=30.0),
         "MusicGenAnalyze": node(
             "MusicGenAnalyze", audio=["MusicGenExample", 0], bpm=0.0, meter=0, vocabulary="triads", midi_prefix="", beat_model=""
         ),
+        "MusicGenTempo": node("MusicGenTempo", audio=["MusicGenExample", 0], bpm=120.0, meter="4/4", way="stretch"),
+        "fit": node("ProbeShape", audio=["MusicGenTempo", 0]),
         "heard": node("PreviewAny", source=["MusicGenAnalyze", 5]),
         "MusicGenTakes": node("MusicGenTakes", audio=["MusicGenLoop", 0], choose="all"),
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,6 +45,33 @@ def sent(monkeypatch):
 
 def sample(wires, **inputs):
     return NODES["MusicGenSampler"]().sample(model=wires.model, positive=wires.positive, **{**WIDGETS, **inputs})[0]
+
+
+class ForkContext:
+    """hiddenswitch/ComfyUI's context: prompt_id has another name, and the order is ComfyUI's."""
+
+    task_id, node_id, list_index = "prompt", "7", None
+
+    def __iter__(self):
+        return iter((self.task_id, self.node_id, self.list_index))
+
+
+def serve(monkeypatch, **attributes):
+    instance = SimpleNamespace(client_id="me", **attributes)
+    monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=instance)))
+    monkeypatch.setattr(host, "_context", ForkContext)
+
+
+def test_a_page_of_another_context_is_found(monkeypatch):
+    serve(monkeypatch, sockets={"me": 1})
+    page = host.page()
+    assert (page.prompt_id, page.node_id, page.is_open) == ("prompt", "7", True)
+
+
+def test_a_worker_without_pages_has_none(monkeypatch):
+    """The sampler failed on hiddenswitch/ComfyUI's workers."""
+    serve(monkeypatch)
+    assert host.page() is None
 
 
 def press_cancel(monkeypatch, at_step):

@@ -272,6 +272,33 @@ def test_model_folder_is_added_beside_the_user_s_own(folders):
     assert {".ckpt", ".safetensors", ".bin"} <= suffixes
 
 
+class Views(dict):
+    """As folder_names_and_paths of hiddenswitch/ComfyUI: what is read are views, and setting a name ends them first."""
+
+    def _view(self, name, at):
+        yield from dict.get(self, name, ((), ()))[at]
+
+    def __getitem__(self, name):
+        return self._view(name, 0), self._view(name, 1)
+
+    def get(self, name):
+        return None if name not in self else (self._view(name, 0), self._view(name, 1))
+
+    def __setitem__(self, name, value):
+        self.pop(name, None)
+        super().__setitem__(name, tuple(map(list, value)))
+
+
+@pytest.mark.parametrize("own", [[], ["/elsewhere"]])
+def test_model_folder_is_added_where_its_names_are_views(folders, own):
+    """It was lost in hiddenswitch/ComfyUI: no model was found there."""
+    folders.folder_names_and_paths = Views({"musicgen": (own, [".ckpt"])} if own else {})
+    host.register_model_folder()
+    paths, suffixes = dict.get(folders.folder_names_and_paths, "musicgen")
+    assert paths == [*own, str(Path(folders.models_dir) / "musicgen")]
+    assert {*([".ckpt"] if own else []), ".safetensors", ".bin"} <= set(suffixes)
+
+
 def test_loader_lists_what_is_there_first_then_the_published_names(folders, toys, tmp_path):
     link = Path(folders.models_dir) / "musicgen" / "zz-mine"
     link.parent.mkdir(parents=True)

@@ -52,7 +52,7 @@ def layouts_and_cases():
         yield pytest.param("stereo", case, marks=() if case in ("top-k 250", "continuation") else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("layout", "case"), layouts_and_cases())
+@pytest.mark.parametrize(("layout", "case"), list(layouts_and_cases()))
 def test_codes_are_equal(request, engines, layout, case):
     """500 frames of the plain case, 150 of the others, or 500 of all with --slow."""
     plain = (layout, case) == ("mono", "top-k 250")

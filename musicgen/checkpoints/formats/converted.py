@@ -73,8 +73,10 @@ def open_converted(path: Path) -> Checkpoint:
 
 def config_json(config: ModelConfig, text_encoder: Mapping | None) -> str:
     """The configuration as it is stored; `text_encoder` is the table of `t5_config`."""
-    version = VERSION if config.melody and config.melody.chords else 1
-    table = {"version": version, **asdict(config), "text_encoder": text_encoder and dict(text_encoder)}
+    chords = config.melody is not None and config.melody.chords
+    table = {"version": VERSION if chords else 1, **asdict(config), "text_encoder": text_encoder and dict(text_encoder)}
+    if config.melody is not None and not chords:
+        del table["melody"]["chords"]  # version 1 has no such field
     del table["name"], table["codec"]["fingerprint"]  # the name is the file's; the codebooks' digest is made at load
     return json.dumps(table)
 
