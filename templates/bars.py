@@ -56,7 +56,7 @@ def chord_progression() -> Graph:
         "2. Length, tempo and meter are written once, in **Length in Seconds**.\n"
         "3. **Hear Music** listens to the result and reports the chords that it finds there.\n"
         "4. With pansori-mini this is an experiment: it was taught melodies, not chords. For chords that are followed, "
-        "choose **sakemin/musicgen-chord** in **Load MusicGen** (about 6 GB, not for commercial use) and tell `bpm` and `meter` of "
+        "choose **sakemin/musicgen-chord** in **Load MusicGen** (downloaded when it is first used, not for commercial use) and tell `bpm` and `meter` of "
         "**MusicGen Text** as well.\n\n" + MODELS,
     )
     length = graph.add("MusicGenLength", length="4 bars @ 100 in 4/4")

@@ -24,7 +24,7 @@ _EXTRA_HEIGHT = {
     "MusicGenSaveAudio": 130,
     "MusicGenLength": 60,
     "MusicGenTimeline": 110,
-    "MusicGenTempo": 120,
+    "MusicGenTempo": 150,
     "MusicGenChords": 150,
     "MusicGenAnalyze": 150,
     "MusicGenLoop": 90,  # the report of what was found
