@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import basics, structure, studies
+from . import bars, basics, structure, studies
 from .blueprints import BLUEPRINTS, blueprint_form
 from .graph import ROOT, Graph, api_form, page_form
 from .help import korean_pages
@@ -19,6 +19,8 @@ TEMPLATES = (
     structure.a_piece_that_changes,
     structure.seamless_loop,
     structure.blend_of_two_moods,
+    bars.bars_on_the_grid,
+    bars.chord_progression,
     studies.another_ending,
     studies.theme_and_variation,
     studies.change_of_mood,

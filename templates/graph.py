@@ -24,6 +24,9 @@ _EXTRA_HEIGHT = {
     "MusicGenSaveAudio": 130,
     "MusicGenLength": 60,
     "MusicGenTimeline": 110,
+    "MusicGenTempo": 150,
+    "MusicGenChords": 150,
+    "MusicGenAnalyze": 150,
     "MusicGenLoop": 90,  # the report of what was found
     "MusicGenTakes": 290,  # four takes
     "PreviewAudio": 60,

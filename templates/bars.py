@@ -1,0 +1,90 @@
+"""Templates in a musician's units: chords, bars, tempo."""
+
+from .basics import loaded
+from .graph import Graph, Node
+from .notes import MODELS
+
+
+def _ending(graph: Graph, loader: Node, sampler: Node, length: Node, prefix: str) -> Node:
+    """Decode without fades, fit the tempo, level, save; the node that fits."""
+    graph.column()
+    decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=sampler["codes"], fade_ms=0.0)
+    fit = graph.add("MusicGenTempo", audio=decode["audio"], bpm=length["bpm"], meter=length["meter"])
+    graph.column()
+    level = graph.add("MusicGenNormalize", audio=fit["audio"])
+    graph.add("MusicGenSaveAudio", audio=level["audio"], filename_prefix=prefix, format="flac")
+    return fit
+
+
+def bars_on_the_grid() -> Graph:
+    graph = Graph("Bars on the grid")
+    loader = loaded(
+        graph,
+        "Bars on the grid",
+        "1. **Length in Seconds** takes the length as a musician writes it: *4 bars at 120 in 4/4*. Seconds, tempo and meter go to "
+        "the nodes that ask for them.\n"
+        "2. The text names the tempo too. It is what the model goes by; how well it keeps it is measured afterwards.\n"
+        "3. **Fit Tempo** says what is heard, stretches the music to the tempo at its pitch, and moves the first bar to the "
+        "beginning: the file lines up with a project in a sequencer.\n"
+        "4. To hear the music as it was written, set `way` to **measure**.\n\n" + MODELS,
+    )
+    length = graph.add("MusicGenLength", length="4 bars @ 120 in 4/4")
+    graph.column()
+    text = graph.add(
+        "MusicGenText", conditioner=loader["conditioner"], text="gayageum zither over the buk drum, jajinmori, 120 bpm"
+    )
+    graph.column()
+    sampler = graph.add(
+        "MusicGenSampler",
+        model=loader["model"],
+        codec=loader["codec"],
+        positive=text["conditioning"],
+        duration_s=length["seconds"],
+    )
+    fit = _ending(graph, loader, sampler, length, "audio/bars")
+    graph.app((text, "text"), (length, "length"), (fit, "way"), (sampler, "seed"))
+    return graph
+
+
+def chord_progression() -> Graph:
+    graph = Graph("Chord progression")
+    loader = loaded(
+        graph,
+        "Chord progression",
+        "1. **MusicGen Chords** takes a progression, a bar a word: *C G A:min F*; or with bar lines, *Am7 | F/C | G | %*. "
+        "The picture shows the notes that the model is told.\n"
+        "2. Length, tempo and meter are written once, in **Length in Seconds**.\n"
+        "3. **Hear Music** listens to the result and reports the chords that it finds there.\n"
+        "4. With pansori-mini this is an experiment: it was taught melodies, not chords. For chords that are followed, "
+        "choose **sakemin/musicgen-chord** in **Load MusicGen** (downloaded when it is first used, not for commercial use) and tell `bpm` and `meter` of "
+        "**MusicGen Text** as well.\n\n" + MODELS,
+    )
+    length = graph.add("MusicGenLength", length="4 bars @ 100 in 4/4")
+    graph.column()
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="gayageum zither alone, medium jungmori")
+    chords = graph.add(
+        "MusicGenChords",
+        conditioner=loader["conditioner"],
+        conditioning=text["conditioning"],
+        chords="C G A:min F",
+        bpm=length["bpm"],
+        meter=length["meter"],
+    )
+    graph.add("PreviewImage", "What the model is told", images=chords["chroma"])
+    graph.column()
+    sampler = graph.add(
+        "MusicGenSampler",
+        model=loader["model"],
+        codec=loader["codec"],
+        positive=chords["conditioning"],
+        duration_s=length["seconds"],
+    )
+    graph.column()
+    decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=sampler["codes"])
+    level = graph.add("MusicGenNormalize", audio=decode["audio"])
+    graph.add("MusicGenSaveAudio", audio=level["audio"], filename_prefix="audio/chords", format="flac")
+    graph.column()
+    heard = graph.add("MusicGenAnalyze", audio=level["audio"], bpm=length["bpm"])
+    graph.add("PreviewImage", "What is heard", images=heard["picture"])
+    graph.app((text, "text"), (chords, "chords"), (length, "length"), (sampler, "seed"))
+    return graph
