@@ -1,19 +1,8 @@
 """Templates in a musician's units: chords, bars, tempo."""
 
-from .basics import loaded
-from .graph import Graph, Node
+from .basics import finished, loaded
+from .graph import Graph
 from .notes import MODELS
-
-
-def _ending(graph: Graph, loader: Node, sampler: Node, length: Node, prefix: str) -> Node:
-    """Decode without fades, fit the tempo, level, save; the node that fits."""
-    graph.column()
-    decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=sampler["codes"], fade_ms=0.0)
-    fit = graph.add("MusicGenTempo", audio=decode["audio"], bpm=length["bpm"], meter=length["meter"])
-    graph.column()
-    level = graph.add("MusicGenNormalize", audio=fit["audio"])
-    graph.add("MusicGenSaveAudio", audio=level["audio"], filename_prefix=prefix, format="flac")
-    return fit
 
 
 def bars_on_the_grid() -> Graph:
@@ -41,7 +30,12 @@ def bars_on_the_grid() -> Graph:
         positive=text["conditioning"],
         duration_s=length["seconds"],
     )
-    fit = _ending(graph, loader, sampler, length, "audio/bars")
+    graph.column()
+    decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=sampler["codes"], fade_ms=0.0)
+    fit = graph.add("MusicGenTempo", audio=decode["audio"], bpm=length["bpm"], meter=length["meter"])
+    graph.column()
+    level = graph.add("MusicGenNormalize", audio=fit["audio"])
+    graph.add("MusicGenSaveAudio", audio=level["audio"], filename_prefix="audio/bars", format="flac")
     graph.app((text, "text"), (length, "length"), (fit, "way"), (sampler, "seed"))
     return graph
 
@@ -79,12 +73,9 @@ def chord_progression() -> Graph:
         positive=chords["conditioning"],
         duration_s=length["seconds"],
     )
+    save = finished(graph, loader, sampler["codes"], "audio/chords")
     graph.column()
-    decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=sampler["codes"])
-    level = graph.add("MusicGenNormalize", audio=decode["audio"])
-    graph.add("MusicGenSaveAudio", audio=level["audio"], filename_prefix="audio/chords", format="flac")
-    graph.column()
-    heard = graph.add("MusicGenAnalyze", audio=level["audio"], bpm=length["bpm"])
+    heard = graph.add("MusicGenAnalyze", audio=save["audio"], bpm=length["bpm"])
     graph.add("PreviewImage", "What is heard", images=heard["picture"])
     graph.app((text, "text"), (chords, "chords"), (length, "length"), (sampler, "seed"))
     return graph

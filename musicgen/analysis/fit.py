@@ -53,6 +53,14 @@ class Fit:
         return "\n".join([*lines, *self.notices])
 
 
+def check_meter(meter: Meter) -> None:
+    """InputError unless bars of so many beats are heard."""
+    if meter.beats > MAX_METER:
+        raise InputError(
+            f"'meter' has {meter.beats} beats in a bar, and bars of up to {MAX_METER} are heard. Write smaller bars."
+        )
+
+
 def fit_tempo(
     audio: Audio, bpm: float, meter: Meter, way: str, on_step: Callable[[int, int], None] | None = None
 ) -> Fit:
@@ -66,10 +74,7 @@ def fit_tempo(
         raise InputError(
             f"'audio' holds {len(audio.samples)} clips, and one is measured at a time. Choose one with MusicGen Takes."
         )
-    if meter.beats > MAX_METER:
-        raise InputError(
-            f"'meter' has {meter.beats} beats in a bar, and bars of up to {MAX_METER} are heard. Write smaller bars."
-        )
+    check_meter(meter)
     check_bpm(bpm)
     step = on_step or (lambda done, total: None)
     try:

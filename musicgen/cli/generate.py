@@ -8,7 +8,7 @@ import torch
 
 from .. import audio as audio_files
 from ..analysis.choices import WAYS
-from ..analysis.fit import fit_tempo
+from ..analysis.fit import check_meter, fit_tempo
 from ..conditioning import STEM_CHOICES, Progression
 from ..conditioning.chords import BPM, METER, STRENGTH
 from ..conditioning.melody import heard_until_s
@@ -123,6 +123,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(
             "'--fit-tempo' needs the tempo that is asked for. Give '--bpm', or a length such as '8 bars @ 92'."
         )
+    if arguments.fit_tempo is not None and meter is not None:
+        check_meter(meter)  # before any music is made
     request = _request(arguments, length, bpm, meter)
     device = find_device(arguments.device)
     store = model_store(arguments)

@@ -64,6 +64,7 @@ def test_the_tempo_is_measured_or_what_hinders_it_is_said_and_the_music_is_there
         (["--duration", "8 bars"], "'--duration' names no tempo"),
         (["--duration", "soon"], "'--duration' must be a length"),
         (["--fit-tempo", "stretch"], "'--fit-tempo' needs the tempo"),
+        (["--bpm", "90", "--meter", "13/8", "--fit-tempo", "measure"], "13 beats"),
         (["--bpm", "0"], "'bpm' must be a number from 20"),
         (["--meter", "7/0"], "'meter'"),
     ],

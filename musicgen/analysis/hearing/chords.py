@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .paths import likeliest_path
 from .spectrum import LOWEST, N_PITCHES, fold
 
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -57,7 +58,7 @@ def hear_chords(levels: np.ndarray, vocabulary: str = "triads") -> BeatChords:
     cosine[:, :-1] += _BASS * share[:, roots]
     cosine[levels.mean(axis=1) < _SILENT] = np.eye(len(labels))[-1]
     emission = _SHARPNESS * cosine
-    path = _viterbi(emission)
+    path = likeliest_path(emission, _transition(emission.shape[1]))
     posterior = _posterior(emission)
     before = np.concatenate([posterior[:1], posterior[:-1]])
     change = 1 - (posterior * before).sum(axis=1)
@@ -104,20 +105,6 @@ def _transition(n: int) -> np.ndarray:
     matrix = np.full((n, n), _CHANGE / (n - 1))
     np.fill_diagonal(matrix, 1 - _CHANGE)
     return np.log(matrix)
-
-
-def _viterbi(emission: np.ndarray) -> list[int]:
-    """The likeliest states of log likelihoods [n, states]."""
-    transition = _transition(emission.shape[1])
-    score, back = emission[0], []
-    for row in emission[1:]:
-        ways = score[:, None] + transition
-        back.append(ways.argmax(axis=0))
-        score = ways.max(axis=0) + row
-    path = [int(score.argmax())]
-    for choice in reversed(back):
-        path.append(int(choice[path[-1]]))
-    return path[::-1]
 
 
 def _posterior(emission: np.ndarray) -> np.ndarray:

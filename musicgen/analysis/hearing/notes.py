@@ -8,6 +8,7 @@ import numpy as np
 
 from ..bands import LOWEST_HZ, N_BANDS
 from .beats import EARLY_S, Onsets
+from .paths import likeliest_path
 from .spectrum import LOWEST, RATE_HZ, Pitches
 
 _LOW, _HIGH = 60, 96  # MIDI pitches of a melody, C4 to C7
@@ -66,17 +67,7 @@ def _line(gain: np.ndarray, check: Callable[[float], None]) -> list[int]:
     steps = np.abs(np.arange(n)[:, None] - np.arange(n)[None])
     costs = np.where(steps == 0, 0.0, _TURN + _JUMP * steps)
     costs[-1, :-1] = costs[:-1, -1] = _REST
-    score, back = gain[0], []
-    for number, row in enumerate(gain[1:]):
-        if number % 500 == 0:
-            check(number / len(gain))
-        ways = score[:, None] - costs
-        back.append(ways.argmax(axis=0))
-        score = ways.max(axis=0) + row
-    path = [int(score.argmax())]
-    for choice in reversed(back):
-        path.append(int(choice[path[-1]]))
-    return path[::-1]
+    return likeliest_path(gain, -costs, check)
 
 
 def _runs(states: list[int], loud: np.ndarray, frame_s: float) -> tuple[Note, ...]:
