@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..musicgen.errors import MusicGenError
+from .days import cli as days
 from .runs import keep_memory
 
 _RUNS = Path(__file__).resolve().parent / "runs"
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--trial", action="store_true", help="the same with few clips, to see that all runs and how fast"
     )
     onegpu.set_defaults(run=_onegpu, threads=min(8, max(1, (os.cpu_count() or 1) // 2)))
+    days.add(steps.add_parser("days", help="all of it on two cores, in as many sittings as one likes"), _RUNS / "days")
     export = steps.add_parser("export", help="put everything into one safetensors file")
     export.add_argument("target", type=Path)
     export.add_argument("--codec", type=Path, default=_CODEC, help=_CODEC_HELP)

@@ -96,7 +96,10 @@ def save(path: Path, table: Mapping) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        torch.save(dict(table), draft)
+        with open(draft, "wb") as file:
+            torch.save(dict(table), file)
+            file.flush()
+            os.fsync(file.fileno())  # or a machine that loses power may keep the name and not the bytes
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)

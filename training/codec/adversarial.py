@@ -1,8 +1,8 @@
-"""Trains the codec on one GPU against a discriminator, from clips that lie in its memory, within a time box."""
+"""Trains the codec, against a discriminator if the plan has one. The time box is that of one GPU; `days` has its own loop."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,24 @@ class Trainer:
         return {
             name: loss.detach() for name, loss in {**losses, **against, "commitment": commitment, "norm": norm}.items()
         }
+
+    def state(self) -> dict:
+        """All that a run goes on from, to the bit."""
+        return {
+            "config": asdict(self.config), "step": self.step, "quantizes": self.quantizes,
+            "codec": self.codec.state_dict(), "quantizer": self.quantizer.state_dict(),
+            "adversary": self.adversary.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "against": self.against.state_dict(), "generator": self.generator.get_state(),
+            "balancer": self.balancer.state(), "seen": list(self._seen),
+        }  # fmt: skip
+
+    def restore(self, table: Mapping) -> None:
+        """Go on from `state()`. The plan stays this trainer's own."""
+        for name in ("codec", "quantizer", "adversary", "optimizer", "against"):
+            getattr(self, name).load_state_dict(table[name])
+        self.generator.set_state(table["generator"])
+        self.balancer.restore(table["balancer"])
+        self.step, self.quantizes, self._seen = table["step"], table["quantizes"], list(table["seen"])
 
     def finished(self) -> Codec:
         """As it is shipped: weight norm multiplied out, rounded to float16."""

@@ -102,7 +102,9 @@ class Balancer:
     """Gives each loss a fixed share of the gradient at the waveform, whatever its scale. Source: EnCodec, section 3.4."""
 
     def __init__(self, decay: float = 0.99) -> None:
-        self._decay, self._norms, self._seen = decay, {}, {}
+        self._decay = decay
+        self._norms: dict[str, Tensor] = {}
+        self._seen: dict[str, int] = {}
 
     def gradient(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], decoded: Tensor) -> Tensor:
         """The weighted gradient of all losses at `decoded` [B, L]."""
@@ -116,6 +118,12 @@ class Balancer:
             self._seen[name] = seen
             total += weights[name] / self._norms[name].clamp(min=1e-9) * gradient
         return _GRADIENT * total / sum(weights[name] for name in losses) / len(decoded)
+
+    def state(self) -> dict:
+        return {"norms": dict(self._norms), "seen": dict(self._seen)}
+
+    def restore(self, table: Mapping) -> None:
+        self._norms, self._seen = dict(table["norms"]), dict(table["seen"])
 
 
 def _magnitude(x: Tensor, window: int, hop: int) -> Tensor:

@@ -79,7 +79,9 @@ class MusicGen(nn.Module):
         return delay(shown, config.delays, config.cardinality)[..., :-1].to(self.lm.device)
 
     @torch.no_grad()
-    def with_guesses(self, prefix: Tensor, codes: Tensor, share: Tensor) -> Tensor:
+    def with_guesses(
+        self, prefix: Tensor, codes: Tensor, share: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """codes [B, K, S], of which about so many of each row, share [B], are what the model would have written there.
 
         In its own music one odd code follows another; in clips none is odd, so that it never learns to play on as if
@@ -90,9 +92,9 @@ class MusicGen(nn.Module):
         if not len(rows):
             return codes
         chances = self.logits(prefix[rows], codes[rows])[..., :-1, :].softmax(dim=-1)
-        guesses = torch.multinomial(chances.flatten(0, 2), 1).view(chances.shape[:-1])
+        guesses = torch.multinomial(chances.flatten(0, 2), 1, generator=generator).view(chances.shape[:-1])
         result, seen = codes.clone(), codes[rows, :, 1:]
-        taken = torch.rand(seen.shape, device=codes.device) < share[rows, None, None]
+        taken = torch.rand(seen.shape, device=codes.device, generator=generator) < share[rows, None, None]
         taken &= seen != self.config.lm.cardinality  # the hidden stays hidden
         result[rows, :, 1:] = torch.where(taken, guesses, seen)
         return result

@@ -62,8 +62,13 @@ class ScoredMusicGen(MusicGen):
         super().__init__(config, text_table)
         self.auxiliary = Heads(config.lm.dim, config.text.dim)
 
-    def forward(self, batch: ScoredBatch, guessed_rows: int = 0) -> dict[str, Tensor]:
-        """Losses; the codes that the first `guessed_rows` rows see are in part what the model would have written."""
+    def forward(
+        self, batch: ScoredBatch, guessed_rows: int = 0, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Losses; the codes that the first `guessed_rows` rows see are in part what the model would have written.
+
+        generator: of the guesses.
+        """
         config = self.config.lm
         texts = self.text.t5(input_ids=batch.ids).last_hidden_state
         prefix = self.rows_prefix(batch, texts)
@@ -73,8 +78,8 @@ class ScoredMusicGen(MusicGen):
         inputs = delay(shown, config.delays, config.cardinality)[..., :-1]
         if guessed_rows:
             share = torch.zeros(len(inputs), device=inputs.device)
-            share[:guessed_rows] = torch.rand(guessed_rows, device=inputs.device)
-            inputs = self.with_guesses(prefix.detach(), inputs, share)
+            share[:guessed_rows] = torch.rand(guessed_rows, device=inputs.device, generator=generator)
+            inputs = self.with_guesses(prefix.detach(), inputs, share, generator)
         logits, hidden, _ = self._run(prefix, inputs)
         targets = delay(batch.codes, config.delays, config.cardinality)[..., 1:]
         losses = F.cross_entropy(
@@ -85,6 +90,19 @@ class ScoredMusicGen(MusicGen):
         by_codebook = (losses * known).sum(dim=(0, 2)) / known.sum(dim=(0, 2)).clamp(min=1)
         auxiliary, phase, beat = self.auxiliary(hidden[:, : batch.codes.shape[2]], texts, batch)
         return {"codebooks": by_codebook, "auxiliary": auxiliary, "phase": phase, "beat": beat}
+
+    def lesson(self, batch: ScoredBatch) -> dict[str, Tensor]:
+        """The auxiliary loss alone, of clips whose codes are all hidden: only the layers that it needs are run."""
+        config = self.config.lm
+        texts = self.text.t5(input_ids=batch.ids).last_hidden_state
+        hidden = torch.full_like(batch.codes, config.cardinality)
+        _, asked, _ = self._run(
+            self.rows_prefix(batch, texts),
+            delay(hidden, config.delays, config.cardinality)[..., :-1],
+            self._asked_layer,
+        )
+        loss, phase, beat = self.auxiliary(asked[:, : batch.codes.shape[2]], texts, batch)
+        return {"auxiliary": loss, "phase": phase, "beat": beat}
 
     def rows_prefix(self, batch: ScoredBatch, texts: Tensor) -> Tensor:
         """[rows | text], [B, F + n, D]. Source: the engine's `Conditioning.prefix`."""

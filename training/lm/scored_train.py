@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -61,12 +61,16 @@ class Shelf:
         columns = [[getattr(shelf, name) for shelf in shelves] for name in names]
         return cls(*(np.concatenate(c) if isinstance(c[0], np.ndarray) else torch.cat(c) for c in columns))
 
-    def batches(self, plan: Plan, grow: "Callable[[Shelf], Shelf] | None" = None) -> Iterator[ScoredBatch]:
+    def batches(
+        self, plan: Plan, grow: "Callable[[Shelf], Shelf] | None" = None, first: int = 0
+    ) -> Iterator[ScoredBatch]:
         """Endless; every clip with one of its texts before any comes again; texts of a batch have one length.
 
-        grow: gives the shelf with what came since, before each round.
+        grow: gives the shelf with what came since, before each round. first: number of the first batch; a batch follows from
+        its number and the clips, so that a run goes on as if it had not been interrupted.
         """
         rng = np.random.default_rng(plan.seed)
+        number = 0
         waiting: dict[int, list[np.ndarray]] = {}
         while True:
             self = grow(self) if grow else self
@@ -86,7 +90,18 @@ class Shelf:
                     waiting[int(n)] = [rows[whole:]]
             for i in rng.permutation(len(ready)):
                 n, rows = ready[i]
-                yield self.batch(rows[:, 0], rows[:, 1], n, rng)
+                if number >= first:
+                    yield self.batch(rows[:, 0], rows[:, 1], n, np.random.default_rng([plan.seed, number]))
+                number += 1
+
+    def fixed(self, batch_size: int, n_batches: int = 4) -> list[ScoredBatch]:
+        """A few batches to measure by, of the commonest lengths of text."""
+        lengths, counts = np.unique(self.lengths[:, 0], return_counts=True)
+        result = []
+        for n in lengths[np.argsort(-counts, kind="stable")][:n_batches]:
+            at = np.flatnonzero(self.lengths[:, 0] == n)[:batch_size]
+            result.append(self.batch(at, np.zeros(len(at), int), int(n), None))
+        return result
 
     def batch(self, clips: np.ndarray, variants: np.ndarray, n: int, rng: np.random.Generator | None) -> ScoredBatch:
         """n: tokens of each text; 0: none. rng None: nothing is left out, and the rows are the score's melody."""
@@ -100,7 +115,7 @@ class Shelf:
             source = rng.choice(3, size=n_rows, p=[_SCORE, _MIX, 1 - _SCORE - _MIX])
         with_text = (kind < 2) & (n > 0)
         with_rows = (kind == 0) | (kind == 2)
-        rows = self._rows(index, torch.from_numpy(np.where(with_rows, source, 3)).to(device), rng is not None)
+        rows = self._rows(index, torch.from_numpy(np.where(with_rows, source, 3)).to(device), rng)
         ids = self.ids[index, variant, :n].long() if n else torch.ones(n_rows, 1, dtype=torch.long, device=device)
         return ScoredBatch(
             self.codes[index].long(), rows, ids, torch.from_numpy(with_text).float().to(device),
@@ -108,12 +123,12 @@ class Shelf:
             _spans(n_rows, self.codes.shape[2], rng).to(device) if rng else None,
         )  # fmt: skip
 
-    def _rows(self, index: Tensor, source: Tensor, noisy: bool) -> Tensor:
-        """[B, F, 12] by source: 0 melody, 1 mix, 2 chords, 3 nothing."""
+    def _rows(self, index: Tensor, source: Tensor, rng: np.random.Generator | None) -> Tensor:
+        """[B, F, 12] by source: 0 melody, 1 mix, 2 chords, 3 nothing. rng: of the wrong tones in the melody; None: none."""
         melody = self.melody[index].long()
-        if noisy:
-            odd = torch.rand(melody.shape, device=melody.device) < _WRONG_TONES
-            melody = torch.where(odd, torch.randint_like(melody, 12), melody)
+        if rng:
+            odd = torch.from_numpy(rng.random(melody.shape) < _WRONG_TONES).to(melody.device)
+            melody = torch.where(odd, torch.from_numpy(rng.integers(12, size=melody.shape)).to(melody.device), melody)
         single = torch.where(source[:, None] == 0, melody, self.mix[index].long())
         single = torch.where((source[:, None] == 3) | (single == 12), torch.zeros_like(single), single)
         one_hot = nn.functional.one_hot(single, 12).float()
@@ -144,15 +159,46 @@ class Trainer:
 
     def train_step(self, batch: ScoredBatch, done: float) -> dict[str, Tensor]:
         """One batch at the share `done` of the time box -> losses, which are not waited for."""
+        self._set_rate(done)
+        guessed = int(self.plan.guessed * len(batch.codes)) if done >= self.plan.guesses_from else 0
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            made = self.model(batch, guessed, self._generator())
+        weights = made["codebooks"].new_tensor(CODE_WEIGHTS[: len(made["codebooks"])])
+        norm = self._learn((made["codebooks"] * weights).mean() + made["auxiliary"])
+        return {name: value.detach() for name, value in {**made, "norm": norm}.items()}
+
+    def lesson(self, batch: ScoredBatch, done: float) -> dict[str, Tensor]:
+        """One batch of which no code is shown: what of the beat, the drums and the chords follows from text and rows."""
+        self._set_rate(done)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            made = self.model.lesson(batch)
+        self._learn(made["auxiliary"])
+        return {f"lesson_{name}": value.detach() for name, value in made.items()}
+
+    def state(self) -> dict:
+        """All that a run goes on from, to the bit."""
+        return {
+            "tokenizer": self.tokenizer_json, "step": self.step, "model": self.model.state_dict(),
+            "average": self.average.state_dict(), "adam": self.adam.state_dict(), "muon": self.muon.state_dict(),
+        }  # fmt: skip
+
+    def restore(self, table: Mapping) -> None:
+        for name in ("model", "average", "adam", "muon"):
+            getattr(self, name).load_state_dict(table[name])
+        self.step = table["step"]
+
+    def _generator(self) -> torch.Generator:
+        """Of what is drawn in this step."""
+        return torch.Generator(self.device).manual_seed(self.plan.seed + (self.step << 16))
+
+    def _set_rate(self, done: float) -> None:
         rate = self.plan.learning_rate * learning_rate(done, self.step)
         for optimizer, factor in ((self.adam, 1.0), (self.muon, self.plan.muon_rate)):
             for group in optimizer.param_groups:
                 group["lr"] = factor * rate
-        guessed = int(self.plan.guessed * len(batch.codes)) if done >= self.plan.guesses_from else 0
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            made = self.model(batch, guessed)
-        weights = made["codebooks"].new_tensor(CODE_WEIGHTS[: len(made["codebooks"])])
-        loss = (made["codebooks"] * weights).mean() + made["auxiliary"]
+
+    def _learn(self, loss: Tensor) -> Tensor:
+        """One step downhill; the norm of the gradient."""
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
@@ -162,7 +208,7 @@ class Trainer:
         keep = min(self.plan.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
-        return {name: value.detach() for name, value in {**made, "norm": norm}.items()}
+        return norm
 
     @torch.no_grad()
     def measure(self, batches: list[ScoredBatch]) -> dict[str, float]:

@@ -126,7 +126,10 @@ class Clips:
     def _fill(self, index: int, synthesizer: Synthesizer | None, encode: Encode) -> None:
         held_out = index < self.n_held_out
         number = index if held_out else index - self.n_held_out + self.first_number
-        one = made(self.recipe, "held-out" if held_out else "train", number, synthesizer)
+        self.fill(index, made(self.recipe, "held-out" if held_out else "train", number, synthesizer), encode)
+
+    def fill(self, index: int, one: Made, encode: Encode) -> None:
+        """Put a clip in its place."""
         self.audio[index] = np.round(one.samples * 32767)
         self.melody[index], self.chords[index], self.frames[index] = one.melody, one.chords, one.frames
         self.targets[index] = one.targets

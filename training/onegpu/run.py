@@ -124,7 +124,7 @@ def _train_lm(recipe: Recipe, place: Place, end: float, clips: Clips, device: to
     plan = scored_train.Plan(0.0, recipe.lm_batch)
     trainer = scored_train.Trainer(recipe.model, plan, table["tokenizer"], device, codebooks)
     log(event="language model", clips=len(train), parameters=sum(p.numel() for p in trainer.model.parameters()))
-    check = _fixed(held_out, recipe.lm_batch)
+    check = held_out.fixed(recipe.lm_batch)
     trainer.plan = replace(plan, seconds=max(1.0, end - time.monotonic() - reserve))
     batches = train.batches(plan, Growth(clips, codec, device))
     scored_train.train(trainer, batches, check, lambda row: log(clips=len(train) + len(clips.ready()), **row))
@@ -183,16 +183,6 @@ def _prepare(device: torch.device) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if device.type == "cuda":
         torch.zeros(1, device=device)
-
-
-def _fixed(shelf: Shelf, batch_size: int) -> list[scored_train.ScoredBatch]:
-    """A few batches of the commonest lengths of text."""
-    lengths, counts = np.unique(shelf.lengths[:, 0], return_counts=True)
-    result = []
-    for n in lengths[np.argsort(-counts)][:4]:
-        at = np.flatnonzero(shelf.lengths[:, 0] == n)[:batch_size]
-        result.append(shelf.batch(at, np.zeros(len(at), int), int(n), None))
-    return result
 
 
 def _shelf(table: dict) -> Shelf:

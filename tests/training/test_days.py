@@ -1,0 +1,206 @@
+"""The recipe for several days at toy sizes: an interrupted run gives what an uninterrupted one does, codes are made once, and the file plays."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from comfyui_musicgen.musicgen.config import GenerationParams
+from comfyui_musicgen.musicgen.errors import InputError
+from comfyui_musicgen.musicgen.loading import load
+from comfyui_musicgen.training import runs
+from comfyui_musicgen.training.codec import adversarial
+from comfyui_musicgen.training.days import codec, codes, lm
+from comfyui_musicgen.training.days.cli import recipe_of
+from comfyui_musicgen.training.days.crops import Crops
+from comfyui_musicgen.training.days.place import Place, synthesizer
+from comfyui_musicgen.training.days.recipe import DAYS, Days
+from comfyui_musicgen.training.lm import scored_train
+from comfyui_musicgen.training.lm.text import train_tokenizer
+from comfyui_musicgen.training.onegpu.recipe import REHEARSAL
+
+_STEP_S = 2 * 0.2  # of a codec's batch
+TINY = Days(
+    replace(
+        REHEARSAL, codec=replace(REHEARSAL.codec, n_filters=2, codebook_size=4, latent_dim=8), codec_crop_s=0.2, n_clips=4,
+        n_held_out=2, dim=32, n_layers=2, adversary_filters=2,
+    ),
+    codec_hours=16 * _STEP_S / 3600, lm_hours=12 * 20 / 3600, first_lessons=2, lesson_every=4, pool_clips=2, shard_clips=2,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """A time box takes the process's signal handlers."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def play(number: int) -> np.ndarray:
+    rng = np.random.default_rng(number)
+    return (0.1 * np.sin(np.arange(320_000) * rng.uniform(0.02, 0.2)) + 0.01 * rng.normal(size=320_000)).astype(np.float32)
+
+
+def tokenizer(place: Place) -> None:
+    """Without the thousands of texts that the recipe's is learnt from."""
+    place.out.mkdir(parents=True, exist_ok=True)
+    text = train_tokenizer(texts=iter(["solo piano, 120 bpm", "북 독주"]), vocabulary=300)
+    (place.out / "tokenizer.json").write_text(text, "utf-8")
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, trainer: type, method: str, *steps: int) -> None:
+    """SIGTERM to this process after each of these steps."""
+    plain = getattr(trainer, method)
+
+    def step(self, *arguments):
+        result = plain(self, *arguments)
+        if self.step in steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(trainer, method, step)
+
+
+def assert_same(a: object, b: object, path: str = "") -> None:
+    if torch.is_tensor(a):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}/{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), path
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f"{path}/{i}")
+    else:
+        assert a == b, path
+
+
+@pytest.fixture(scope="module")
+def codec_place(tmp_path_factory):
+    place = Place(tmp_path_factory.mktemp("whole"))
+    codec.train(place, TINY, 5.0, play, play)
+    return place
+
+
+def test_a_codec_that_was_killed_twice_is_the_codec_that_was_not(codec_place, tmp_path, monkeypatch):
+    place, done = Place(tmp_path), []
+    killed_at(monkeypatch, adversarial.Trainer, "train_step", 4, 13)  # while vectors for k-means are collected; and after
+    for _ in range(3):
+        codec.train(place, TINY, 5.0, play, play)
+        done.append(runs.load(place.codec)["step"])
+    assert done == [4, 13, TINY.codec_steps]
+    states = [runs.load(each.codec) for each in (place, codec_place)]
+    assert states[0]["quantizes"]
+    assert_same(*states)
+
+
+def test_crops_follow_from_their_number():
+    first, second = Crops(TINY, play), Crops(TINY, play)
+    last = 2 * first.per_pool
+    row = [first.batch(i) for i in range(last + 1)]
+    assert torch.equal(second.batch(last), row[last]) and not torch.equal(row[0], row[first.per_pool])
+    heard = torch.cat(row[: first.per_pool])
+    assert len(heard.unique(dim=0)) == len(heard)
+    for crops in (first, second):
+        crops.close()
+
+
+def test_an_unfinished_codec_makes_no_codes_unless_asked(tmp_path, monkeypatch):
+    place = Place(tmp_path)
+    with pytest.raises(InputError, match="days codec"):
+        codec.frozen(place, TINY)
+    killed_at(monkeypatch, adversarial.Trainer, "train_step", 12)
+    codec.train(place, TINY, 5.0, play, play)
+    with pytest.raises(InputError, match="12 of 16 steps"):
+        codec.frozen(place, TINY)
+    early = codec.frozen(place, TINY, early=True)
+    codec.train(place, TINY, 5.0, play, play)
+    assert_same(codec.frozen(place, TINY).state_dict(), early.state_dict())
+
+
+def test_a_checkpoint_of_other_sizes_is_refused(codec_place):
+    wider = replace(TINY, recipe=replace(TINY.recipe, codec=replace(TINY.recipe.codec, n_filters=4)))
+    with pytest.raises(InputError, match="other sizes"):
+        codec.train(codec_place, wider, 5.0, play, play)
+
+
+@pytest.fixture(scope="module")
+def coded(codec_place):
+    tokenizer(codec_place)
+    codec.frozen(codec_place, TINY)
+    assert codes.write(codec_place, TINY, 5.0, lambda: None, n_processes=2) == 2
+    return codec_place
+
+
+def test_codes_are_made_once_and_are_the_codecs(coded):
+    before = {path: path.stat().st_mtime_ns for path in coded.codes.iterdir()}
+    assert len(before) == 3
+
+    def never():
+        raise AssertionError("there is nothing to play")
+
+    codes.write(coded, TINY, 5.0, never, n_processes=1)
+    assert {path: path.stat().st_mtime_ns for path in coded.codes.iterdir()} == before
+    gone = coded.shard("train", 1)
+    kept = dict(np.load(gone))
+    gone.unlink()
+    codes.write(coded, TINY, 5.0, lambda: None, n_processes=1)
+    made = dict(np.load(gone))
+    assert all(np.array_equal(kept[name], made[name]) for name in kept) and kept["codes"].shape == (2, 4, 500)
+    shelf = codes.read(coded, "train", torch.device("cpu"))
+    assert len(shelf) == 4 and torch.equal(shelf.codes[2:], torch.from_numpy(kept["codes"]))
+
+
+def test_coding_that_is_ended_leaves_whole_shards_alone(coded, tmp_path):
+    place = Place(tmp_path)
+    for name in ("codec-frozen.pt", "tokenizer.json"):
+        (tmp_path / name).write_bytes((coded.out / name).read_bytes())
+    assert codes.write(place, TINY, 0.0, lambda: None, n_processes=1) == 0
+    assert not list(place.codes.iterdir())
+
+
+def test_a_language_model_that_was_killed_is_the_one_that_was_not_and_plays(coded, tmp_path, monkeypatch):
+    whole = lm.train(coded, TINY, 5.0).state()
+    place = Place(tmp_path)
+    for path in (coded.frozen, coded.out / "tokenizer.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "codes").symlink_to(coded.codes)
+    killed_at(monkeypatch, scored_train.Trainer, "train_step", 6, 11)  # before rows see guesses, and after
+    done = []
+    for _ in range(3):
+        lm.train(place, TINY, 5.0)
+        done.append(runs.load(place.lm)["step"])
+    assert done == [6, 11, TINY.lm_steps]
+    assert_same(runs.load(place.lm), whole)
+    path = lm.export(place, TINY, tmp_path / "tiny.safetensors")
+    loaded = load(path)
+    made = loaded.model.generate(loaded.conditioner.encode_text(["solo piano"]), GenerationParams(duration_s=0.5))
+    audio = loaded.codec.decode(made)
+    assert audio.samples.shape == (1, 1, 16_000) and float(audio.samples.std()) > 1e-6
+
+
+def test_export_wants_a_language_model(tmp_path):
+    with pytest.raises(InputError, match="days lm"):
+        lm.export(Place(tmp_path), TINY, tmp_path / "x.safetensors")
+
+
+def test_the_days_sizes_fit_the_file_and_the_options_change_them():
+    class Options:
+        what, audio_hours, clips = "codec", 3.0, 640
+
+    days = recipe_of(Options)
+    assert days.codec_hours == 3.0 and days.recipe.n_clips == 640 and days.lm_hours == DAYS.lm_hours
+    Options.audio_hours = -1.0
+    with pytest.raises(InputError, match="above 0"):
+        recipe_of(Options)
+
+
+def test_a_missing_soundfont_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no soundfont .*none\.sf3"):
+        synthesizer(Path(tmp_path / "none.sf3"), DAYS.recipe.codec)

@@ -1,0 +1,107 @@
+"""`python -m training days STEP`: the steps of a run of several days. Each goes on where it was, and may be ended at any time."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from ...musicgen.errors import InputError
+from .recipe import DAYS, Days
+
+STEPS = ("codec", "codes", "lm", "export", "figures")
+SOUNDFONT = Path("/usr/share/sounds/sf3/MuseScore_General.sf3")  # of Debian's musescore-general-soundfont-small
+
+
+def add(parser: argparse.ArgumentParser, out: Path) -> None:
+    """The options of `days`. out: the default folder."""
+    parser.add_argument("what", choices=STEPS, metavar="STEP", help=", ".join(STEPS))
+    parser.add_argument("--out", type=Path, default=out, help="folder that lasts (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=600.0, help="when to stop (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
+    parser.add_argument("--soundfont", type=Path, default=SOUNDFONT, help="General MIDI (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="that code clips (default: %(default)s)")
+    parser.add_argument(
+        "--audio-hours",
+        type=float,
+        help="over which the learning rate falls, of `codec` or `lm`; the same at each sitting",
+    )
+    parser.add_argument("--clips", type=int, help=f"to code, for training (default: {DAYS.recipe.n_clips})")
+    parser.add_argument("--early", action="store_true", help="code with the codec as it is, before it is done")
+    parser.add_argument("--target", type=Path, help="file to export to (default: general-mini.safetensors in --out)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from .place import Place
+
+    place, days = Place(options.out), recipe_of(options)
+    return {"codec": _codec, "codes": _codes, "lm": _lm, "export": _export, "figures": _figures}[options.what](
+        options, place, days
+    )
+
+
+def recipe_of(options: argparse.Namespace) -> Days:
+    """The sizes, with what the user wants otherwise."""
+    days = DAYS
+    if options.audio_hours is not None:
+        if options.audio_hours <= 0:
+            raise InputError(f"--audio-hours must be above 0, got {options.audio_hours:g}")
+        days = replace(days, **{f"{options.what}_hours": options.audio_hours})
+    if options.clips is not None:
+        if options.clips < days.shard_clips:
+            raise InputError(f"--clips must be at least a shard of {days.shard_clips}, got {options.clips}")
+        days = replace(days, recipe=replace(days.recipe, n_clips=options.clips))
+    return days
+
+
+def _codec(options: argparse.Namespace, place, days: Days) -> int:
+    from ..onegpu.clips import made
+    from .codec import train
+    from .place import synthesizer
+
+    synth = synthesizer(options.soundfont, days.recipe.codec)
+    trainer = train(
+        place,
+        days,
+        options.minutes,
+        *(lambda n, s=s: made(days.recipe, s, n, synth).samples for s in ("train", "held-out")),
+    )
+    print(f"codec: {trainer.step} of {days.codec_steps} steps")
+    return 0
+
+
+def _codes(options: argparse.Namespace, place, days: Days) -> int:
+    from .codec import frozen
+    from .codes import write
+    from .place import synthesizer
+
+    frozen(place, days, options.early)
+    n = write(
+        place, days, options.minutes, lambda: synthesizer(options.soundfont, days.recipe.codec), options.processes
+    )
+    print(f"codes: {n} shards")
+    return 0
+
+
+def _lm(options: argparse.Namespace, place, days: Days) -> int:
+    from .lm import train
+
+    trainer = train(place, days, options.minutes)
+    print(f"lm: {trainer.step} of {days.lm_steps} steps")
+    return 0
+
+
+def _export(options: argparse.Namespace, place, days: Days) -> int:
+    from ..onegpu.recipe import NAME
+    from .lm import export
+
+    path = export(place, days, options.target or place.out / f"{NAME}.safetensors")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _figures(options: argparse.Namespace, place, days: Days) -> int:
+    from .figures import report
+    from .place import synthesizer
+
+    print(report(place, synthesizer(options.soundfont, days.recipe.codec)))
+    return 0

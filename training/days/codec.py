@@ -1,0 +1,97 @@
+"""Trains the codec, in as many sittings as one likes: the checkpoint knows everything, the clips follow from the step."""
+
+import torch
+
+from ...musicgen.codec import Codec
+from ...musicgen.errors import InputError
+from .. import runs
+from ..codec import adversarial
+from ..codec.train import finished
+from ..onegpu.figures import codec_figures
+from ..onegpu.run import load_codec
+from .crops import Crops, Play
+from .place import Place
+from .recipe import Days
+
+_LOG_STEPS, _MEASURE_S, _MEASURED_CLIPS = 50, 1800.0, 8
+_NEVER = 2.0  # share of the run from which there is a discriminator: it cost SI-SDR, and half of the time
+
+
+def train(place: Place, days: Days, minutes: float, play: Play, held_out: Play) -> adversarial.Trainer:
+    """Train until the minutes are over, the process is asked to end, or the codec is done; goes on where it was.
+
+    play, held_out: number of a clip of the split -> samples [L].
+    """
+    box = runs.TimeBox(minutes)
+    place.out.mkdir(parents=True, exist_ok=True)
+    recipe, crops = days.recipe, Crops(days, play)
+    log, measured = runs.Log(place.out / "codec.csv"), runs.Log(place.out / "codec_held_out.csv")
+    try:
+        trainer = begun(place, days, crops)
+        check = torch.stack([torch.from_numpy(held_out(i)) for i in range(_MEASURED_CLIPS)])
+        means, first, measured_s = runs.Means(), trainer.step, 0.0
+        row_s = recipe.codec_batch * recipe.codec_crop_s
+
+        def measure() -> None:
+            if trainer.quantizes:
+                codec = trainer.finished()
+                measured.write({"step": trainer.step, **codec_figures(codec, check.to(trainer.device))})
+
+        while not box.over and trainer.step < days.codec_steps:
+            waves = crops.batch(trainer.step).to(trainer.device)
+            losses = trainer.train_step(waves, trainer.step / days.codec_steps)
+            means.add({name: loss.item() for name, loss in losses.items()})
+            if trainer.step % _LOG_STEPS == 0:
+                speed = (trainer.step - first) * row_s / max(box.elapsed_s, 1e-3)
+                used = {f"used{k}": value for k, value in enumerate(trainer.quantizer.perplexity())}
+                log.write(
+                    {
+                        "step": trainer.step,
+                        "audio_h": trainer.step * row_s / 3600,
+                        "speed": speed,
+                        **means.taken(),
+                        **used,
+                    }
+                )
+            if box.checkpoint_due():
+                runs.save(place.codec, trainer.state())
+            if box.elapsed_s - measured_s > _MEASURE_S:
+                measured_s = box.elapsed_s
+                measure()
+        runs.save(place.codec, trainer.state())
+        measure()
+    finally:
+        crops.close()
+    return trainer
+
+
+def begun(place: Place, days: Days, crops: Crops) -> adversarial.Trainer:
+    """The trainer of the checkpoint, or a new one."""
+    recipe = days.recipe
+    plan = adversarial.Plan(
+        0.0, recipe.codec_batch, recipe.codec_crop_s, days.codec_rate, adversary_from=_NEVER,
+        n_filters=recipe.adversary_filters,
+    )  # fmt: skip
+    trainer = adversarial.Trainer(recipe.codec, plan, runs.pick_device(), crops.batch(0))
+    if place.codec.exists():
+        table = runs.load(place.codec)
+        if table["config"] != trainer.state()["config"]:
+            raise InputError(f"{place.codec} has other sizes than this recipe. Give another --out, or the same recipe.")
+        trainer.restore(table)
+    return trainer
+
+
+def frozen(place: Place, days: Days, early: bool = False) -> Codec:
+    """The codec for coding: written once, and read ever after. InputError if it is not trained to the end, unless `early`."""
+    if not place.frozen.exists():
+        if not place.codec.exists():
+            raise InputError(f"there is no codec in {place.out}. Train one: `days codec`.")
+        table = runs.load(place.codec)
+        if (table["step"] < days.codec_steps and not early) or not table["quantizes"]:
+            raise InputError(
+                f"the codec has done {table['step']} of {days.codec_steps} steps, and codes are worth nothing once it goes "
+                "on. Run `days codec` to the end, or give --early to take it as it is."
+            )
+        codec = finished(place.codec)
+        runs.save(place.frozen, {"config": table["config"], "step": table["step"], "codec": codec.state_dict()})
+    return load_codec(place.frozen)

@@ -1,0 +1,87 @@
+"""Trains the language model on the shards, in as many sittings as one likes, and puts everything into one file."""
+
+from pathlib import Path
+
+import torch
+
+from ...musicgen.errors import InputError
+from .. import runs
+from ..export import write
+from ..lm import scored_train
+from ..onegpu.recipe import MAX_BYTES
+from ..onegpu.run import load_codec
+from .codes import read
+from .place import Place
+from .recipe import Days
+
+_LOG_STEPS, _MEASURE_S = 50, 1800.0
+
+
+def train(place: Place, days: Days, minutes: float) -> scored_train.Trainer:
+    """Train until the minutes are over, the process is asked to end, or the model is done; goes on where it was.
+
+    With the same shards an interrupted run gives the weights of one that was not, to the bit.
+    """
+    box, device = runs.TimeBox(minutes), runs.pick_device()
+    shelf, check = read(place, "train", device), read(place, "held-out", device).fixed(days.recipe.lm_batch)
+    trainer = begun(place, days, device)
+    log, lessons = runs.Log(place.out / "lm.csv"), runs.Log(place.out / "lm_lessons.csv")
+    measured, means, taught = runs.Log(place.out / "lm_held_out.csv"), runs.Means(), runs.Means()
+    first, measured_s, row_s = trainer.step, 0.0, days.lm_batch_s
+
+    def measure() -> None:
+        measured.write({"step": trainer.step, "audio_h": trainer.step * row_s / 3600, **trainer.measure(check)})
+
+    batches = shelf.batches(trainer.plan, first=trainer.step)
+    while not box.over and trainer.step < days.lm_steps:
+        done, batch = trainer.step / days.lm_steps, next(batches)
+        if trainer.step < days.first_lessons or trainer.step % days.lesson_every == 0:
+            taught.add({name: value.item() for name, value in trainer.lesson(batch, done).items()})
+        else:
+            losses = trainer.train_step(batch, done)
+            row = {f"loss{k}": value for k, value in enumerate(losses.pop("codebooks").tolist())}
+            means.add(row | {name: value.item() for name, value in losses.items()})
+        if trainer.step % _LOG_STEPS == 0:
+            speed = (trainer.step - first) * row_s / max(box.elapsed_s, 1e-3)
+            for kept, each in ((log, means), (lessons, taught)):
+                if row := each.taken():
+                    kept.write({"step": trainer.step, "audio_h": trainer.step * row_s / 3600, "speed": speed, **row})
+        if box.checkpoint_due():
+            runs.save(place.lm, trainer.state())
+        if box.elapsed_s - measured_s > _MEASURE_S:
+            measured_s = box.elapsed_s
+            measure()
+    runs.save(place.lm, trainer.state())
+    measure()
+    return trainer
+
+
+def begun(place: Place, days: Days, device: torch.device) -> scored_train.Trainer:
+    """The trainer of the checkpoint, or a new one that knows the codec's codes."""
+    codec = load_codec(place.frozen)
+    codebooks = torch.stack([layer.codebook.embed for layer in codec.quantizer.layers])
+    plan = scored_train.Plan(
+        0.0,
+        days.recipe.lm_batch,
+        days.lm_rate,
+        average=days.average,
+        guesses_from=days.guesses_from,
+        guessed=days.guessed,
+    )
+    trainer = scored_train.Trainer(days.recipe.model, plan, place.tokenizer(), device, codebooks)
+    if place.lm.exists():
+        table = runs.load(place.lm)
+        if {k: v.shape for k, v in table["model"].items()} != {
+            k: v.shape for k, v in trainer.model.state_dict().items()
+        }:
+            raise InputError(f"{place.lm} has other sizes than this recipe. Give another --out, or the same recipe.")
+        trainer.restore(table)
+    return trainer
+
+
+def export(place: Place, days: Days, target: Path) -> Path:
+    """The frozen codec and the averaged weights as one file that the engine loads. InputError before there is a checkpoint."""
+    if not place.lm.exists():
+        raise InputError(f"there is no language model in {place.out}. Train one: `days lm`.")
+    trainer = begun(place, days, torch.device("cpu"))
+    return write(load_codec(place.frozen), trainer.average, trainer.tokenizer_json, target, MAX_BYTES)

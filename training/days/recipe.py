@@ -1,0 +1,48 @@
+"""Sizes for two cores: those of `onegpu.recipe.Recipe`, and over how much music each step goes."""
+
+from dataclasses import dataclass, replace
+
+from ..onegpu.recipe import Recipe
+from ..recipe import CODEC
+
+
+@dataclass(frozen=True)
+class Days:
+    """What a run of several days is made of. Times of training are hours of audio, so that a slow day changes nothing."""
+
+    recipe: Recipe
+    codec_hours: float  # of audio, over which the codec's learning rate falls
+    lm_hours: float
+    codec_rate: float = 9e-4  # peak learning rates, for batches of a few rows
+    lm_rate: float = 1.2e-3
+    average: float = 0.999  # of the language model's weights, per step
+    guesses_from: float = 0.5  # share of its training from which some rows see its guesses
+    guessed: float = 0.25  # share of these rows
+    # The beat is learnt first, from text alone, and kept up with one lesson in so many steps.
+    first_lessons: int = 600
+    lesson_every: int = 8
+    pool_clips: int = 32  # whose crops are mixed
+    shard_clips: int = 64
+
+    @property
+    def codec_steps(self) -> int:
+        """After which the codec is done."""
+        return round(3600 * self.codec_hours / (self.recipe.codec_batch * self.recipe.codec_crop_s))
+
+    @property
+    def lm_steps(self) -> int:
+        return round(3600 * self.lm_hours / self.lm_batch_s)
+
+    @property
+    def lm_batch_s(self) -> float:
+        """Audio that the language model learns from in a step."""
+        return self.recipe.lm_batch * self.recipe.clip_length / self.recipe.codec.sample_rate_hz
+
+
+DAYS = Days(
+    Recipe(
+        codec=replace(CODEC, n_filters=24, lstm_layers=1), dim=256, n_heads=8, n_layers=6, n_clips=20_000, n_held_out=256,
+        codec_batch=4, codec_crop_s=1.0, lm_batch=4, first_clips=0, adversary_filters=2, encode_batch=4,
+    ),
+    codec_hours=20.0, lm_hours=400.0,
+)  # fmt: skip
