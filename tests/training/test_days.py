@@ -43,7 +43,9 @@ def handlers():
 
 def play(number: int) -> np.ndarray:
     rng = np.random.default_rng(number)
-    return (0.1 * np.sin(np.arange(320_000) * rng.uniform(0.02, 0.2)) + 0.01 * rng.normal(size=320_000)).astype(np.float32)
+    return (0.1 * np.sin(np.arange(320_000) * rng.uniform(0.02, 0.2)) + 0.01 * rng.normal(size=320_000)).astype(
+        np.float32
+    )
 
 
 def tokenizer(place: Place) -> None:
@@ -90,7 +92,9 @@ def codec_place(tmp_path_factory):
 
 def test_a_codec_that_was_killed_twice_is_the_codec_that_was_not(codec_place, tmp_path, monkeypatch):
     place, done = Place(tmp_path), []
-    killed_at(monkeypatch, adversarial.Trainer, "train_step", 4, 13)  # while vectors for k-means are collected; and after
+    killed_at(
+        monkeypatch, adversarial.Trainer, "train_step", 4, 13
+    )  # while vectors for k-means are collected; and after
     for _ in range(3):
         codec.train(place, TINY, 5.0, play, play)
         done.append(runs.load(place.codec)["step"])

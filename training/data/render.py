@@ -5,6 +5,8 @@ has been made share the memory of the soundfont.
 """
 
 import ctypes
+import logging
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,17 +22,24 @@ _NAME = "libfluidsynth.so.3"
 _DRUM_CHANNEL, _CHANNELS = 9, 16
 _VOLUME, _PAN, _REVERB, _CHORUS = 7, 10, 91, 93  # MIDI controllers
 _BLOCK = 64  # samples that FluidSynth makes at once: when an event takes effect
+_PANIC, _ERROR, _WARNING = range(3)  # FluidSynth's levels of messages
+_Message = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+logger = logging.getLogger(__name__)
 
 
 class Synthesizer:
     """A soundfont ready to play at `rate_hz`. OSError if the libraries do not load, ValueError if the soundfont does not.
 
-    libraries: folder of FluidSynth and what it needs; None: the system's.
+    libraries: folder of FluidSynth and what it needs; None: the system's. Threads take turns: FluidSynth is told that it has
+    one thread. Two at once left it with broken voices, and it wrote 30 MB of complaints a second.
     """
 
     def __init__(self, soundfont: Path, rate_hz: int, libraries: Path | None = None) -> None:
         self.rate_hz = rate_hz
         self._fluid = fluid = _load(libraries)
+        self._turn, self._said = threading.Lock(), _Said()
+        for level in (_PANIC, _ERROR, _WARNING):
+            fluid.fluid_set_log_function(level, self._said.hear, None)
         settings = fluid.new_fluid_settings()
         for name, number in (("synth.sample-rate", rate_hz), ("synth.gain", 0.4)):
             fluid.fluid_settings_setnum(settings, name.encode(), ctypes.c_double(number))
@@ -39,19 +48,36 @@ class Synthesizer:
             ("synth.reverb.active", 1), ("synth.cpu-cores", 1), ("synth.threadsafe-api", 0), ("synth.min-note-length", 0),
         ):  # fmt: skip
             fluid.fluid_settings_setint(settings, name.encode(), whole)
-        self._synth = fluid.new_fluid_synth(settings)
-        self._font = fluid.fluid_synth_sfload(self._synth, str(soundfont).encode(), 0)
-        if self._font < 0:
+        self._settings, self._owner = settings, fluid.new_fluid_synth(settings)
+        self._font_id = fluid.fluid_synth_sfload(self._owner, str(soundfont).encode(), 0)
+        if self._font_id < 0:
             raise ValueError(f"{soundfont} is no soundfont that FluidSynth can read")
+        self._font = fluid.fluid_synth_get_sfont(self._owner, 0)
 
     def play(self, parts: Sequence[Part], first_s: float, duration_s: float, lead_s: float = 2.0) -> np.ndarray:
         """Mono samples [L] float32 from `first_s` on. Notes that began up to `lead_s` before it still sound."""
-        fluid, synth = self._fluid, self._synth
-        fluid.fluid_synth_system_reset(synth)
+        with self._turn:
+            # A new one for each piece: after a system reset, a piece differed by up to 0.3 with what was played before it.
+            synth = self._fluid.new_fluid_synth(self._settings)
+            font_id = self._fluid.fluid_synth_add_sfont(synth, self._font)
+            try:
+                self._said.taken()
+                samples = self._play(synth, font_id, parts, first_s, duration_s, lead_s)
+                if complaint := self._said.taken():
+                    logger.warning("FluidSynth, playing %s: %s", ", ".join(part.name for part in parts), complaint)
+            finally:
+                self._fluid.fluid_synth_remove_sfont(synth, self._font)  # it is the owner's
+                self._fluid.delete_fluid_synth(synth)
+        return samples
+
+    def _play(
+        self, synth: int, font_id: int, parts: Sequence[Part], first_s: float, duration_s: float, lead_s: float
+    ) -> np.ndarray:
+        fluid = self._fluid
         begin_s = max(0.0, first_s - lead_s)
         events: list[tuple[int, int, int, int, int]] = []  # sample, 0 off or 1 on, channel, pitch, velocity
         for channel, part in zip(_channels(parts), parts, strict=True):
-            fluid.fluid_synth_program_select(synth, channel, self._font, part.bank, part.program)
+            fluid.fluid_synth_program_select(synth, channel, font_id, part.bank, part.program)
             for control, value in ((_VOLUME, part.level), (_PAN, part.pan), (_REVERB, part.reverb), (_CHORUS, 0)):
                 fluid.fluid_synth_cc(synth, channel, control, value)
             for note in part.notes:
@@ -67,26 +93,44 @@ class Synthesizer:
         for sample, on, channel, pitch, velocity in sorted(events):
             if sample >= total:
                 break
-            done = self._write(out, done, sample)
+            done = self._write(synth, out, done, sample)
             if on:
                 fluid.fluid_synth_noteon(synth, channel, pitch, velocity)
             else:
                 fluid.fluid_synth_noteoff(synth, channel, pitch)
-        self._write(out, done, total)
+        self._write(synth, out, done, total)
         return out[skipped:total].mean(axis=1)
 
     def load(self, programs: Iterable[tuple[int, int]]) -> None:
         """Read the samples of (bank, program) now. KeyError if the soundfont has no such preset."""
         for bank, program in programs:
-            if self._fluid.fluid_synth_program_select(self._synth, 0, self._font, bank, program):
+            if self._fluid.fluid_synth_program_select(self._owner, 0, self._font_id, bank, program):
                 raise KeyError(f"the soundfont has no preset {bank}:{program}")
 
-    def _write(self, out: np.ndarray, first: int, last: int) -> int:
+    def _write(self, synth: int, out: np.ndarray, first: int, last: int) -> int:
         if last > first:
             start = out[first:].ctypes.data_as(ctypes.c_void_p)
             right = ctypes.c_void_p(start.value + 4)
-            self._fluid.fluid_synth_write_float(self._synth, last - first, start, 0, 2, right, 0, 2)
+            self._fluid.fluid_synth_write_float(synth, last - first, start, 0, 2, right, 0, 2)
         return max(first, last)
+
+
+class _Said:
+    """FluidSynth's messages: how many there were, and the first. What it would write has no bound."""
+
+    def __init__(self) -> None:
+        self._count, self._first = 0, ""
+        self.hear = _Message(self._hear)  # kept, or C would call what is gone
+
+    def taken(self) -> str:
+        """What was said since the last time, as one line; empty if nothing was."""
+        count, first = self._count, self._first
+        self._count, self._first = 0, ""
+        return f"{first} ({count} messages)" if count else ""
+
+    def _hear(self, _level: int, message: bytes, _data: object) -> None:
+        self._first = self._first or message.decode("utf-8", "replace")
+        self._count += 1
 
 
 def _channels(parts: Sequence[Part]) -> list[int]:
@@ -104,12 +148,16 @@ def _load(libraries: Path | None) -> ctypes.CDLL:
         fluid = ctypes.CDLL(str(libraries / _NAME))
     pointer, number = ctypes.c_void_p, ctypes.c_int
     for name, result, arguments in (
+        ("fluid_set_log_function", pointer, (number, _Message, pointer)),
         ("new_fluid_settings", pointer, ()),
         ("fluid_settings_setnum", number, (pointer, ctypes.c_char_p, ctypes.c_double)),
         ("fluid_settings_setint", number, (pointer, ctypes.c_char_p, number)),
         ("new_fluid_synth", pointer, (pointer,)),
         ("fluid_synth_sfload", number, (pointer, ctypes.c_char_p, number)),
-        ("fluid_synth_system_reset", number, (pointer,)),
+        ("delete_fluid_synth", None, (pointer,)),
+        ("fluid_synth_get_sfont", pointer, (pointer, number)),
+        ("fluid_synth_add_sfont", number, (pointer, pointer)),
+        ("fluid_synth_remove_sfont", number, (pointer, pointer)),
         ("fluid_synth_program_select", number, (pointer, number, number, number, number)),
         ("fluid_synth_cc", number, (pointer, number, number, number)),
         ("fluid_synth_noteon", number, (pointer, number, number, number)),
