@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from comfyui_musicgen.musicgen.codec import Codec
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.musicgen.loading import load
 from comfyui_musicgen.training import runs
 from comfyui_musicgen.training.codec import adversarial
+from comfyui_musicgen.training.codec.train import through
 from comfyui_musicgen.training.days import codec, codes, lm
 from comfyui_musicgen.training.days.cli import recipe_of
 from comfyui_musicgen.training.days.crops import Crops
@@ -126,6 +128,22 @@ def test_an_unfinished_codec_makes_no_codes_unless_asked(tmp_path, monkeypatch):
     early = codec.frozen(place, TINY, early=True)
     codec.train(place, TINY, 5.0, play, play)
     assert_same(codec.frozen(place, TINY).state_dict(), early.state_dict())
+
+
+def test_a_new_run_may_begin_with_a_finished_codec(codec_place, tmp_path):
+    first = codec.frozen(codec_place, TINY)
+    crops = Crops(TINY, play)
+    trainer = codec.begun(Place(tmp_path), TINY, crops, first)
+    assert trainer.step == 0 and trainer.quantizes
+    waves = crops.batch(3)
+    assert torch.allclose(*(through(each, waves, 4) for each in (trainer.finished(), first)), atol=2e-3)
+    trainer.train_step(waves, 0.1)
+    assert not torch.equal(
+        trainer.finished().quantizer.layers[0].codebook.embed, first.quantizer.layers[0].codebook.embed
+    )
+    crops.close()
+    with pytest.raises(InputError, match="other sizes"):
+        trainer.begin_with(Codec(DAYS.recipe.codec))
 
 
 def test_a_checkpoint_of_other_sizes_is_refused(codec_place):

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ...musicgen.codec import Codec
 from ...musicgen.config import CodecConfig
+from ...musicgen.errors import InputError
 from .adversary import Balancer, Discriminator, fooled, judged, spectral_loss, wave_loss
 from .quantization import QuantizerTraining
 from .train import set_levels, shipped, trainable
@@ -117,6 +118,26 @@ class Trainer:
         self.generator.set_state(table["generator"])
         self.balancer.restore(table["balancer"])
         self.step, self.quantizes, self._seen = table["step"], table["quantizes"], list(table["seen"])
+
+    @torch.no_grad()
+    def begin_with(self, codec: Codec) -> None:
+        """Go on from a finished codec, its codebooks included, with optimizers that know nothing. InputError for other sizes."""
+        if replace(codec.config, fingerprint="") != replace(self.config, fingerprint=""):
+            raise InputError(
+                f"the codec to begin with has other sizes ({codec.config}) than this recipe ({self.config})."
+            )
+        for kind in (nn.Conv1d, nn.ConvTranspose1d, nn.LSTM):
+            ours, theirs = ([m for m in each.modules() if isinstance(m, kind)] for each in (self.codec, codec))
+            for module, other in zip(ours, theirs, strict=True):
+                if kind is nn.LSTM:
+                    module.load_state_dict(other.state_dict())
+                else:
+                    module.weight = other.weight.detach()  # by weight norm's inverse
+                    module.bias.copy_(other.bias)
+        for layer, other in zip(self.codec.quantizer.layers, codec.quantizer.layers, strict=True):
+            layer.codebook.embed.copy_(other.codebook.embed)
+        self.quantizer.go_on()
+        self.quantizes = True
 
     def finished(self) -> Codec:
         """As it is shipped: weight norm multiplied out, rounded to float16."""

@@ -51,6 +51,13 @@ class QuantizerTraining(nn.Module):
             self.total[k] = book.embed * self.count[k][:, None]
         self.ready.fill_(1.0)
 
+    def go_on(self) -> None:
+        """Take the codebooks as they are, each code as used as the others."""
+        for k, book in enumerate(self.books):
+            self.count[k] = 1.0
+            self.total[k] = book.embed
+        self.ready.fill_(1.0)
+
     def forward(self, latents: Tensor, n_used: Tensor, generator: torch.Generator) -> Quantized:
         """[B, D, T] -> the same through `n_used[b]` codebooks; the averages move, of all codebooks."""
         x = latents.transpose(1, 2)

@@ -24,6 +24,7 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
         type=float,
         help="over which the learning rate falls, of `codec` or `lm`; the same at each sitting",
     )
+    parser.add_argument("--begin-with", type=Path, help="`codec`: a codec.pt of `onegpu` that a new run begins with")
     parser.add_argument("--clips", type=int, help=f"to code, for training (default: {DAYS.recipe.n_clips})")
     parser.add_argument("--early", action="store_true", help="code with the codec as it is, before it is done")
     parser.add_argument("--target", type=Path, help="file to export to (default: general-mini.safetensors in --out)")
@@ -55,16 +56,16 @@ def recipe_of(options: argparse.Namespace) -> Days:
 
 def _codec(options: argparse.Namespace, place, days: Days) -> int:
     from ..onegpu.clips import made
+    from ..onegpu.run import load_codec
     from .codec import train
     from .place import synthesizer
 
     synth = synthesizer(options.soundfont, days.recipe.codec)
-    trainer = train(
-        place,
-        days,
-        options.minutes,
-        *(lambda n, s=s: made(days.recipe, s, n, synth).samples for s in ("train", "held-out")),
+    begin_with = load_codec(options.begin_with) if options.begin_with else None
+    play, held_out = (
+        lambda n, split=split: made(days.recipe, split, n, synth).samples for split in ("train", "held-out")
     )
+    trainer = train(place, days, options.minutes, play, held_out, begin_with)
     print(f"codec: {trainer.step} of {days.codec_steps} steps")
     return 0
 

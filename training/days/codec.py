@@ -17,17 +17,19 @@ _LOG_STEPS, _MEASURE_S, _MEASURED_CLIPS = 50, 1800.0, 8
 _NEVER = 2.0  # share of the run from which there is a discriminator: it cost SI-SDR, and half of the time
 
 
-def train(place: Place, days: Days, minutes: float, play: Play, held_out: Play) -> adversarial.Trainer:
+def train(
+    place: Place, days: Days, minutes: float, play: Play, held_out: Play, begin_with: Codec | None = None
+) -> adversarial.Trainer:
     """Train until the minutes are over, the process is asked to end, or the codec is done; goes on where it was.
 
-    play, held_out: number of a clip of the split -> samples [L].
+    play, held_out: number of a clip of the split -> samples [L]. begin_with: what a new run begins with.
     """
     box = runs.TimeBox(minutes)
     place.out.mkdir(parents=True, exist_ok=True)
     recipe, crops = days.recipe, Crops(days, play)
     log, measured = runs.Log(place.out / "codec.csv"), runs.Log(place.out / "codec_held_out.csv")
     try:
-        trainer = begun(place, days, crops)
+        trainer = begun(place, days, crops, begin_with)
         check = torch.stack([torch.from_numpy(held_out(i)) for i in range(_MEASURED_CLIPS)])
         means, first, measured_s = runs.Means(), trainer.step, 0.0
         row_s = recipe.codec_batch * recipe.codec_crop_s
@@ -65,7 +67,7 @@ def train(place: Place, days: Days, minutes: float, play: Play, held_out: Play) 
     return trainer
 
 
-def begun(place: Place, days: Days, crops: Crops) -> adversarial.Trainer:
+def begun(place: Place, days: Days, crops: Crops, begin_with: Codec | None = None) -> adversarial.Trainer:
     """The trainer of the checkpoint, or a new one."""
     recipe = days.recipe
     plan = adversarial.Plan(
@@ -78,6 +80,8 @@ def begun(place: Place, days: Days, crops: Crops) -> adversarial.Trainer:
         if table["config"] != trainer.state()["config"]:
             raise InputError(f"{place.codec} has other sizes than this recipe. Give another --out, or the same recipe.")
         trainer.restore(table)
+    elif begin_with:
+        trainer.begin_with(begin_with)
     return trainer
 
 
