@@ -117,6 +117,18 @@ def test_crops_follow_from_their_number():
         crops.close()
 
 
+def test_a_crop_of_silence_is_drawn_again():
+    def ended(number: int) -> np.ndarray:
+        samples = play(number)
+        samples[160_000:] = 0.0
+        return samples
+
+    crops = Crops(TINY, ended)
+    peaks = torch.cat([crops.batch(i) for i in range(crops.per_pool)]).abs().amax(dim=1)
+    assert (peaks > 0.01).float().mean() > 0.97
+    crops.close()
+
+
 def test_an_unfinished_codec_makes_no_codes_unless_asked(tmp_path, monkeypatch):
     place = Place(tmp_path)
     with pytest.raises(InputError, match="days codec"):

@@ -13,7 +13,7 @@ class Days:
     recipe: Recipe
     codec_hours: float  # of audio, over which the codec's learning rate falls
     lm_hours: float
-    codec_rate: float = 9e-4  # peak learning rates, for batches of a few rows
+    codec_rate: float = 6e-4  # peak learning rates, for batches of a few rows
     lm_rate: float = 1.2e-3
     average: float = 0.999  # of the language model's weights, per step
     guesses_from: float = 0.5  # share of its training from which some rows see its guesses
