@@ -37,9 +37,9 @@ class Synthesizer:
     def __init__(self, soundfont: Path, rate_hz: int, libraries: Path | None = None) -> None:
         self.rate_hz = rate_hz
         self._fluid = fluid = _load(libraries)
-        self._turn, self._said = threading.Lock(), _Said()
+        self._turn = threading.Lock()
         for level in (_PANIC, _ERROR, _WARNING):
-            fluid.fluid_set_log_function(level, self._said.hear, None)
+            fluid.fluid_set_log_function(level, _SAID.hear, None)
         settings = fluid.new_fluid_settings()
         for name, number in (("synth.sample-rate", rate_hz), ("synth.gain", 0.4)):
             fluid.fluid_settings_setnum(settings, name.encode(), ctypes.c_double(number))
@@ -61,9 +61,9 @@ class Synthesizer:
             synth = self._fluid.new_fluid_synth(self._settings)
             font_id = self._fluid.fluid_synth_add_sfont(synth, self._font)
             try:
-                self._said.taken()
+                _SAID.taken()
                 samples = self._play(synth, font_id, parts, first_s, duration_s, lead_s)
-                if complaint := self._said.taken():
+                if complaint := _SAID.taken():
                     logger.warning("FluidSynth, playing %s: %s", ", ".join(part.name for part in parts), complaint)
             finally:
                 self._fluid.fluid_synth_remove_sfont(synth, self._font)  # it is the owner's
@@ -120,7 +120,7 @@ class _Said:
 
     def __init__(self) -> None:
         self._count, self._first = 0, ""
-        self.hear = _Message(self._hear)  # kept, or C would call what is gone
+        self.hear = _Message(self._hear)  # for C, which calls it as long as the process lives
 
     def taken(self) -> str:
         """What was said since the last time, as one line; empty if nothing was."""
@@ -131,6 +131,9 @@ class _Said:
     def _hear(self, _level: int, message: bytes, _data: object) -> None:
         self._first = self._first or message.decode("utf-8", "replace")
         self._count += 1
+
+
+_SAID = _Said()  # one for the process, as FluidSynth has one way to say things
 
 
 def _channels(parts: Sequence[Part]) -> list[int]:
