@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, trainer: type, method: str, *step
     monkeypatch.setattr(trainer, method, step)
 
 
-def assert_same(a: object, b: object, path: str = "") -> None:
+def assert_same(a: Any, b: Any, path: str = "") -> None:
     if torch.is_tensor(a):
         assert torch.equal(a, b), path
     elif isinstance(a, dict):
@@ -80,7 +81,7 @@ def assert_same(a: object, b: object, path: str = "") -> None:
     elif isinstance(a, list):
         assert len(a) == len(b), path
         for i, pair in enumerate(zip(a, b, strict=True)):
-            assert_same(*pair, f"{path}/{i}")
+            assert_same(pair[0], pair[1], f"{path}/{i}")
     else:
         assert a == b, path
 

@@ -61,7 +61,8 @@ def train(
                 measured_s = box.elapsed_s
                 measure()
         runs.save(place.codec, trainer.state())
-        measure()
+        if trainer.step >= days.codec_steps:  # not when asked to end: who asks may not wait
+            measure()
     finally:
         crops.close()
     return trainer
