@@ -1,5 +1,6 @@
 """The recipe for several days at toy sizes: an interrupted run gives what an uninterrupted one does, codes are made once, and the file plays."""
 
+import argparse
 import os
 import signal
 from dataclasses import replace
@@ -16,14 +17,13 @@ from comfyui_musicgen.musicgen.loading import load
 from comfyui_musicgen.training import runs
 from comfyui_musicgen.training.codec import adversarial
 from comfyui_musicgen.training.codec.train import through
-from comfyui_musicgen.training.days import codec, codes, lm
-from comfyui_musicgen.training.days.cli import recipe_of
+from comfyui_musicgen.training.days import cli, codec, codes, lm
 from comfyui_musicgen.training.days.crops import Crops
 from comfyui_musicgen.training.days.place import Place, synthesizer
 from comfyui_musicgen.training.days.recipe import DAYS, Days
 from comfyui_musicgen.training.lm import scored_train
-from comfyui_musicgen.training.lm.text import train_tokenizer
-from comfyui_musicgen.training.onegpu.recipe import REHEARSAL
+from comfyui_musicgen.training.lm.text import t5_table, train_tokenizer
+from comfyui_musicgen.training.onegpu.recipe import MAX_BYTES, REHEARSAL, VOCABULARY
 
 _STEP_S = 2 * 0.2  # of a codec's batch
 TINY = Days(
@@ -225,15 +225,28 @@ def test_export_wants_a_language_model(tmp_path):
         lm.export(Place(tmp_path), TINY, tmp_path / "x.safetensors")
 
 
-def test_the_days_sizes_fit_the_file_and_the_options_change_them():
-    class Options:
-        what, audio_hours, clips = "codec", 3.0, 640
-
-    days = recipe_of(Options)
+def test_options_change_the_sizes_that_they_name():
+    parser = argparse.ArgumentParser()
+    cli.add(parser, Path("out"))
+    days = cli.recipe_of(parser.parse_args(["codes", "--audio-hours", "3", "--clips", "640"]))
     assert days.codec_hours == 3.0 and days.recipe.n_clips == 640 and days.lm_hours == DAYS.lm_hours
-    Options.audio_hours = -1.0
-    with pytest.raises(InputError, match="above 0"):
-        recipe_of(Options)
+    assert cli.recipe_of(parser.parse_args(["lm", "--audio-hours", "3"])).lm_hours == 3.0
+    for line, said in (
+        ("lm --audio-hours -1", "above 0"),
+        ("export --audio-hours 1", "not for export"),
+        ("codes --clips 1", "shard"),
+    ):
+        with pytest.raises(InputError, match=said):
+            cli.recipe_of(parser.parse_args(line.split()))
+
+
+def test_the_sizes_fit_the_file():
+    n = sum(tensor.numel() for tensor in Codec(DAYS.recipe.codec).state_dict().values())
+    table = t5_table(train_tokenizer(texts=iter(["a"]), vocabulary=300))
+    model = scored_train.ScoredMusicGen(DAYS.recipe.model, table)
+    n += sum(t.numel() for part in (model.lm.state_dict(), model.text.weights()) for t in part.values())
+    n += VOCABULARY * DAYS.recipe.model.text.dim
+    assert 2 * n < MAX_BYTES
 
 
 def test_a_missing_soundfont_is_named(tmp_path):

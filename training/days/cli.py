@@ -8,6 +8,7 @@ from ...musicgen.errors import InputError
 from .recipe import DAYS, Days
 
 STEPS = ("codec", "codes", "lm", "export", "figures")
+_HOURS = {"codec": "codec_hours", "codes": "codec_hours", "lm": "lm_hours"}  # what --audio-hours changes
 SOUNDFONT = Path("/usr/share/sounds/sf3/MuseScore_General.sf3")  # of Debian's musescore-general-soundfont-small
 
 
@@ -22,7 +23,7 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument(
         "--audio-hours",
         type=float,
-        help="over which the learning rate falls, of `codec` or `lm`; the same at each sitting",
+        help="over which the learning rate falls, of `codec` (and then `codes`) or `lm`; the same at each sitting",
     )
     parser.add_argument("--begin-with", type=Path, help="`codec`: a codec.pt of `onegpu` that a new run begins with")
     parser.add_argument("--clips", type=int, help=f"to code, for training (default: {DAYS.recipe.n_clips})")
@@ -46,7 +47,9 @@ def recipe_of(options: argparse.Namespace) -> Days:
     if options.audio_hours is not None:
         if options.audio_hours <= 0:
             raise InputError(f"--audio-hours must be above 0, got {options.audio_hours:g}")
-        days = replace(days, **{f"{options.what}_hours": options.audio_hours})
+        if options.what not in _HOURS:
+            raise InputError(f"--audio-hours is for {', '.join(_HOURS)}, not for {options.what}. Leave it out.")
+        days = replace(days, **{_HOURS[options.what]: options.audio_hours})
     if options.clips is not None:
         if options.clips < days.shard_clips:
             raise InputError(f"--clips must be at least a shard of {days.shard_clips}, got {options.clips}")

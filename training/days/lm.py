@@ -14,7 +14,7 @@ from .codes import read
 from .place import Place
 from .recipe import Days
 
-_LOG_STEPS, _MEASURE_S = 50, 1800.0
+_LOG_STEPS, _MEASURE_S, _MEASURED_ROWS = 50, 1800.0, 8
 
 
 def train(place: Place, days: Days, minutes: float) -> scored_train.Trainer:
@@ -23,7 +23,7 @@ def train(place: Place, days: Days, minutes: float) -> scored_train.Trainer:
     With the same shards an interrupted run gives the weights of one that was not, to the bit.
     """
     box, device = runs.TimeBox(minutes), runs.pick_device()
-    shelf, check = read(place, "train", device), read(place, "held-out", device).fixed(days.recipe.lm_batch)
+    shelf, check = read(place, "train", device), read(place, "held-out", device).fixed(_MEASURED_ROWS)
     trainer = begun(place, days, device)
     log, lessons = runs.Log(place.out / "lm.csv"), runs.Log(place.out / "lm_lessons.csv")
     measured, means, taught = runs.Log(place.out / "lm_held_out.csv"), runs.Means(), runs.Means()
