@@ -11,6 +11,7 @@ from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
 from .sampler import MusicGenSampler
 from .save import MusicGenSaveAudio
+from .score import MusicGenSaveScore, MusicGenScore, MusicGenScoreMelody
 from .takes import MusicGenTakes
 from .tempo import MusicGenTempo
 from .timeline import MusicGenBlend, MusicGenTimeline
@@ -39,6 +40,9 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenChords": MusicGenChords,
     "MusicGenAnalyze": MusicGenAnalyze,
     "MusicGenTempo": MusicGenTempo,
+    "MusicGenScore": MusicGenScore,
+    "MusicGenScoreMelody": MusicGenScoreMelody,
+    "MusicGenSaveScore": MusicGenSaveScore,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -64,6 +68,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenChords": "MusicGen Chords",
     "MusicGenAnalyze": "Hear Music",
     "MusicGenTempo": "Fit Tempo",
+    "MusicGenScore": "Read Score",
+    "MusicGenScoreMelody": "Follow a Score",
+    "MusicGenSaveScore": "Save Score",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.
