@@ -21,6 +21,7 @@ TEMPLATES = (
     structure.blend_of_two_moods,
     bars.bars_on_the_grid,
     bars.chord_progression,
+    bars.score_to_music,
     studies.another_ending,
     studies.theme_and_variation,
     studies.change_of_mood,

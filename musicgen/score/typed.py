@@ -74,17 +74,16 @@ def read_notes(text: str) -> Score:
 def written(notes: tuple[Note, ...], score: Score) -> str:
     """A line of notes as it can be typed, with the score's meter, tempo and chord symbols; a line a bar."""
     head = f"{score.meter} @{score.tempos[0].bpm:g}"
-    bars, symbols = set(score.bar_starts()), list(score.symbols)
+    bar_places, symbols = score.bar_starts(), list(score.symbols)
     words, place = [head], Fraction(0)
-    bar_places = sorted(bars)
     for note in notes:
         if note.start > place:
             words.append(f"r{_written_length(note.start - place)}")
-        while symbols and symbols[0].start <= note.start:
-            words.append(f'"{symbols.pop(0).label}"')
         while bar_places and bar_places[0] <= note.start:
             words.append("\n")
             bar_places.pop(0)
+        while symbols and symbols[0].start <= note.start:
+            words.append(f'"{symbols.pop(0).label}"')
         words.append(f"{_NAMES[note.pitch % 12]}{note.pitch // 12 - 1}{_written_length(note.length)}")
         place = note.end
     if score.length > place:

@@ -95,6 +95,13 @@ def everything():
         ),
         "MusicGenTempo": node("MusicGenTempo", audio=["MusicGenExample", 0], bpm=120.0, meter="4/4", way="stretch"),
         "fit": node("ProbeShape", audio=["MusicGenTempo", 0]),
+        "MusicGenScore": node(
+            "MusicGenScore", file="example/Arirang.abc", notes="C4 D4", part="melody", tune=0, transpose=2, bpm=90.0, chords="of the notes"
+        ),
+        "MusicGenScoreMelody": node(
+            "MusicGenScoreMelody", conditioner=["MusicGenFineTune", 1], conditioning=["MusicGenText", 0], score=["MusicGenScore", 0]
+        ),
+        "told": node("PreviewImage", images=["MusicGenScoreMelody", 1]),
         "heard": node("PreviewAny", source=["MusicGenAnalyze", 5]),
         "MusicGenTakes": node("MusicGenTakes", audio=["MusicGenLoop", 0], choose="all"),
     }  # fmt: skip
