@@ -79,7 +79,7 @@ def rows(options):
 
 def voices(options):
     from pack.musicgen.analysis.hearing import hear_voice
-    from pack.musicgen.score import melody_of, read_notes, written
+    from pack.musicgen.score import melody_of, written
     from pack.tests.songs.lines import found_share, hummed, walk
 
     found, chance = [], []

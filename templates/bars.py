@@ -100,7 +100,10 @@ def score_to_music() -> Graph:
     graph.column()
     text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="gayageum zither alone, medium jungmori")
     melody = graph.add(
-        "MusicGenScoreMelody", conditioner=loader["conditioner"], conditioning=text["conditioning"], score=score["score"]
+        "MusicGenScoreMelody",
+        conditioner=loader["conditioner"],
+        conditioning=text["conditioning"],
+        score=score["score"],
     )
     graph.add("PreviewImage", "What the model is told", images=melody["chroma"])
     graph.column()

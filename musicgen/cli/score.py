@@ -17,15 +17,25 @@ from ..score.choices import EXAMPLE_NOTES, MAX_TRANSPOSE
 def add_score(parser: argparse.ArgumentParser) -> None:
     """Options of a score that is followed, and of the MIDI file."""
     parser.add_argument(
-        "--notes", metavar="TEXT", help=f"notes that are followed, in place of --melody: '{EXAMPLE_NOTES}', or a tune in ABC"
+        "--notes",
+        metavar="TEXT",
+        help=f"notes that are followed, in place of --melody: '{EXAMPLE_NOTES}', or a tune in ABC",
     )
     parser.add_argument(
-        "--part", default=MELODY, metavar="NAME", help="of the score, that has the melody: melody, all, a number or a name (%(default)s)"
+        "--part",
+        default=MELODY,
+        metavar="NAME",
+        help="of the score, that has the melody: melody, all, a number or a name (%(default)s)",
     )
     parser.add_argument("--tune", type=int, default=0, metavar="N", help="of an ABC file: its X: number; 0 = the first")
-    parser.add_argument("--transpose", type=int, default=0, metavar="N", help="semitones by which the score is moved (%(default)s)")
     parser.add_argument(
-        "--midi", type=Path, metavar="OUT.mid", help="also write what is heard in the music, beside the score if one is followed"
+        "--transpose", type=int, default=0, metavar="N", help="semitones by which the score is moved (%(default)s)"
+    )
+    parser.add_argument(
+        "--midi",
+        type=Path,
+        metavar="OUT.mid",
+        help="also write what is heard in the music, beside the score if one is followed",
     )
 
 
@@ -36,15 +46,19 @@ def read_asked(arguments: argparse.Namespace, bpm: float | None) -> Score | None
         raise InputError("'--notes' and '--melody' are both given. Give one of them.")
     if arguments.notes is None and file is None:
         if arguments.part != MELODY or arguments.transpose or arguments.tune:
-            raise InputError("'--part', '--tune' and '--transpose' belong to a score. Give '--notes', or a score as '--melody'.")
+            raise InputError(
+                "'--part', '--tune' and '--transpose' belong to a score. Give '--notes', or a score as '--melody'."
+            )
         return None
     if arguments.chords is not None:
         raise InputError("'--chords' and a score are both given, which stand in one place. Give one of them.")
     if file is not None and (arguments.start or arguments.end >= 0) and arguments.clip is None:
         raise InputError("'--start' and '--end' cut recordings, not scores. Leave them out.")
     if abs(arguments.transpose) > MAX_TRANSPOSE:
-        raise InputError(f"'--transpose' must be from -{MAX_TRANSPOSE} to {MAX_TRANSPOSE} semitones, got {arguments.transpose}")
-    score = read_notes(arguments.notes) if file is None else read_score(file, arguments.tune)
+        raise InputError(
+            f"'--transpose' must be from -{MAX_TRANSPOSE} to {MAX_TRANSPOSE} semitones, got {arguments.transpose}"
+        )
+    score = read_score(file, arguments.tune) if file is not None else read_notes(arguments.notes or "")
     score = prepared(score, arguments.part, arguments.transpose, bpm or 0.0, CHORDS[0])
     print("\n".join((described(score), *score.notices)), file=sys.stderr)
     return score

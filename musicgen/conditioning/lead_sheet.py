@@ -61,7 +61,9 @@ def _bar(changes: list[tuple[Fraction, str]]) -> tuple[str, bool]:
     for n in range(1, MAX_IN_BAR + 1):
         if all((share * n).denominator == 1 for share, _ in changes):
             return _slots(changes, n), True
-    return _slots([(Fraction(round(share * MAX_IN_BAR), MAX_IN_BAR), label) for share, label in changes], MAX_IN_BAR), False
+    return _slots(
+        [(Fraction(round(share * MAX_IN_BAR), MAX_IN_BAR), label) for share, label in changes], MAX_IN_BAR
+    ), False
 
 
 def _slots(changes: list[tuple[Fraction, str]], n: int) -> str:
@@ -74,7 +76,9 @@ def _slots(changes: list[tuple[Fraction, str]], n: int) -> str:
 def _tempo_notices(score: Score) -> list[str]:
     notices = []
     if len(score.tempos) > 1:
-        notices.append("The score changes its tempo: its melody keeps each tempo, 'bpm' and the chords have their mean.")
+        notices.append(
+            "The score changes its tempo: its melody keeps each tempo, 'bpm' and the chords have their mean."
+        )
     if len(score.meters) > 1:
         notices.append(f"The score changes its meter: the chords are written in bars of its first, {score.meter}.")
     if not SLOWEST_BPM <= score.bpm <= FASTEST_BPM:

@@ -55,7 +55,9 @@ class Tune:
 
     def _rows(self, start_s: float, n_rows: int) -> Tensor:
         centres_s = start_s + np.arange(n_rows) / self.rate_hz
-        starts_s, ends_s, classes = self._sounding(start_s - self.window_s, start_s + n_rows / self.rate_hz + self.window_s)
+        starts_s, ends_s, classes = self._sounding(
+            start_s - self.window_s, start_s + n_rows / self.rate_hz + self.window_s
+        )
         rows = torch.zeros(n_rows, dtype=torch.long)
         first = np.searchsorted(ends_s, centres_s - self.window_s / 2, side="right")
         last = np.searchsorted(starts_s, centres_s + self.window_s / 2)
@@ -113,7 +115,9 @@ def encode_score(
             "melody model."
         )
     if chroma.n_chroma != _N_NOTES:
-        raise InputError(f"A score has {_N_NOTES} notes, but {config.name} has {chroma.n_chroma} chroma bins. Load another model.")
+        raise InputError(
+            f"A score has {_N_NOTES} notes, but {config.name} has {chroma.n_chroma} chroma bins. Load another model."
+        )
     weight, bias = (parameter.detach().cpu() for parameter in conditioner.melody_projection.parameters())
     tune = replace(tune_of(score, chroma, config.codec.sample_rate_hz), weight=weight, bias=bias)
     return conditioning.mapped(lambda leaf: replace(leaf, melody=tune))

@@ -9,35 +9,14 @@ from fractions import Fraction
 
 from ..errors import InputError
 from ..units import Meter
+from .abc_words import ACCIDENTALS, FIELD, FIELD_IN_BODY, KINDS, PITCHES, TOKEN, TUPLETS, key_of, length_of, numbers_of
 from .layout import MAX_BARS, MAX_TIMES, Bar, BarNote, lay_out
 from .score import MAX_NOTES, Score, snapped
 
 MAX_CHARACTERS = 2**20
 _MAX_VOICES = 64
 _SHOWN = 20  # characters of a fault
-_PITCHES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_SHARPS, _FLATS = "FCGDAEB", "BEADGCF"
-_FIFTHS = {"C": 0, "G": 1, "D": 2, "A": 3, "E": 4, "B": 5, "F#": 6, "C#": 7, "F": -1, "Bb": -2, "Eb": -3, "Ab": -4, "Db": -5, "Gb": -6, "Cb": -7}  # fmt: skip
-_FIFTHS |= {"G#": 8, "D#": 9, "A#": 10}  # of minor keys and modes
-_MODES = {"maj": 0, "ion": 0, "mix": -1, "dor": -2, "min": -3, "aeo": -3, "m": -3, "phr": -4, "loc": -5, "lyd": 1, "": 0}
-_TUPLETS = {2: 3, 3: 2, 4: 3, 5: None, 6: 2, 7: None, 8: 3, 9: None}  # notes -> the time of how many; None: by the meter
-_ACCIDENTALS = {"^": 1, "^^": 2, "_": -1, "__": -2, "=": 0}
-
-_NOTE = r"(?P<accidental>\^\^|\^|__|_|=)?(?P<letter>[A-Ga-g])(?P<octave>[,']*)"
-_LENGTH = r"(?P<length>\d*(?:/+\d*)?)"
-_TOKEN = re.compile(
-    rf"""(?P<space>[\s`]+)|(?P<inline>\[[A-Za-z]:[^\]]*\])|(?P<symbol>"[^"]*")|(?P<deco>![^!\s]*!|\+[a-z][^+\s]*\+|[.~HLMOPSTuv](?=["!~.|HLMOPSTuv^_=A-Ga-gxz\[({{]))
-    |(?P<grace>\{{[^}}]*\}})|(?P<tuplet>\((?P<p>[2-9])(?::(?P<q>[2-9]?)(?::(?P<r>\d?))?)?)|(?P<slur>[()])
-    |(?P<bar>(?::*\||\[\|)[\]|:]*(?:\[(?=\d))?(?P<ending1>\d[\d,\-]*)?|::+|\[(?P<ending2>\d[\d,\-]*))
-    |(?P<note>{_NOTE}{_LENGTH})|(?P<rest>[zx](?P<rest_length>\d*(?:/+\d*)?))|(?P<bars>[ZX](?P<n_bars>\d*))
-    |(?P<open>\[)|(?P<close>\](?P<chord_length>\d*(?:/+\d*)?))|(?P<tie>-)|(?P<broken>[<>]+)|(?P<overlay>&)|(?P<spacer>[y*\\$#;?@]\d*)""",
-    re.VERBOSE,
-)  # fmt: skip
-_KINDS = (
-    "space", "inline", "symbol", "deco", "grace", "tuplet", "slur", "bar", "note", "rest", "bars", "open", "close", "tie", "broken",
-    "overlay", "spacer",
-)  # fmt: skip
-_FIELD, _FIELD_IN_BODY = re.compile(r"([A-Za-z]):(.*)"), re.compile(r"([IKLMmNPQRrsTUVWw]):(.*)")
+_CLEFS = ("treble", "bass", "alto", "tenor", "perc")
 
 
 def read_abc(text: str, tune: int = 0) -> Score:
@@ -127,7 +106,7 @@ class _Tune:
         line = re.sub(r"(?<!\\)%.*", "", line)
         if not line.strip():
             return
-        field = (_FIELD_IN_BODY if self._in_body else _FIELD).match(line)
+        field = (FIELD_IN_BODY if self._in_body else FIELD).match(line)
         if field:
             self._read_field(field[1], field[2].strip())
         elif self._in_body:
@@ -152,7 +131,7 @@ class _Tune:
             self._in_body = True
 
     @property
-    def _length(self) -> Fraction:
+    def _unit_length(self) -> Fraction:
         """The unit note in quarter notes."""
         if self._unit is not None:
             return self._unit
@@ -181,7 +160,7 @@ class _Tune:
             fractions = [part.split("/") for part in found[1].split()]
             beat = sum((Fraction(int(above), int(below) or 1) for above, below in fractions), Fraction(0)) * 4
         elif number := re.fullmatch(r"(?:C\d*\s*=\s*)?(\d{1,4}(?:\.\d{1,3})?)", words):
-            found, beat = [None, None, number[1]], self._length
+            found, beat = [None, None, number[1]], self._unit_length
         elif not words:
             return  # a word alone, such as "Allegro"
         else:
@@ -200,27 +179,11 @@ class _Tune:
         if octave := re.search(r"\boctave=(-?\d)\b", value):
             self._transpose = 12 * int(octave[1])
         words = re.sub(r"\b\w+=\S+", "", value).strip()
-        if not words or words.lower().startswith(("none", "treble", "bass", "alto", "tenor", "perc")):
-            self._key = {} if words.lower().startswith("none") else self._key
-            return
-        found = re.match(r"(HP|Hp)|([A-G][b#]?)\s*([A-Za-z]*)", words)
-        if not found:
-            raise self.fault(f"K:{value[:_SHOWN]} is no key. Write one as K:G, K:Am or K:Ddor")
-        mode = (found[3] or "").lower()
-        mode = mode if mode in ("", "m") else mode[:3]
-        if mode in ("exp", "cle", "tre", "bas", "alt", "ten"):
-            mode = "none" if mode == "exp" else ""
-        if found[1]:
-            self._key = {"F": 1, "C": 1}
-        elif mode == "none":
-            self._key = {}
-        elif mode not in _MODES or not -7 <= _FIFTHS[found[2]] + _MODES[mode] <= 7:
-            raise self.fault(f"K:{value[:_SHOWN]} is no key. Write one as K:G, K:Am or K:Ddor")
-        else:
-            fifths = _FIFTHS[found[2]] + _MODES[mode]
-            self._key = dict.fromkeys(_SHARPS[:fifths], 1) if fifths >= 0 else dict.fromkeys(_FLATS[:-fifths], -1)
-        for sign, letter in re.findall(r"(?<!\S)(\^\^|\^|__|_|=)([A-Ga-g])(?!\S)", words):
-            self._key = {**self._key, letter.upper(): _ACCIDENTALS[sign]}
+        if words and not words.lower().startswith(_CLEFS):
+            try:
+                self._key = key_of(words)
+            except ValueError as error:
+                raise self.fault(f"K:{value[:_SHOWN]} is no key. Write one as K:G, K:Am or K:Ddor") from error
 
     def _choose_voice(self, value: str) -> None:
         name = (value.split() or ["1"])[0][:40]
@@ -237,11 +200,11 @@ class _Tune:
     def _read_music(self, line: str) -> None:
         voice, position, chord, chord_is_tied = self._current(), 0, None, False
         while position < len(line):
-            token = _TOKEN.match(line, position)
+            token = TOKEN.match(line, position)
             if token is None:
                 raise self.fault(f"{line[position : position + _SHOWN]!r} is no ABC")
             position = token.end()
-            kind = next(name for name in _KINDS if token[name] is not None)
+            kind = next(name for name in KINDS if token[name] is not None)
             if kind == "inline":
                 name, _, value = token["inline"][1:-1].partition(":")
                 self._read_field(name, value.strip())
@@ -253,19 +216,19 @@ class _Tune:
             elif kind == "bar":
                 self._read_bar_line(voice, token)
             elif kind == "note":
-                pitch, length = self._pitch(voice, token), _length(token["length"])
+                pitch, length = self._pitch(voice, token), length_of(token["length"])
                 if chord is None:
                     self._add(voice, [pitch], length)
                 else:
                     chord.append((pitch, length))
             elif kind == "rest":
-                self._add(voice, [], _length(token["rest_length"]))
+                self._add(voice, [], length_of(token["rest_length"]))
             elif kind == "bars":
                 self._rest_bars(voice, int(token["n_bars"][:5] or 1))
             elif kind == "open":
                 chord = []
             elif kind == "close" and chord is not None:
-                factor = _length(token["chord_length"])
+                factor = length_of(token["chord_length"])
                 if chord:
                     self._add(voice, [pitch for pitch, _ in chord], chord[0][1] * factor)
                     _tie(voice, chord_is_tied)
@@ -286,23 +249,23 @@ class _Tune:
     def _begin_tuplet(self, voice: _Voice, token: re.Match) -> None:
         p = int(token["p"])
         by_meter = 3 if self._meter.unit == 8 and self._meter.beats % 3 == 0 else 2
-        q = int(token["q"]) if token["q"] else _TUPLETS[p] or by_meter
+        q = int(token["q"]) if token["q"] else TUPLETS[p] or by_meter
         voice.tuplet = (int(token["r"] or 0) or p, Fraction(q, p))
 
     def _pitch(self, voice: _Voice, token: re.Match) -> int:
         letter = token["letter"].upper()
         if token["accidental"]:
-            voice.accidentals[letter] = _ACCIDENTALS[token["accidental"]]
+            voice.accidentals[letter] = ACCIDENTALS[token["accidental"]]
         shift = {**self._key, **voice.held, **voice.accidentals}.get(letter, 0)
         octave = 5 + token["letter"].islower() + token["octave"].count("'") - token["octave"].count(",")
-        pitch = 12 * octave + _PITCHES[letter] + shift + self._transpose
+        pitch = 12 * octave + PITCHES[letter] + shift + self._transpose
         if not 0 <= pitch <= 127:
             raise self.fault(f"{token[0][:_SHOWN]!r} lies outside MIDI's range, 0 to 127")
         return pitch
 
     def _add(self, voice: _Voice, pitches: list[int], factor: Fraction) -> None:
         """A note, a chord, or a rest without pitches."""
-        length = self._length * factor * voice.broken
+        length = self._unit_length * factor * voice.broken
         left, shorter = voice.tuplet
         if left:
             length *= shorter
@@ -339,18 +302,19 @@ class _Tune:
     def _read_bar_line(self, voice: _Voice, token: re.Match) -> None:
         sign, ending = token["bar"], token["ending1"] or token["ending2"]
         sign = sign.removesuffix(ending) if ending else sign
-        last = voice.bars[-1]
+        is_empty = not (voice.bars[-1].notes or voice.bars[-1].length)
+        last = voice.bars[-2 if is_empty and len(voice.bars) > 1 else -1]
         ends, begins = sign.startswith(":") or sign == "::", sign.endswith(":") or sign == "::"
         if ends:
             last.times = min(len(sign) - len(sign.lstrip(":")) + 1 if sign.strip(":") else 2, MAX_TIMES)
-        if last.notes or last.length:
+        if not is_empty:
             voice.bars.append(Bar())
             if len(voice.bars) > MAX_BARS:
                 raise self.fault(f"the tune has more than {MAX_BARS} bars")
         if ends or begins or any(double in sign for double in ("||", "|]", "[|")):
             voice.ending = frozenset()
         if ending:
-            voice.ending = _numbers(ending)
+            voice.ending = numbers_of(ending)
         current = voice.bars[-1]
         current.begins_repeat = current.begins_repeat or begins
         current.endings = voice.ending
@@ -379,26 +343,6 @@ class _Tune:
         return lay_out(joined, [(voice.name, False) for voice in voices], self._title, ())
 
 
-
 def _tie(voice: _Voice, is_tied: bool) -> None:
     for note in voice.last:
         note.is_tied = note.is_tied or is_tied
-
-
-def _length(text: str) -> Fraction:
-    """A factor of the unit note: 2, 3/2, /, //, /4."""
-    above, slashes, below = re.match(r"(\d*)(/*)(\d*)", text).groups()  # type: ignore[union-attr]
-    divisor = int(below[:4]) if below else 2 ** min(len(slashes), 8)
-    if slashes and not divisor:
-        raise InputError("a note's length is divided by 0.")
-    return Fraction(int(above[:5]) if above else 1, divisor if slashes else 1)
-
-
-def _numbers(text: str) -> frozenset[int]:
-    """Passes of an ending: 1, 1,3 or 1-3."""
-    numbers: set[int] = set()
-    for part in text.strip(",-").split(","):
-        first, _, last = part.partition("-")
-        if first.isdigit() and (not last or last.isdigit()):
-            numbers |= set(range(int(first[:3]), min(int((last or first)[:3]), MAX_TIMES) + 1))
-    return frozenset(numbers) or frozenset({1})

@@ -1,5 +1,6 @@
 """Chords of a score from the notes that sound, where it has no chord symbols."""
 
+import itertools
 from collections import defaultdict
 from dataclasses import replace
 from fractions import Fraction
@@ -31,7 +32,7 @@ def with_heard_chords(score: Score) -> Score:
     notes = sorted(note for part in score.parts if not part.is_drums for note in part.notes)
     edges = [*score.bar_starts(), score.length]
     symbols: list[Symbol] = []
-    spans = [(start, end) for start, end in zip(edges, edges[1:]) if end > start]
+    spans = [(start, end) for start, end in itertools.pairwise(edges) if end > start]
     inside = _by_span(notes, spans)
     for (start, end), sounding in zip(spans, inside):
         middle = start + (end - start) / 2

@@ -54,12 +54,16 @@ def chosen_parts(score: Score, part: str) -> list[Part]:
     else:
         chosen = [each for each in score.parts if each.name.lower() == name.lower()]
     if not chosen or chosen[0].is_drums:
-        raise InputError(f"'part' is {name[:60]!r}, and the score has {_listed(score)}. Give a number, a name, melody or all.")
+        raise InputError(
+            f"'part' is {name[:60]!r}, and the score has {_listed(score)}. Give a number, a name, melody or all."
+        )
     return chosen[:1]
 
 
 def _listed(score: Score) -> str:
-    names = [f"{number} {part.name}" + (" (drums)" if part.is_drums else "") for number, part in enumerate(score.parts, 1)]
+    names = [
+        f"{number} {part.name}" + (" (drums)" if part.is_drums else "") for number, part in enumerate(score.parts, 1)
+    ]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return "the parts " + ", ".join(names[:_SHOWN]) + more if names else "no parts"
 

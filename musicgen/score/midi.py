@@ -82,7 +82,10 @@ def _chunks(data: bytes, position: int) -> Iterator[tuple[int, int]]:
     """Begin and end of each track's events; chunks of other kinds are passed over."""
     number = 1
     while position + 8 <= len(data):
-        name, end = data[position : position + 4], position + 8 + int.from_bytes(data[position + 4 : position + 8], "big")
+        name, end = (
+            data[position : position + 4],
+            position + 8 + int.from_bytes(data[position + 4 : position + 8], "big"),
+        )
         if name == b"MTrk":
             if end > len(data):
                 raise InputError(

@@ -34,7 +34,9 @@ def midi_bytes(score: Score, chord_notes: Callable[[str], Iterable[int]] | None 
         tracks.append(_track(head, _events(part.notes, channel, ticks)))
     if score.symbols:
         tracks.append(_chord_track(score, ticks, chord_notes))
-    header = b"MThd" + (6).to_bytes(4, "big") + bytes((0, 1)) + len(tracks).to_bytes(2, "big") + ticks.to_bytes(2, "big")
+    header = (
+        b"MThd" + (6).to_bytes(4, "big") + bytes((0, 1)) + len(tracks).to_bytes(2, "big") + ticks.to_bytes(2, "big")
+    )
     return header + b"".join(tracks)
 
 

@@ -71,7 +71,16 @@ def _unzipped(data: bytes) -> bytes:
             if not roots:
                 raise InputError("its META-INF/container.xml names no score.")
             return _member(archive, roots[0])
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError, OSError, UnicodeError, zlib.error) as error:
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        UnicodeError,
+        zlib.error,
+    ) as error:
         reason = str(error).partition("\n")[0][:100]
         raise InputError(
             f"it is no whole .mxl file ({type(error).__name__}: {reason}). Save it again, or as .musicxml."
@@ -89,7 +98,9 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 def _parse(data: bytes, take: Callable[[Element], None], whole: str = "") -> None:
     """take(element) of each measure, part-list and work as it ends, or of the root named `whole`; each is then forgotten."""
     if len(data) > MAX_XML:
-        raise InputError(f"it is {len(data) // 2**20} MiB long, and at most {MAX_XML // 2**20} are read. Give a part of it.")
+        raise InputError(
+            f"it is {len(data) // 2**20} MiB long, and at most {MAX_XML // 2**20} are read. Give a part of it."
+        )
     parser = expat.ParserCreate()
     parser.buffer_text = True
     stack: list[Element] = []
@@ -163,7 +174,9 @@ class _Reader:
         names = {voice: self._voice_name(voice, counts[voice.partition("\0")[0]]) for voice in voices}
         for bar in self._bars:
             bar.notes = {names[voice]: notes for voice, notes in bar.notes.items()}
-        return lay_out(self._bars, [(names[voice], self._drums[voice]) for voice in voices], self._title, list(self._notices))
+        return lay_out(
+            self._bars, [(names[voice], self._drums[voice]) for voice in voices], self._title, list(self._notices)
+        )
 
     def _voice_name(self, voice: str, n_voices: int) -> str:
         part, _, number = voice.partition("\0")
@@ -254,7 +267,12 @@ class _Reader:
 
     def _read_note(self, state: "_PartState", bar: Bar, item: Element, start: Fraction, length: Fraction) -> None:
         pitch, is_drum = item.find("pitch"), item.find("unpitched") is not None
-        if (pitch is None and not is_drum) or item.find("grace") is not None or item.find("cue") is not None or length <= 0:
+        if (
+            (pitch is None and not is_drum)
+            or item.find("grace") is not None
+            or item.find("cue") is not None
+            or length <= 0
+        ):
             return
         staff, voice = item.findtext("staff") or "1", item.findtext("voice") or "1"
         key = f"{state.id}\0staff {staff[:8]}, voice {voice[:8]}"
@@ -277,7 +295,9 @@ class _Reader:
         kind = (item.findtext("kind") or "").strip()
         root = (item.findtext("root/root-step") or "").strip()
         if kind not in _KINDS or (kind != "none" and root not in _STEPS):
-            self._notices[f"A chord symbol of the kind {(kind or 'none')[:40]!r} is not read: the chord before it goes on."] = None
+            self._notices[
+                f"A chord symbol of the kind {(kind or 'none')[:40]!r} is not read: the chord before it goes on."
+            ] = None
             return
         label = _KINDS[kind] if kind == "none" else _note_name(root, item.findtext("root/root-alter")) + _KINDS[kind]
         degrees = []
@@ -309,7 +329,11 @@ class _Reader:
         ending, repeat = item.find("ending"), item.find("repeat")
         if ending is not None:
             if ending.get("type") == "start":
-                numbers = [int(number) for number in (ending.get("number") or "1").replace(",", " ").split() if number.isdigit()]
+                numbers = [
+                    int(number)
+                    for number in (ending.get("number") or "1").replace(",", " ").split()
+                    if number.isdigit()
+                ]
                 self._ending = frozenset(number for number in numbers if 0 < number <= MAX_TIMES)
             else:
                 self._ended = True

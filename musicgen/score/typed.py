@@ -111,7 +111,9 @@ def _shift(accidentals: str) -> int:
 
 def _tempo(number: int, word: str) -> float:
     if not re.fullmatch(r"@\d{1,3}(?:\.\d{1,3})?", word) or not SLOWEST_BPM <= float(word[1:]) <= FASTEST_BPM:
-        raise _fault(number, word, f"a tempo is @ and {SLOWEST_BPM:g} to {FASTEST_BPM:g} quarter notes a minute, as in @92")
+        raise _fault(
+            number, word, f"a tempo is @ and {SLOWEST_BPM:g} to {FASTEST_BPM:g} quarter notes a minute, as in @92"
+        )
     return float(word[1:])
 
 

@@ -34,7 +34,10 @@ def test_every_note_lies_within_a_semitone_also_with_a_wide_vibrato():
     near = []
     for start_s, end_s, pitch in heard.times_s(heard.parts[0].notes):
         middle = (start_s + end_s) / 2
-        near.append(min((abs(pitch - midi) for start, end, midi in times if start - 0.1 <= middle <= end + 0.1), default=99) <= 1)
+        near.append(
+            min((abs(pitch - midi) for start, end, midi in times if start - 0.1 <= middle <= end + 0.1), default=99)
+            <= 1
+        )
     assert np.mean(near) >= 0.9
 
 
@@ -90,5 +93,9 @@ def test_asked_and_heard_lie_side_by_side_in_the_file():
 def test_a_score_is_begun_anew_until_the_music_ends():
     score = read_notes('@60 "C" C4 D4 E4')
     longer = repeated(score, 7.0)
-    assert longer.length == 9 and [note.pitch for note in longer.parts[0].notes] == [60, 62, 64] * 3 and len(longer.symbols) == 3
+    assert (
+        longer.length == 9
+        and [note.pitch for note in longer.parts[0].notes] == [60, 62, 64] * 3
+        and len(longer.symbols) == 3
+    )
     assert repeated(score, 2.0) is score

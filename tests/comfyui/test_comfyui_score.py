@@ -38,7 +38,11 @@ def run(comfy, **options):
 def test_a_score_plays_is_shown_and_is_saved_beside_what_is_heard(comfy):
     result, followed, midi = run(comfy)
     assert {"shown", "roll", "midi"} <= set(result.executed)
-    assert {"Asked: 1", "Heard: melody"} & {part.name for part in midi.parts} and str(midi.meter) == "3/4" and midi.bpm == 96
+    assert (
+        {"Asked: 1", "Heard: melody"} & {part.name for part in midi.parts}
+        and str(midi.meter) == "3/4"
+        and midi.bpm == 96
+    )
     _, plain, _ = run(comfy, with_score=False)
     _, other, _ = run(comfy, transpose=6)
     assert not torch.equal(followed, plain) and not torch.equal(followed, other)
@@ -70,7 +74,11 @@ def test_what_is_wrong_is_named(comfy, options, error, words):
 
 
 def test_a_hostile_file_does_not_end_the_server(comfy):
-    for name, data in (("bomb.xml", b'<!DOCTYPE a [<!ENTITY a "b">]><score-partwise/>'), ("bad.mid", b"MThd\xff\xff"), ("bad.abc", b"X:1")):
+    for name, data in (
+        ("bomb.xml", b'<!DOCTYPE a [<!ENTITY a "b">]><score-partwise/>'),
+        ("bad.mid", b"MThd\xff\xff"),
+        ("bad.abc", b"X:1"),
+    ):
         (comfy.base / "input").mkdir(exist_ok=True)
         (comfy.base / "input" / name).write_bytes(data)
         with pytest.raises(client.NodeError, match=f"{name}' is not read"):

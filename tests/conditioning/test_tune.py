@@ -53,8 +53,15 @@ def test_a_longer_piece_begins_the_score_anew_at_its_true_time():
 
 
 def test_the_drums_and_lower_parts_count_for_nothing():
-    melody, bass, kit = walk(1).parts[0], Part("Bass", walk(2).parts[0].notes), Part("Kit", walk(3).parts[0].notes, True)
-    whole = Score((kit, replace(bass, notes=tuple(replace(note, pitch=note.pitch - 24) for note in bass.notes)), melody), Fraction(99))
+    melody, bass, kit = (
+        walk(1).parts[0],
+        Part("Bass", walk(2).parts[0].notes),
+        Part("Kit", walk(3).parts[0].notes, True),
+    )
+    whole = Score(
+        (kit, replace(bass, notes=tuple(replace(note, pitch=note.pitch - 24) for note in bass.notes)), melody),
+        Fraction(99),
+    )
     assert torch.equal(tune_of(whole, CONFIG, RATE_HZ).chroma()[:100], tune_of(walk(1), CONFIG, RATE_HZ).chroma()[:100])
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -127,7 +128,7 @@ def test_saved_scores_are_numbered_and_hold_what_is_heard(folders):
     (path, _, nothing), (other, report, share) = first["result"], second["result"]
     assert path.endswith("x_00001_.mid") and other.endswith("x_00002_.mid") and nothing == 0.0
     assert first["ui"]["midi"] == [{"filename": "x_00001_.mid", "subfolder": "midi", "type": "output"}]
-    asked, both = (read_midi(open(file, "rb").read()) for file in (path, other))
+    asked, both = (read_midi(Path(file).read_bytes()) for file in (path, other))
     assert [note.pitch for note in asked.parts[0].notes] == [60, 64, 67, 72]
     assert {"Asked: Melody", "Heard: melody", "Heard: chords"} <= {part.name for part in both.parts}
     assert 0 <= share <= 1 and "chance" in report and both.bpm == 100

@@ -55,7 +55,9 @@ def test_the_unit_note_follows_the_meter_unless_it_is_given():
     ],
 )  # fmt: skip
 def test_keys(key, expected):
-    changed = {f"{pitch % 12:d}".replace("10", "T") for pitch in pitches("CDEFGAB", key=key) if pitch % 12 in (1, 3, 6, 8, 10)}
+    changed = {
+        f"{pitch % 12:d}".replace("10", "T") for pitch in pitches("CDEFGAB", key=key) if pitch % 12 in (1, 3, 6, 8, 10)
+    }
     assert changed == set(expected)
 
 
@@ -74,7 +76,9 @@ def test_ties_join_and_carry_their_accidental():
 
 def test_tuplets_and_broken_rhythm():
     assert [float(note.length) for note in tune("(3CDE F").parts[0].notes] == pytest.approx([2 / 3] * 3 + [1])
-    assert [note.length for note in tune("(2CDE", head="M:6/8\nL:1/8\n").parts[0].notes] == [Fraction(3, 4)] * 2 + [Fraction(1, 2)]
+    assert [note.length for note in tune("(2CDE", head="M:6/8\nL:1/8\n").parts[0].notes] == [Fraction(3, 4)] * 2 + [
+        Fraction(1, 2)
+    ]
     assert [note.length for note in tune("(5:4:5CDEFG").parts[0].notes] == [Fraction(4, 5)] * 5
     assert notes("C>D E<F G>>A") == [
         (0, 1.5, 60), (1.5, 0.5, 62), (2, 0.5, 64), (2.5, 1.5, 65), (4, 1.75, 67), (5.75, 0.25, 69)
@@ -98,6 +102,10 @@ def test_repeats_are_played_out(body, played):
     assert letters(body) == played
 
 
+def test_a_repeat_sign_behind_a_bar_line_ends_the_bar_before():
+    assert letters("C4 | D4 |\n:| E4 |") == "CDCDE"
+
+
 def test_decorations_grace_notes_words_and_comments_are_left_out():
     body = '!trill!C {gf}D .E ~F "^slow"G (A B) | % a comment\nw: la la la\nuc vd'
     assert pitches(body) == [60, 62, 64, 65, 67, 69, 71, 72, 74]
@@ -107,7 +115,7 @@ def test_chord_symbols_tempo_and_title():
     score = tune('"Am7"C4 | "F"C2 "G/B"D2 | "@2,3 note"E4 "N.C."z4 | "Fine"C4', head="M:4/4\nL:1/4\nQ:1/4=92\n")
     assert (score.bpm, score.title) == (92, "Test")
     text, notices = chord_text(score)
-    assert text == "Am7 F,G/B G/B,N.C. N.C." and "'Fine'" in notices[0]
+    assert text == "Am7 F,G/B G/B N.C. N.C." and "'Fine'" in notices[0]
 
 
 def test_a_tempo_of_another_beat_and_changes_within_the_tune():
@@ -123,7 +131,9 @@ def test_voices_are_parts_and_tunes_are_chosen():
     assert [note.pitch for note in melody_of(score)] == [60, 62]
     text = "X:1\nK:C\nC\n\nX:7\nK:C\nD\n"
     first, seventh = read_abc(text), read_abc(text, 7)
-    assert first.parts[0].notes[0].pitch == 60 and "2 tunes" in first.notices[0] and seventh.parts[0].notes[0].pitch == 62
+    assert (
+        first.parts[0].notes[0].pitch == 60 and "2 tunes" in first.notices[0] and seventh.parts[0].notes[0].pitch == 62
+    )
     with pytest.raises(InputError, match="'tune' is 3, and the file has the tunes 1, 7"):
         read_abc(text, 3)
 
@@ -154,7 +164,7 @@ def test_what_is_wrong_is_named_within_bounds(bounded, text, words):
 def test_nested_repeats_end(bounded):
     assert len(tune("|: C4 :|" * 500).parts[0].notes) == 1000
     with pytest.raises(InputError, match="20000 bars"):
-        tune(("C4|" * 2000 + "::::::::::::::::::::::|") * 2)
+        tune(("C4|" * 2000 + " ::::::::::::::::::::::|") * 2)
 
 
 def test_random_texts_are_an_error_or_a_score(bounded):

@@ -4,6 +4,7 @@ import io
 import random
 import resource
 import time
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -181,7 +182,8 @@ def test_the_library_mido_reads_the_same_notes():
     mido = pytest.importorskip("mido")
     rng = random.Random(3)
     for _ in range(20):
-        score = random_score(rng)
+        score = random_score(rng)  # without drums, whose parts share a channel
+        score = replace(score, parts=tuple(replace(part, is_drums=False) for part in score.parts))
         found, seconds = [], 0.0
         sounding: dict = {}
         for message in mido.MidiFile(file=io.BytesIO(midi_bytes(score))):

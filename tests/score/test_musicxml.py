@@ -57,7 +57,13 @@ def test_notes_rests_meter_tempo_and_title():
     rest = "<note><rest/><duration>2</duration></note>"
     found = read(ATTRIBUTES + tempo + note() + rest + note("F", 5, alter=1))
     assert notes(found) == [(0, 1, 60), (2, 1, 78)]
-    assert (str(found.meter), found.bpm, found.title, found.length, found.parts[0].name) == ("3/4", 90, "A tune", 3, "Flute")
+    assert (str(found.meter), found.bpm, found.title, found.length, found.parts[0].name) == (
+        "3/4",
+        90,
+        "A tune",
+        3,
+        "Flute",
+    )
 
 
 def test_a_metronome_mark_is_a_tempo():
@@ -79,7 +85,9 @@ def test_ties_become_one_note_also_over_the_bar_line():
 def test_chords_voices_and_backup():
     chord = note("E", more="<chord/>")
     second = note("C", 3, 6).replace("</note>", "<voice>2</voice></note>")
-    found = read(ATTRIBUTES + note() + chord + note("D", duration=4) + "<backup><duration>6</duration></backup>" + second)
+    found = read(
+        ATTRIBUTES + note() + chord + note("D", duration=4) + "<backup><duration>6</duration></backup>" + second
+    )
     assert notes(found) == [(0, 1, 60), (0, 1, 64), (1, 2, 62)] and notes(found, 1) == [(0, 3, 48)]
     assert [note.pitch for note in melody_of(found)] == [64, 62]
 
@@ -117,7 +125,9 @@ def test_repeats_and_endings_are_played_out():
         note("G", duration=6),
     )
     assert "".join("CDEFGAB"[[60, 62, 64, 65, 67].index(pitch)] for _, _, pitch in notes(found)) == "CDEDFG"
-    assert [pitch for _, _, pitch in notes(read(ATTRIBUTES + note("C", duration=6) + REPEAT, note("D", duration=6)))] == [60, 60, 62]
+    assert [
+        pitch for _, _, pitch in notes(read(ATTRIBUTES + note("C", duration=6) + REPEAT, note("D", duration=6)))
+    ] == [60, 60, 62]
 
 
 def test_a_pickup_is_as_long_as_its_notes():
@@ -132,10 +142,15 @@ def harmony(root, kind, more="", alter=None):
 
 def test_chord_symbols_become_the_text_of_chords():
     bass = "<bass><bass-step>E</bass-step></bass>"
-    flat9 = "<degree><degree-value>9</degree-value><degree-alter>-1</degree-alter><degree-type>add</degree-type></degree>"
+    flat9 = (
+        "<degree><degree-value>9</degree-value><degree-alter>-1</degree-alter><degree-type>add</degree-type></degree>"
+    )
     found = read(
         ATTRIBUTES + harmony("C", "major", bass) + note(duration=6),
-        harmony("B", "half-diminished", alter=-1) + note(duration=2) + harmony("G", "dominant", flat9) + note("G", duration=4),
+        harmony("B", "half-diminished", alter=-1)
+        + note(duration=2)
+        + harmony("G", "dominant", flat9)
+        + note("G", duration=4),
         harmony("F", "Tristan") + note(duration=6) + harmony("C", "none"),
     )
     text, notices = chord_text(found)
@@ -200,7 +215,8 @@ def test_a_text_of_megabytes_costs_little(bounded):
 
 def test_divisions_of_every_kind_keep_places_small(bounded):
     changes = "".join(
-        f"<attributes><divisions>{999_983 - 2 * k}</divisions></attributes>" + note(duration=500_000) for k in range(3000)
+        f"<attributes><divisions>{999_983 - 2 * k}</divisions></attributes>" + note(duration=500_000)
+        for k in range(3000)
     )
     found = read(changes)
     assert max(note.start.denominator for note in found.parts[0].notes) <= 100_000

@@ -114,7 +114,9 @@ def test_chords_keep_their_times():
     text, notices = chord_text(score)
     assert "'Fine'" in notices[0]
     chords = Progression.parse(text, score.bpm, str(score.meter)).chords()
-    changes = [(chord.start_s, chord.label) for k, chord in enumerate(chords) if k == 0 or chord.label != chords[k - 1].label]
+    changes = [
+        (chord.start_s, chord.label) for k, chord in enumerate(chords) if k == 0 or chord.label != chords[k - 1].label
+    ]
     assert changes == [(float(place) / 2, label) for place, label in symbols if label != "Fine"]
 
 

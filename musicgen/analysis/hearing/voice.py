@@ -22,7 +22,12 @@ _DIP = 0.15  # of the normalized difference: a period this good ends the search,
 _VOICED = 0.35
 _QUIET_DB = -35.0  # below the loud frames, where nothing is sung
 _SPREAD = 0.5  # semitones of a voice around its note: vibrato and glides
-_FAR, _SILENT, _TURN, _REST = 3.0, 1.0, 8.0, 3.0  # costs: a frame off its note at most, one without a pitch, another note, a rest
+_FAR, _SILENT, _TURN, _REST = (
+    3.0,
+    1.0,
+    8.0,
+    3.0,
+)  # costs: a frame off its note at most, one without a pitch, another note, a rest
 _SHORTEST_NOTE_S = 0.08
 _GAP_S = 0.06  # a rest that is shorter belongs to the note before it
 _DEFAULT_BPM = 120.0
@@ -50,7 +55,9 @@ def hear_voice(audio: Audio, bpm: float = 0.0, on_step: Callable[[int, int], Non
     pitches = np.where(level_db > max(loud_db + _QUIET_DB, -70.0), pitches, np.nan)
     voiced = pitches[~np.isnan(pitches)]
     if len(voiced) * _HOP / _RATE_HZ < _SHORTEST_NOTE_S:
-        raise InputError("'audio' has no sung or hummed tone that can be followed. Sing one line, close to the microphone.")
+        raise InputError(
+            "'audio' has no sung or hummed tone that can be followed. Sing one line, close to the microphone."
+        )
     offset = np.angle(np.exp(2j * np.pi * voiced).mean()) / (2 * np.pi)
     states = _notes(pitches - offset, check)
     check(100, 100)
