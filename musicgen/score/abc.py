@@ -15,6 +15,7 @@ from .score import MAX_NOTES, Score, snapped
 
 MAX_CHARACTERS = 2**20
 _MAX_VOICES = 64
+_MAX_LINE = 10_000  # characters
 _SHOWN = 20  # characters of a fault
 _CLEFS = ("treble", "bass", "alto", "tenor", "perc")
 
@@ -103,6 +104,8 @@ class _Tune:
 
     def read_line(self, line: str, number: int) -> None:
         self._number = number
+        if len(line) > _MAX_LINE:
+            raise self.fault(f"it has {len(line)} characters, and at most {_MAX_LINE} are read. Break the line")
         line = re.sub(r"(?<!\\)%.*", "", line)
         if not line.strip():
             return

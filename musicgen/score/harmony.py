@@ -5,6 +5,8 @@ from collections import defaultdict
 from dataclasses import replace
 from fractions import Fraction
 
+from ..errors import InputError
+from .layout import MAX_BARS
 from .score import NAMES, Note, Score, Symbol
 
 # Semitones above the root, and what a chord costs that is rarer, as a share of the notes.
@@ -21,6 +23,7 @@ _CHANGE = 0.12  # what another chord in the middle of a bar costs, as a share of
 _BASS = 0.15  # what the root in the bass is worth
 _LEAST = 0.02  # of the bar, the sounding time below which there is no chord
 NO_CHORD = "N"
+_MOST_SOUNDING = 500_000  # notes, counted once in each bar
 
 
 def with_heard_chords(score: Score) -> Score:
@@ -33,6 +36,10 @@ def with_heard_chords(score: Score) -> Score:
     edges = [*score.bar_starts(), score.length]
     symbols: list[Symbol] = []
     spans = [(start, end) for start, end in itertools.pairwise(edges) if end > start]
+    if len(spans) > MAX_BARS:
+        raise InputError(
+            f"The score has {len(spans)} bars, and the chords of at most {MAX_BARS} are heard. Take its written chords."
+        )
     inside = _by_span(notes, spans)
     for (start, end), sounding in zip(spans, inside):
         middle = start + (end - start) / 2
@@ -50,13 +57,18 @@ def _by_span(notes: list[Note], spans: list[tuple[Fraction, Fraction]]) -> list[
     """The notes that sound in each of the spans, which follow one another."""
     inside: list[list[Note]] = []
     held: list[Note] = []
-    number = 0
+    number = n_sounding = 0
     for start, end in spans:
         held = [note for note in held if note.end > start]
         while number < len(notes) and notes[number].start < end:
             if notes[number].end > start:
                 held.append(notes[number])
             number += 1
+        n_sounding += len(held)
+        if n_sounding > _MOST_SOUNDING:
+            raise InputError(
+                "Too many notes of the score sound at once for chords to be heard. Take its written chords."
+            )
         inside.append(list(held))
     return inside
 

@@ -6,7 +6,20 @@ from fractions import Fraction
 
 from ..errors import InputError
 from ..units import Meter
-from .score import MAX_NOTES, MAX_QUARTERS, MeterChange, Note, Part, Score, Symbol, Tempo, meters_of, snapped, tempos_of
+from .score import (
+    MAX_NOTES,
+    MAX_QUARTERS,
+    MeterChange,
+    Note,
+    Part,
+    Score,
+    Symbol,
+    Tempo,
+    check_changes,
+    meters_of,
+    snapped,
+    tempos_of,
+)
 
 MAX_BARS = 20_000  # played, repeats included
 MAX_TIMES = 32
@@ -90,6 +103,7 @@ def lay_out(bars: Sequence[Bar], voices: Sequence[tuple[str, bool]], title: str,
             for note in written:
                 _add(line, tied, voice, place, note)
         place = snapped(place + bar.length)
+        check_changes(len(tempos), len(meters), len(symbols))
         if n_notes > MAX_NOTES or place > MAX_QUARTERS:
             raise InputError(
                 f"it has more than {MAX_NOTES} notes or {MAX_QUARTERS} quarter notes, repeats included. Give a part of it."

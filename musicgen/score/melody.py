@@ -22,15 +22,13 @@ def melody_part(score: Score) -> Part:
         kind = "only drums" if score.parts else "no notes"
         raise InputError(f"The score has {kind}, and a melody needs notes. Give another file or another part.")
     named = [part for part in parts if any(word in part.name.lower() for word in _NAMED)]
-    lines = {part.name: upper_line(part.notes) for part in named or parts}
-    sounding = {name: sum(note.length for note in line) for name, line in lines.items()}
-    longest = max(sounding.values())
-
-    def height(part: Part) -> float:
-        line = lines[part.name]
-        return float(sum(note.pitch * note.length for note in line) / sounding[part.name])
-
-    return max((part for part in named or parts if 2 * sounding[part.name] >= longest), key=height)
+    measured = []
+    for part in named or parts:
+        line = upper_line(part.notes)
+        sounding = float(sum(note.length for note in line))
+        measured.append((part, sounding, float(sum(note.pitch * note.length for note in line)) / sounding))
+    longest = max(sounding for _, sounding, _ in measured)
+    return max((each for each in measured if 2 * each[1] >= longest), key=lambda each: each[2])[0]
 
 
 def melody_of(score: Score) -> tuple[Note, ...]:

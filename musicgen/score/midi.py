@@ -11,7 +11,19 @@ from fractions import Fraction
 
 from ..errors import InputError
 from ..units import Meter
-from .score import MAX_NOTES, MeterChange, Note, Part, Score, Symbol, Tempo, meters_of, tempos_of, whole_bars
+from .score import (
+    MAX_NOTES,
+    MeterChange,
+    Note,
+    Part,
+    Score,
+    Symbol,
+    Tempo,
+    check_changes,
+    meters_of,
+    tempos_of,
+    whole_bars,
+)
 
 DRUM_CHANNEL = 9
 CHORD_TRACK = "Chords"  # name of the track whose texts are chord symbols
@@ -52,6 +64,7 @@ def read_midi(data: bytes, tune: int = 1) -> Score:
     quarters_a_tick = _quarters_a_tick(division, notices)
     budget = [MAX_EVENTS]
     tracks = [_read_track(data, *span, number, budget) for number, span in enumerate(_chunks(data, 8 + length), 1)]
+    check_changes(*(sum(len(getattr(track, kind)) for track in tracks) for kind in ("tempos", "meters", "texts")))
     if not tracks:
         raise InputError("it has no tracks. Save it again with notes in it.")
     if kind == 2 and len(tracks) > 1:
@@ -170,7 +183,7 @@ def _read_meta(track: _Track, tick: int, kind: int, content: bytes) -> None:
         beats, unit = content[0], 1 << min(content[1], 10)
         if 1 <= beats <= 32 and unit <= 32:
             track.meters.append((tick, Meter(beats, unit)))
-    elif kind == 0x03 and not track.name:
+    elif kind == 0x03 and not track.name:  # the first one counts
         track.name = _text(content)
     elif kind == 0x01 and track.name == CHORD_TRACK:
         track.texts.append((tick, _text(content)))

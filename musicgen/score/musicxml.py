@@ -16,7 +16,7 @@ from xml.parsers import expat
 from ..errors import InputError
 from ..units import Meter
 from .layout import MAX_TIMES, Bar, BarNote, lay_out
-from .score import NAMES, Score, snapped
+from .score import MAX_NOTES, NAMES, Score, check_changes, snapped
 
 MAX_XML = 32 * 2**20  # bytes, unzipped
 MAX_ELEMENTS = 2_000_000
@@ -163,6 +163,8 @@ class _Reader:
         self._notices: dict[str, None] = {}
         self._drums: dict[str, bool] = {}  # by voice
         self._ending: frozenset[int] = frozenset()
+        self._ended = False
+        self._n_notes = self._n_changes = 0
 
     def score(self) -> Score:
         if not self._bars:
@@ -231,7 +233,9 @@ class _Reader:
                     place = snapped(place + length)
                 self._read_note(state, bar, item, chord_start, length)
             elif item.tag == "harmony":
-                self._read_harmony(bar, item, place + state.quarters(item.findtext("offset")))
+                self._read_harmony(
+                    bar, item, max(Fraction(0), place + _number(item.findtext("offset")) / state.divisions)
+                )
             elif item.tag in ("direction", "sound"):
                 self._read_tempo(bar, item, place)
             elif item.tag == "barline" and state.is_first:
@@ -243,8 +247,6 @@ class _Reader:
                 self._ending, self._ended = frozenset(), False
         nominal = Fraction(4 * state.meter.beats, state.meter.unit)
         bar.length = max(bar.length, longest or nominal)
-
-    _ended = False
 
     def _read_attributes(self, state: "_PartState", bar: Bar, item: Element) -> None:
         if (text := item.findtext("divisions")) is not None:
@@ -274,6 +276,9 @@ class _Reader:
             or length <= 0
         ):
             return
+        self._n_notes += 1
+        if self._n_notes > MAX_NOTES:
+            raise InputError(f"it has more than {MAX_NOTES} notes. Give a part of it.")
         staff, voice = item.findtext("staff") or "1", item.findtext("voice") or "1"
         key = f"{state.id}\0staff {staff[:8]}, voice {voice[:8]}"
         self._drums[key] = self._drums.get(key, True) and is_drum
@@ -292,6 +297,7 @@ class _Reader:
         bar.notes.setdefault(key, []).append(BarNote(start, length, midi, is_tied))
 
     def _read_harmony(self, bar: Bar, item: Element, place: Fraction) -> None:
+        self._count_change()
         kind = (item.findtext("kind") or "").strip()
         root = (item.findtext("root/root-step") or "").strip()
         if kind not in _KINDS or (kind != "none" and root not in _STEPS):
@@ -321,9 +327,14 @@ class _Reader:
             unit = unit * Fraction(3, 2) if metronome.find("beat-unit-dot") is not None else unit
             bpm = _number(metronome.findtext("per-minute")) * unit
         if 0 < bpm < 10_000:
+            self._count_change()
             bar.tempos.append((place, round(float(bpm), 3)))
         if sound is not None and any(sound.get(name) for name in ("dacapo", "dalsegno", "tocoda")):
             self._notices["Da capo, dal segno and coda are not played: the bars follow in their order."] = None
+
+    def _count_change(self) -> None:
+        self._n_changes += 1
+        check_changes(self._n_changes)
 
     def _read_barline(self, bar: Bar, item: Element) -> None:
         ending, repeat = item.find("ending"), item.find("repeat")
@@ -354,7 +365,8 @@ class _PartState:
         self.transpose = 0
 
     def quarters(self, duration: str | None) -> Fraction:
-        return snapped(_number(duration) / self.divisions)
+        """A duration in quarter notes; 0 for a negative one."""
+        return max(Fraction(0), snapped(_number(duration) / self.divisions))
 
 
 def _number(text: str | None) -> Fraction:

@@ -2,7 +2,7 @@
 
 import bisect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -11,6 +11,8 @@ from ..units import Meter, check_bpm
 from .choices import MELODY
 
 MAX_NOTES = 100_000
+MAX_PARTS = 20_000
+MAX_CHANGES = 20_000  # of tempo, meter and chords, each
 MAX_QUARTERS = 50_000  # 7 hours at 120 a minute
 DEFAULT_BPM = 120.0
 LOWEST, HIGHEST = 0, 127  # MIDI pitches
@@ -80,6 +82,9 @@ class Score:
         n_notes = sum(len(part.notes) for part in self.parts)
         if n_notes > MAX_NOTES:
             raise InputError(f"The score has {n_notes} notes, and at most {MAX_NOTES} are read. Give a part of it.")
+        check_changes(len(self.tempos), len(self.meters), len(self.symbols))
+        if len(self.parts) > MAX_PARTS:
+            raise InputError(f"The score has {len(self.parts)} parts, and at most {MAX_PARTS} are read.")
         if self.length > MAX_QUARTERS:
             raise InputError(
                 f"The score is {float(self.length):.6g} quarter notes long, and at most {MAX_QUARTERS} are read. Give a part of it."
@@ -104,19 +109,22 @@ class Score:
 
     def seconds_at(self, place: Fraction) -> float:
         """Seconds from the beginning to a place in quarter notes."""
-        starts_s, number = self._starts_s(), bisect.bisect_right([tempo.start for tempo in self.tempos], place) - 1
-        tempo = self.tempos[max(number, 0)]
-        return starts_s[max(number, 0)] + float(place - tempo.start) * 60 / tempo.bpm
+        return self._clock()(place)
 
     def times_s(self, notes: Iterable[Note]) -> list[tuple[float, float, int]]:
         """(start, end, pitch) of notes, in seconds."""
+        seconds = self._clock()
+        return [(seconds(note.start), seconds(note.end), note.pitch) for note in notes]
+
+    def _clock(self) -> Callable[[Fraction], float]:
+        """seconds(place) of a place in quarter notes."""
         starts, starts_s = [tempo.start for tempo in self.tempos], self._starts_s()
 
         def seconds(place: Fraction) -> float:
             number = max(bisect.bisect_right(starts, place) - 1, 0)
             return starts_s[number] + float(place - starts[number]) * 60 / self.tempos[number].bpm
 
-        return [(seconds(note.start), seconds(note.end), note.pitch) for note in notes]
+        return seconds
 
     def place_at(self, time_s: float, resolution: int = 480) -> Fraction:
         """The place in quarter notes at a time, to 1 / `resolution` of a quarter."""
@@ -184,6 +192,14 @@ def _moved_root(label: str, semitones: int) -> str:
         length += 1
     root = _STEPS[label[0]] + label[1:length].count("#") - label[1:length].count("b")
     return NAMES[(root + semitones) % 12] + label[length:]
+
+
+def check_changes(*counts: int) -> None:
+    """InputError for more changes of tempo, meter or chords than a score has."""
+    if max(counts) > MAX_CHANGES:
+        raise InputError(
+            f"The score has {max(counts)} changes of tempo, meter or chords, and at most {MAX_CHANGES} are read."
+        )
 
 
 def snapped(place: Fraction) -> Fraction:

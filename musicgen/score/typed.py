@@ -7,6 +7,7 @@ Letters may be small; do re mi fa sol la si (or ti) and 도 레 미 파 솔 라 
 """
 
 import re
+from collections import deque
 from fractions import Fraction
 
 from ..config import check_text
@@ -74,16 +75,16 @@ def read_notes(text: str) -> Score:
 def written(notes: tuple[Note, ...], score: Score) -> str:
     """A line of notes as it can be typed, with the score's meter, tempo and chord symbols; a line a bar."""
     head = f"{score.meter} @{score.tempos[0].bpm:g}"
-    bar_places, symbols = score.bar_starts(), list(score.symbols)
+    bar_places, symbols = deque(score.bar_starts()), deque(score.symbols)
     words, place = [head], Fraction(0)
     for note in notes:
         if note.start > place:
             words.append(f"r{_written_length(note.start - place)}")
         while bar_places and bar_places[0] <= note.start:
             words.append("\n")
-            bar_places.pop(0)
+            bar_places.popleft()
         while symbols and symbols[0].start <= note.start:
-            words.append(f'"{symbols.pop(0).label}"')
+            words.append(f'"{symbols.popleft().label}"')
         words.append(f"{_NAMES[note.pitch % 12]}{note.pitch // 12 - 1}{_written_length(note.length)}")
         place = note.end
     if score.length > place:

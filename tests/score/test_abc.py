@@ -150,8 +150,9 @@ def test_rests_of_bars_and_transposition():
         ("X:1\nM:7/9\nK:C\nC", "line 2: M:7/9"), ("X:1\nL:x\nK:C\nC", "L:x"), ("X:1\nQ:fast=1\nK:C\nC", "Q:fast"),
         ("X:1\nK:C\nC }", "line 3: '}' is no ABC"), ("X:1\nK:C\nC & D", "line 3: '&'"), ("X:1\nK:C\nC0", "length of 0"),
         ("X:1\nK:C\nC''''''", "MIDI's range"), ("X:1\nK:C\nC99999", "longer than"), ("X:1\nK:C\nC1/0", "divided by 0"),
-        ("X:1\nK:C\n" + "[V:%d]C" * 70 % tuple(range(70)), "more than 64 voices"), ("X:1\nL:1/1\nK:C\n|:" + "C|" * 20_001, "more than 20000 bars"),
-        ("X:1\nK:C\n" + "C9999 " * 200, "quarter notes"), ("X:1\nK:C\n" + "C" * 500_000, "more than 100000 notes"),
+        ("X:1\nK:C\n" + "[V:%d]C" * 70 % tuple(range(70)), "more than 64 voices"), ("X:1\nL:1/1\nK:C\n|:" + ("C|" * 2000 + "\n") * 11, "more than 20000 bars"),
+        ("X:1\nK:C\n" + "C9999 " * 200, "quarter notes"), ("X:1\nK:C\n" + ("C" * 9000 + "\n") * 50, "more than 100000 notes"), ("X:1\nK:C\n" + "[A::" * 200_000, "800000 characters"),
+        ("X:1\nK:C\n" + ("[A::" * 2400 + "\n") * 50, "MIDI|bars|notes|ABC"),
         ("K:C\n" + "(" * 2**20, "1048580 characters"), ("X:1\nK:C\nZ99999", "a rest has 99999 bars"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
@@ -164,7 +165,7 @@ def test_what_is_wrong_is_named_within_bounds(bounded, text, words):
 def test_nested_repeats_end(bounded):
     assert len(tune("|: C4 :|" * 500).parts[0].notes) == 1000
     with pytest.raises(InputError, match="20000 bars"):
-        tune(("C4|" * 2000 + " ::::::::::::::::::::::|") * 2)
+        tune(("C4|" * 2000 + " ::::::::::::::::::::::|\n") * 2)
 
 
 def test_random_texts_are_an_error_or_a_score(bounded):

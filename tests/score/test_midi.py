@@ -128,6 +128,11 @@ def test_millions_of_events_are_refused_within_bounds(bounded):
         read_midi(file(track(b"\x00\x90\x3c\x40" + b"\x00\x3c\x40" * 10_000_000)))
 
 
+def test_a_million_changes_of_tempo_are_refused_within_bounds(bounded):
+    with pytest.raises(InputError, match="changes of tempo"):
+        read_midi(file(track(b"\x00\xff\x51\x03\x07\xa1\x20" * 900_000)))
+
+
 def test_a_piece_of_centuries_is_refused(bounded):
     with pytest.raises(InputError, match="quarter notes long"):
         read_midi(file(track(ON + b"\xff\xff\xff\x7f\x80\x3c\x00"), division=1))

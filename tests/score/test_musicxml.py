@@ -208,6 +208,22 @@ def test_a_hostile_or_damaged_file_is_refused_within_bounds(bounded, monkeypatch
         read_musicxml(data)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [('<sound tempo="90"/>', "changes of tempo"), (note(more="") + note("D"), "more than 100000 notes")],
+)
+def test_many_small_things_in_many_measures_are_refused_within_bounds(bounded, content, words):
+    measures = (content * 1000,) * (100 if "note" in content else 1000)
+    with pytest.raises(InputError, match=words):
+        read_musicxml(score(part(ATTRIBUTES, *measures)))
+
+
+def test_a_negative_duration_counts_for_nothing():
+    assert notes(read(ATTRIBUTES + note(duration=-4) + "<forward><duration>-2</duration></forward>" + note("D"))) == [
+        (0, 1, 62)
+    ]
+
+
 def test_a_text_of_megabytes_costs_little(bounded):
     found = read_musicxml(score(part(ATTRIBUTES + note()), names=("x" * 20_000_000,)))
     assert len(found.parts[0].name) <= 60
