@@ -30,6 +30,7 @@ _FAR, _SILENT, _TURN, _REST = (
 )  # costs: a frame off its note at most, one without a pitch, another note, a rest
 _SHORTEST_NOTE_S = 0.08
 _GAP_S = 0.06  # a rest that is shorter belongs to the note before it
+_DIP_WINDOW, _DIP_REACH, _DIP_DB = 400, 8, 6.0  # samples, frames, dB under the loudest on each side
 _DEFAULT_BPM = 120.0
 _GRID = 960  # parts of a quarter note
 
@@ -60,6 +61,8 @@ def hear_voice(audio: Audio, bpm: float = 0.0, on_step: Callable[[int, int], Non
         )
     offset = np.angle(np.exp(2j * np.pi * voiced).mean()) / (2 * np.pi)
     states = _notes(pitches - offset, check)
+    for frame in _struck_again(mono, len(states)):
+        states[frame] = _HIGH - _LOW + 1
     check(100, 100)
     tempo = Tempo(Fraction(0), bpm or _DEFAULT_BPM)
     notes = [
@@ -129,6 +132,19 @@ def _notes(pitches: np.ndarray, check: Callable[[int, int], None]) -> list[int]:
     transition[:, -1] = transition[-1] = _REST
     np.fill_diagonal(transition, 0.0)
     return likeliest_path(-np.hstack([cost, rest]), -transition, lambda share: check(90 + int(9 * share), 100))
+
+
+def _struck_again(mono: Tensor, n_frames: int) -> np.ndarray:
+    """Frames at which the level dips for a moment: a note that is sung again, as in da-da."""
+    power = torch.nn.functional.pad(mono.double().pow(2), (_DIP_WINDOW // 2, _DIP_WINDOW + _HOP)).cumsum(0)
+    first = torch.arange(n_frames) * _HOP
+    level_db = 10 * torch.log10((power[first + _DIP_WINDOW] - power[first]).clamp(min=1e-9)).numpy()
+    padded = np.pad(level_db, _DIP_REACH, mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, _DIP_REACH + 1)
+    before, after = around[: len(level_db)].max(axis=1), around[_DIP_REACH:].max(axis=1)
+    lowest = np.lib.stride_tricks.sliding_window_view(padded, 2 * _DIP_REACH + 1).min(axis=1)
+    is_dip = (level_db <= lowest) & (np.minimum(before, after) - level_db > _DIP_DB)
+    return np.flatnonzero(is_dip)
 
 
 def _runs(states: list[int]) -> list[tuple[float, float, int]]:
