@@ -12,23 +12,26 @@ from pathlib import Path
 
 import torch
 
-from .analysis.alignment import THRESHOLD_BEATS, Alignment, align
+from .analysis.alignment import MAX_THRESHOLD, Alignment, Beats, align, fitted
+from .analysis.choices import THRESHOLD_BEATS
 from .analysis.hearing import Heard, hear
-from .audio import Audio
-from .audio.mixing import is_audible, mix
+from .audio import FADE_MS, Audio, fade
+from .audio.mixing import check_gain, is_audible, mix
 from .codes import Codes
 from .conditioning.chord_times import TimedChords
-from .config import GenerationParams
+from .conditioning.chords import MAX_STRENGTH
+from .config import PARAMETERS, GenerationParams, check_text
 from .errors import InputError
 from .loading import Loaded
 from .multiband import Diffusion
-from .render import OnProgress, RenderRequest, render
+from .render import OnProgress, RenderRequest, on_device, render
 from .separation import Stems, load_separator, separate_stems
 from .units import told
 
 logger = logging.getLogger(__name__)
 
 VOCALS_DB = -2.0  # loudness of the voice against the music's
+SPARE = 0.03  # by which the music is made longer than the song, so that it lasts where it must be played faster
 Separate = Callable[[Audio, Callable[[int, int], None]], Stems]
 """A song [1, C, L] and on_step(done, total) -> its stems."""
 
@@ -82,4 +85,99 @@ def remix(
     Fallbacks, each a notice: a song or music without a pulse is not aligned; without a voice, the mix is the music alone.
     InputError: several clips, silence, shorter than 2 s or longer than 20 min, a model that takes neither chords nor melodies.
     """
-    raise NotImplementedError  # the body follows in the next commits of this branch
+    check_model(loaded)
+    strength = chroma_coefficient
+    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength <= MAX_STRENGTH:
+        raise InputError(f"'chroma_coefficient' must be a number from 0 to {MAX_STRENGTH:g} (1 = as trained), got {strength!r}")
+    check_gain("vocals_db", vocals_db)
+    check_text("prompt", prompt)
+    notices: list[str] = []
+
+    def stage(name: str) -> Callable[[int, int], None]:
+        return lambda done, total: on_progress(name, done, total)
+
+    def notice(text: str) -> None:
+        logger.warning("remix: %s", text)
+        notices.append(text)
+
+    vocabulary = "sevenths" if large_chord_voca else "triads"
+    analysis = hear(music, bpm, meter, vocabulary, beat_model, stage("hearing the song"))
+    stems = (separate or demucs_of(stem_dirs, device))(music, stage("separating stems"))
+    chords = TimedChords.heard(analysis.chords)
+    if not analysis.bpm:
+        notice("The song has no pulse: no tempo is told, and the music is not aligned.")
+    prompt = told(prompt or "", float(round(analysis.bpm)) if analysis.bpm else None)
+    length_s = min(music.duration_s * (1 + SPARE), PARAMETERS["duration_s"].high)
+    params = replace(params or GenerationParams(), duration_s=length_s, batch_size=1)
+    request = RenderRequest(prompt, fade_ms=0.0, chords=chords, chord_strength=strength)
+    background, codes = render(loaded, request, params, device, on_progress, diffusion=diffusion)
+    background_analysis, aligned = None, None
+    if analysis.bpm:
+        try:
+            background_analysis = hear(
+                background, analysis.bpm, analysis.meter, "triads", beat_model, stage("hearing the music")
+            )
+        except InputError as error:  # it is silent, or too short
+            notice(f"The music is not aligned: {error}")
+        else:
+            aligned = align(
+                background, beats_of(background_analysis), beats_of(analysis), duration_s=music.duration_s,
+                threshold_beats=_threshold_beats(beat_sync_threshold, analysis.bpm), on_step=stage("aligning"),
+            )  # fmt: skip
+            for text in aligned.notices:
+                notice(text)
+    synced = aligned.audio if aligned else fitted(background, music.duration_s)
+    synced = fade(synced, FADE_MS)
+    check = lambda: on_progress("mixing", 0, 1)  # noqa: E731
+    parts, gains_db = [synced], [0.0]
+    if is_audible(stems.vocals, music, check):
+        parts, gains_db = [synced, stems.vocals], [0.0, vocals_db]
+    else:
+        notice("No voice is heard in the song: the mix is the music alone.")
+    mixed = mix(parts, gains_db, check=check)
+    for text in mixed.notices:
+        logger.info("remix: %s", text)
+    on_progress("mixing", 1, 1)
+    return Remixed(
+        mixed.audio, background, synced, stems.vocals, stems, analysis, background_analysis, chords,
+        aligned.alignment if aligned else None, codes, prompt, tuple(notices),
+    )  # fmt: skip
+
+
+def check_model(loaded: Loaded) -> None:
+    """InputError for a model that can be told no chords, before a song is heard for it."""
+    if loaded.config.melody is None:
+        raise InputError(
+            f"{loaded.config.name} takes neither chords nor melodies, and a remix follows the song's chords. Load a chord checkpoint "
+            "(musicgen-chord, musicgen-stereo-chord, ...), or a melody one as an experiment."
+        )
+
+
+def demucs_of(stem_dirs: Sequence[Path], device: torch.device) -> Separate:
+    """Demucs with weights from `stem_dirs`, on `device` while it runs. Its errors come when it is called."""
+
+    def separate(song: Audio, on_step: Callable[[int, int], None]) -> Stems:
+        with on_device(device, load_separator(stem_dirs)) as separator:
+            return separate_stems(song, separator, on_step)
+
+    return separate
+
+
+def voice_of(vocals: Audio) -> Separate:
+    """In place of Demucs: a voice that is known, at the song's rate, as long as it."""
+    return lambda song, on_step: Stems.of_voice(song, vocals)
+
+
+def beats_of(heard: Heard) -> Beats:
+    return Beats(heard.beats_s, heard.downbeats_s)
+
+
+def _threshold_beats(threshold_s: float | None, bpm: float) -> float:
+    """The contract's seconds in beats; None, 0 and -1 are the default."""
+    if threshold_s is None or threshold_s in (0, -1):
+        return THRESHOLD_BEATS
+    if isinstance(threshold_s, bool) or not isinstance(threshold_s, (int, float)) or not 0 < threshold_s <= 10:
+        raise InputError(
+            f"'beat_sync_threshold' must be a number of seconds up to 10, or 0 or -1 for half a beat, got {threshold_s!r}"
+        )
+    return min(threshold_s * bpm / 60, MAX_THRESHOLD)

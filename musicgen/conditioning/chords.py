@@ -25,6 +25,7 @@ from .melody import check_chroma
 from .mixture import Mixture, leaves_of
 
 if TYPE_CHECKING:
+    from .chord_times import TimedChords
     from .conditioner import Conditioner, Conditioning
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class Chords:
 def encode_chords(
     conditioner: "Conditioner",
     conditioning: "Conditioning | Mixture",
-    chords: Progression | ReferenceProgression,
+    chords: "Progression | TimedChords | ReferenceProgression",
     strength: float = STRENGTH,
 ) -> "Conditioning | Mixture":
     """`conditioning`, of a mixture all, with chords, in place of a melody if it has one.
@@ -190,8 +191,10 @@ def experiment(config: ModelConfig) -> str | None:
     return f"{config.name} is a melody model, trained on one note at a time: chords are an experiment. A chord model follows them."
 
 
-def described(progression: Progression) -> str:
+def described(progression: "Progression | TimedChords") -> str:
     """A sentence on how long a progression is and what follows it."""
+    if not isinstance(progression, Progression):
+        return progression.description
     n, meter = len(progression.bars), progression.meter
     return (
         f"{n} bar{'s' if n > 1 else ''} of {meter.beats}/{meter.unit} at {progression.bpm:g} bpm: {progression.duration_s:.6g} s. "
