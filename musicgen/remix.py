@@ -26,7 +26,7 @@ from .loading import Loaded
 from .multiband import Diffusion
 from .render import OnProgress, RenderRequest, on_device, render
 from .separation import Stems, load_separator, separate_stems
-from .units import told
+from .units import FASTEST_BPM, told
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ def remix(
     if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength <= MAX_STRENGTH:
         raise InputError(f"'chroma_coefficient' must be a number from 0 to {MAX_STRENGTH:g} (1 = as trained), got {strength!r}")
     check_gain("vocals_db", vocals_db)
+    _threshold_beats(beat_sync_threshold, FASTEST_BPM)  # for its error, before anything is done
     check_text("prompt", prompt)
     notices: list[str] = []
 
@@ -100,9 +101,10 @@ def remix(
         logger.warning("remix: %s", text)
         notices.append(text)
 
+    separate = separate or demucs_of(stem_dirs, device)
     vocabulary = "sevenths" if large_chord_voca else "triads"
     analysis = hear(music, bpm, meter, vocabulary, beat_model, stage("hearing the song"))
-    stems = (separate or demucs_of(stem_dirs, device))(music, stage("separating stems"))
+    stems = separate(music, stage("separating stems"))
     chords = TimedChords.heard(analysis.chords)
     if not analysis.bpm:
         notice("The song has no pulse: no tempo is told, and the music is not aligned.")
@@ -154,10 +156,11 @@ def check_model(loaded: Loaded) -> None:
 
 
 def demucs_of(stem_dirs: Sequence[Path], device: torch.device) -> Separate:
-    """Demucs with weights from `stem_dirs`, on `device` while it runs. Its errors come when it is called."""
+    """Demucs with weights from `stem_dirs`, on `device` while it runs. DependencyError, CheckpointError where it is not there."""
+    loaded = load_separator(stem_dirs)
 
     def separate(song: Audio, on_step: Callable[[int, int], None]) -> Stems:
-        with on_device(device, load_separator(stem_dirs)) as separator:
+        with on_device(device, loaded) as separator:
             return separate_stems(song, separator, on_step)
 
     return separate

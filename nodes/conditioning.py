@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from ..musicgen.conditioning import STEM_CHOICES, Conditioning, Mixture, Progression, chord_list, encode_chords
+from ..musicgen.conditioning import STEM_CHOICES, Conditioning, Mixture, Progression, encode_chords
+from ..musicgen.conditioning import chord_list as listed
+from ..musicgen.conditioning.chord_times import TimedChords
 from ..musicgen.conditioning.chords import (
     BPM,
     MAX_STRENGTH,
@@ -160,14 +162,30 @@ class MusicGenChords(Node):
                     STRENGTH, 0.0, MAX_STRENGTH, 0.05, "How strongly the chords are told (a factor). 1 = as trained, 0 = no notes.",
                 ),
             },
+            "optional": {
+                "chord_list": text(
+                    "",
+                    "Chords at their own times, in place of 'chords', 'bpm' and 'meter': 'report' of Hear Music, or a line a chord with "
+                    "its start and end in seconds and its name (0.00 2.13 A:min). Empty = none.",
+                    multiline=True,
+                ),
+            },
         }  # fmt: skip
 
     @checked()
     def encode(
-        self, conditioner: Managed, conditioning: Any, chords: str, bpm: float, meter: str, strength: float
+        self,
+        conditioner: Managed,
+        conditioning: Any,
+        chords: str,
+        bpm: float,
+        meter: str,
+        strength: float,
+        chord_list: str = "",
     ) -> tuple:
-        progression = Progression.parse(chords, bpm, meter)
+        timed = chord_list.strip()
+        progression = TimedChords.parse(timed) if timed else Progression.parse(chords, bpm, meter)
         result = conditioner.run(lambda module: encode_chords(module, conditioning, progression, strength))
         notes = [described(progression), experiment(conditioner.module.config)]
         host.show_text("\n".join(note for note in notes if note))
-        return result, chroma_picture(result.leaves()[0].melody), chord_list(progression.chords())
+        return result, chroma_picture(result.leaves()[0].melody), listed(progression.chords())
