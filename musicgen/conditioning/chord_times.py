@@ -28,7 +28,10 @@ class TimedChords:
             raise InputError(f"'chord_list' holds no chord. Write {_EXAMPLE}.")
         last_s = 0.0
         for number, chord in enumerate(self.spans, 1):
-            if not (math.isfinite(chord.start_s) and math.isfinite(chord.end_s)) or not 0 <= chord.start_s < chord.end_s <= _LONGEST_S:
+            if (
+                not (math.isfinite(chord.start_s) and math.isfinite(chord.end_s))
+                or not 0 <= chord.start_s < chord.end_s <= _LONGEST_S
+            ):
                 raise InputError(
                     f"'chord_list', chord {number} ({chord.label[:40]!r}): it must last from one time to a later one, in seconds, got "
                     f"{chord.start_s:g} to {chord.end_s:g}."
@@ -50,12 +53,14 @@ class TimedChords:
         words = text.strip()
         if words.startswith("{"):
             try:
-                chords = [Chord(float(c["start_s"]), float(c["end_s"]), str(c["label"])) for c in json.loads(words)["chords"]]
+                chords = [
+                    Chord(float(c["start_s"]), float(c["end_s"]), str(c["label"])) for c in json.loads(words)["chords"]
+                ]
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
                     f"'chord_list' is no report of Hear Music: its chords cannot be read. Wire its 'report', or write {_EXAMPLE}."
                 ) from error
-            return cls(tuple(chords[: _MAX_CHORDS]))
+            return cls(tuple(chords[:_MAX_CHORDS]))
         lines = [line for line in words.splitlines() if line.strip()]
         if len(lines) > _MAX_CHORDS:
             raise InputError(f"'chord_list' has {len(lines)} lines, at most {_MAX_CHORDS} are allowed.")
@@ -100,4 +105,6 @@ def _chord(number: int, line: str) -> Chord:
             raise ValueError
         return Chord(float(parts[0]), float(parts[1]), parts[2].strip())
     except ValueError as error:
-        raise InputError(f"'chord_list', line {number} ({line.strip()[:60]!r}) is no chord at its time. Write {_EXAMPLE}.") from error
+        raise InputError(
+            f"'chord_list', line {number} ({line.strip()[:60]!r}) is no chord at its time. Write {_EXAMPLE}."
+        ) from error
