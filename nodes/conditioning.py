@@ -8,6 +8,7 @@ from ..musicgen.conditioning.chords import (
     MAX_STRENGTH,
     METER,
     STRENGTH,
+    HeardProgression,
     described,
     experiment,
 )
@@ -108,6 +109,13 @@ class MusicGenMelody(Node):
         return result, chroma_picture(melody)
 
 
+def _heard(audio: dict) -> HeardProgression:
+    """The chords of a recording. The code that hears is imported when it is needed."""
+    from ..musicgen.analysis.progression import hear_progression
+
+    return hear_progression(audio_in(audio), on_step=host.progress())
+
+
 class MusicGenChords(Node):
     DESCRIPTION = (
         "Adds chords to a description: the music follows the progression, bar by bar at a tempo, in the sound that the text "
@@ -123,6 +131,8 @@ class MusicGenChords(Node):
         "chord chart",
         "text chords",
         "musicgen chord",
+        "chords from audio",
+        "cover",
     )
     FUNCTION = "encode"
     RETURN_TYPES = (CONDITIONING, "IMAGE", "STRING")
@@ -130,7 +140,7 @@ class MusicGenChords(Node):
     OUTPUT_TOOLTIPS = (
         "The description with the chords, for MusicGen Sampler's positive.",
         "What the model is told: the notes of the chords (C at the bottom) over one window, in seconds.",
-        "One pass of the chords, one a line: its start and its end in seconds, and its name, with tabs between them.",
+        "One pass of the chords, written or heard, one a line: its start and its end in seconds, and its name, with tabs between them.",
     )
 
     @classmethod
@@ -160,13 +170,27 @@ class MusicGenChords(Node):
                     STRENGTH, 0.0, MAX_STRENGTH, 0.05, "How strongly the chords are told (a factor). 1 = as trained, 0 = no notes.",
                 ),
             },
+            "optional": {
+                "audio": socket(
+                    AUDIO,
+                    "A recording whose chords are followed at their times, in place of 'chords', 'bpm' and 'meter': one clip of 2 "
+                    "seconds to 20 minutes. Major and minor chords are heard in it.",
+                ),
+            },
         }  # fmt: skip
 
     @checked()
     def encode(
-        self, conditioner: Managed, conditioning: Any, chords: str, bpm: float, meter: str, strength: float
+        self,
+        conditioner: Managed,
+        conditioning: Any,
+        chords: str,
+        bpm: float,
+        meter: str,
+        strength: float,
+        audio: dict | None = None,
     ) -> tuple:
-        progression = Progression.parse(chords, bpm, meter)
+        progression = Progression.parse(chords, bpm, meter) if audio is None else _heard(audio)
         result = conditioner.run(lambda module: encode_chords(module, conditioning, progression, strength))
         notes = [described(progression), experiment(conditioner.module.config)]
         host.show_text("\n".join(note for note in notes if note))
