@@ -10,7 +10,9 @@ from comfyui_musicgen.clients.predict import graph
 from comfyui_musicgen.musicgen import audio
 from comfyui_musicgen.musicgen.cli.main import main
 from comfyui_musicgen.musicgen.errors import CheckpointError, InputError
-from comfyui_musicgen.musicgen.replicate.predict import DEFAULT_MODEL, FIELDS, Request, predict, schema
+from comfyui_musicgen.musicgen.replicate.contracts import CONTRACTS, DEFAULT_MODEL
+from comfyui_musicgen.musicgen.replicate.contracts import PansoriRequest as Request
+from comfyui_musicgen.musicgen.replicate.predict import predict
 from comfyui_musicgen.musicgen.store.published import DIFFUSION_MODEL
 from comfyui_musicgen.tests.toy.diffusion import TOY_UNET, write_toy_diffusion
 
@@ -57,15 +59,14 @@ def make(toys, tmp_path):
 
 
 def test_names_types_defaults_and_order_are_replicates():
-    assert {name: (field.type, field.default) for name, field in FIELDS.items()} == CONTRACT
-    assert list(FIELDS) == list(CONTRACT)
+    assert [(name, (field.type, field.default)) for name, field in Request.fields().items()] == list(CONTRACT.items())
     assert DEFAULT_MODEL == "facebook/musicgen-stereo-melody"
 
 
 def test_the_schema_is_valid_and_takes_what_the_request_takes(capsys):
     assert main(["predict", "--schema"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads(json.dumps(schema()))
+    assert printed == json.loads(json.dumps(CONTRACTS["pansori"].schema()))
     inputs = printed["properties"]["input"]["properties"]
     assert list(inputs) == list(CONTRACT) and printed["properties"]["output"]["type"] == "string"
     for name, (kind, default) in CONTRACT.items():
