@@ -2,17 +2,19 @@
 
 from typing import Any
 
-from ..musicgen.conditioning import STEM_CHOICES, Conditioning, Mixture, Progression, chord_list, encode_chords
+from ..musicgen.conditioning import STEM_CHOICES, Conditioning, Mixture, Progression, encode_chords
+from ..musicgen.conditioning import chord_list as listed
+from ..musicgen.conditioning.chord_times import TimedChords
 from ..musicgen.conditioning.chords import (
     BPM,
     MAX_STRENGTH,
     METER,
     STRENGTH,
-    HeardProgression,
     described,
     experiment,
 )
 from ..musicgen.conditioning.picture import chroma_picture
+from ..musicgen.errors import InputError
 from ..musicgen.units import FASTEST_BPM, SLOWEST_BPM, Meter, check_bpm, told
 from . import host
 from .host import Managed
@@ -109,7 +111,7 @@ class MusicGenMelody(Node):
         return result, chroma_picture(melody)
 
 
-def _heard(audio: dict) -> HeardProgression:
+def _heard(audio: dict) -> TimedChords:
     """The chords of a recording. The code that hears is imported when it is needed."""
     from ..musicgen.analysis.progression import hear_progression
 
@@ -171,10 +173,16 @@ class MusicGenChords(Node):
                 ),
             },
             "optional": {
+                "chord_list": text(
+                    "",
+                    "Chords at their own times, in place of 'chords', 'bpm' and 'meter': 'report' of Hear Music, or a line a chord with "
+                    "its start and end in seconds and its name (0.00 2.13 A:min). Empty = none.",
+                    multiline=True,
+                ),
                 "audio": socket(
                     AUDIO,
                     "A recording whose chords are followed at their times, in place of 'chords', 'bpm' and 'meter': one clip of 2 "
-                    "seconds to 20 minutes. Major and minor chords are heard in it.",
+                    "seconds to 20 minutes. Major and minor chords are heard in it. Longer music begins them anew.",
                 ),
             },
         }  # fmt: skip
@@ -188,10 +196,17 @@ class MusicGenChords(Node):
         bpm: float,
         meter: str,
         strength: float,
+        chord_list: str = "",
         audio: dict | None = None,
     ) -> tuple:
-        progression = Progression.parse(chords, bpm, meter) if audio is None else _heard(audio)
+        timed = chord_list.strip()
+        if timed and audio is not None:
+            raise InputError("'chord_list' and 'audio' both give chords. Empty 'chord_list', or disconnect 'audio'.")
+        if audio is not None:
+            progression = _heard(audio)
+        else:
+            progression = TimedChords.parse(timed) if timed else Progression.parse(chords, bpm, meter)
         result = conditioner.run(lambda module: encode_chords(module, conditioning, progression, strength))
         notes = [described(progression), experiment(conditioner.module.config)]
         host.show_text("\n".join(note for note in notes if note))
-        return result, chroma_picture(result.leaves()[0].melody), chord_list(progression.chords())
+        return result, chroma_picture(result.leaves()[0].melody), listed(progression.chords())

@@ -3,7 +3,8 @@
 import logging
 
 from ..audio import Audio
-from ..conditioning.chords import Chord, HeardProgression
+from ..conditioning.chord_times import TimedChords
+from ..conditioning.chords import Chord
 from .choices import VOCABULARIES
 from .hearing import NONE, hear
 from .hearing.listen import OnStep
@@ -13,8 +14,8 @@ logger = logging.getLogger(__name__)
 
 def hear_progression(
     audio: Audio, vocabulary: str = VOCABULARIES[0], on_step: OnStep | None = None
-) -> HeardProgression:
-    """Chords of one clip [1, C, L], by `hearing`: templates and a Viterbi path, a beat at a time.
+) -> TimedChords:
+    """Chords of one clip [1, C, L], begun anew where it ends, by `hearing`: templates and a Viterbi path, a beat at a time.
 
     The models' authors hear with BTC (Park et al., ISMIR 2019), a network of 170 labels, in the mix without drums; nothing
     of it is used here. What is heard a beat at a time has no chords of a few rows, and is not smoothed as theirs is.
@@ -28,4 +29,4 @@ def hear_progression(
     spans = tuple(Chord(start, end, span.label) for start, end, span in zip(starts, ends, spans, strict=True))
     if all(span.label == NONE for span in spans):
         logger.warning("no chord is heard in the recording: the model is told that there is none")
-    return HeardProgression(spans, heard.duration_s)
+    return TimedChords(spans, heard.duration_s)

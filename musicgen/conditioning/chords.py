@@ -25,6 +25,7 @@ from .melody import check_chroma
 from .mixture import Mixture, leaves_of
 
 if TYPE_CHECKING:
+    from .chord_times import TimedChords
     from .conditioner import Conditioner, Conditioning
 
 logger = logging.getLogger(__name__)
@@ -114,30 +115,6 @@ class Progression:
         return torch.cat(parts)[:n_rows]
 
 
-@dataclass(frozen=True)
-class HeardProgression:
-    """Chords at their times in a recording, around which they are followed. They leave no gap."""
-
-    spans: tuple[Chord, ...]
-    duration_s: float  # of the recording
-
-    def chords(self) -> list[Chord]:
-        """One pass, in order."""
-        return list(self.spans)
-
-    def rows(self, start_s: float, n_rows: int, rate_hz: float) -> Tensor:
-        """Rows [n_rows, 12] of 0 and 1 from `start_s` of the piece on. A chord begins at the row nearest to its time.
-
-        The published models have 235 rows in 30 s of a recording, 7.833 a second, and 7.8125 of a written progression.
-        Source: `sakemin/cog-musicgen-chord`, `ChromaExtractor`.
-        """
-        n = max(1, round(self.duration_s * rate_hz))
-        table = torch.zeros(n, _N_NOTES)
-        for span in self.spans:
-            table[round(span.start_s * rate_hz) : round(span.end_s * rate_hz)] = row_of(span.label)
-        return table[(round(start_s * rate_hz) + torch.arange(n_rows)) % n]
-
-
 def row_of(label: str) -> Tensor:
     """[12] of 0 and 1: the notes of a label."""
     notes = pitch_classes(label)
@@ -183,7 +160,7 @@ class Chords:
 def encode_chords(
     conditioner: "Conditioner",
     conditioning: "Conditioning | Mixture",
-    chords: Progression | HeardProgression | ReferenceProgression,
+    chords: "Progression | TimedChords | ReferenceProgression",
     strength: float = STRENGTH,
 ) -> "Conditioning | Mixture":
     """`conditioning`, of a mixture all, with chords, in place of a melody if it has one.
@@ -201,10 +178,12 @@ def encode_chords(
             f"'chords' have {_N_NOTES} notes, but {config.name} has {chroma.n_chroma} chroma bins. Load another model."
         )
     rate_hz = config.codec.sample_rate_hz / (2**chroma.radix2_exp // 4)
-    if isinstance(chords, HeardProgression):
-        rate_hz = chroma.n_frames / config.segment_s
     if isinstance(chords, Progression):
         chords.check_rows(rate_hz)
+    elif not isinstance(
+        chords, ReferenceProgression
+    ):  # times of a recording: 235 rows in 30 s, as the original has them
+        rate_hz = chroma.n_frames / config.segment_s
     weight, bias = (parameter.detach().cpu() for parameter in conditioner.melody_projection.parameters())
     rest = None
     if (note := experiment(config)) is not None:
@@ -221,13 +200,12 @@ def experiment(config: ModelConfig) -> str | None:
     return f"{config.name} is a melody model, trained on one note at a time: chords are an experiment. A chord model follows them."
 
 
-def described(progression: Progression | HeardProgression) -> str:
+def described(progression: "Progression | TimedChords") -> str:
     """A sentence on how long a progression is and what follows it."""
-    follows = "Longer music begins them anew, shorter music ends within them."
-    if isinstance(progression, HeardProgression):
-        return f"{len(progression.spans)} chords heard in {progression.duration_s:.6g} s. {follows}"
+    if not isinstance(progression, Progression):
+        return progression.description
     n, meter = len(progression.bars), progression.meter
     return (
         f"{n} bar{'s' if n > 1 else ''} of {meter.beats}/{meter.unit} at {progression.bpm:g} bpm: {progression.duration_s:.6g} s. "
-        f"{follows}"
+        "Longer music begins them anew, shorter music ends within them."
     )

@@ -10,7 +10,8 @@ import torch
 
 from .. import audio as audio_files
 from ..audio import Audio
-from ..conditioning.chords import HeardProgression, Progression
+from ..conditioning.chord_times import TimedChords
+from ..conditioning.chords import Progression
 from ..conditioning.melody import heard_until_s
 from ..errors import InputError
 from ..loading import Loaded, apply_fine_tune, load
@@ -61,7 +62,7 @@ class Predictor:
         """
         model = chosen_model(request, model)
         clip, device = _clip_of(request), find_device(self.device)
-        chords: Progression | HeardProgression | None = request.progression
+        chords: Progression | TimedChords | None = request.progression
         if request.clip is not None and request.clip.role == "chords" and clip is not None:
             chords, clip = self._hear(clip, request.clip.field), None
         loaded, decoder = self._load(model, request.replicate_weights, request.multi_band_diffusion, device)
@@ -73,7 +74,7 @@ class Predictor:
         audio, _ = render(loaded, sources, request.params, device, self.on_progress, stem_dirs, decoder)
         return [audio_files.normalize(audio, request.normalization_strategy)]
 
-    def _hear(self, clip: Audio, name: str) -> HeardProgression:
+    def _hear(self, clip: Audio, name: str) -> TimedChords:
         """The chords of a clip. InputError, with the field's name, where nothing can be heard."""
         from ..analysis.progression import hear_progression
 
