@@ -24,7 +24,14 @@ def test_texts_of_any_kind_are_taken_or_explained(toys, tmp_path, version, name,
     if name == "text_chords":
         values["bpm"] = 120.0
     with contextlib.suppress(InputError, CheckpointError):
-        predict(version=version, model=toys(), models_dir=tmp_path / "models", out=tmp_path / "a.wav", device="cpu", **values)
+        predict(
+            version=version,
+            model=toys(),
+            models_dir=tmp_path / "models",
+            out=tmp_path / "a.wav",
+            device="cpu",
+            **values,
+        )
         assert name == "prompt" and text.isprintable() is ("\0" not in text)
 
 
