@@ -10,87 +10,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .comfyui import DEFAULT_SERVER, ClientError, OnEvent, ProgressLine, Prompt, run
+from .comfyui import DEFAULT_SERVER, ClientError, OnEvent, ProgressLine, run
+from .graphs import graph, output_of
 
 if __package__ == "clients":  # started from the pack's own folder
     from musicgen.cli.console import print_everywhere
     from musicgen.cli.predict import MODEL_HELP, add_fields, parse_fields
-    from musicgen.conditioning.chords import BPM, METER
     from musicgen.errors import MusicGenError
     from musicgen.replicate.contracts import contract
     from musicgen.replicate.fields import Request
-    from musicgen.replicate.predict import Prediction, chosen_model
+    from musicgen.replicate.predict import Prediction
     from musicgen.store.published import DIFFUSION_MODEL
 else:
     from ..musicgen.cli.console import print_everywhere
     from ..musicgen.cli.predict import MODEL_HELP, add_fields, parse_fields
-    from ..musicgen.conditioning.chords import BPM, METER
     from ..musicgen.errors import MusicGenError
     from ..musicgen.replicate.contracts import contract
     from ..musicgen.replicate.fields import Request
-    from ..musicgen.replicate.predict import Prediction, chosen_model
+    from ..musicgen.replicate.predict import Prediction
     from ..musicgen.store.published import DIFFUSION_MODEL
-
-
-def graph(request: Request, model: str | None = None, diffusion: str = DIFFUSION_MODEL) -> Prompt:
-    """The workflow in API format that a request means. `LoadAudio.audio` is to be the uploaded file's name.
-
-    model: used in place of the one that the fields ask for. InputError where there is none.
-    """
-    nodes: Prompt = {}
-
-    def add(name: str, class_type: str, **inputs: object) -> str:
-        nodes[name] = {"class_type": class_type, "inputs": inputs, "_meta": {"title": name}}
-        return name
-
-    loader = add("loader", "MusicGenLoader", model=str(chosen_model(request, model)), precision="auto", engine="native")
-    model_link, conditioner, codec = ([loader, index] for index in range(3))
-    if request.replicate_weights:
-        tuned = add(
-            "fine-tune", "MusicGenFineTune", model=model_link, conditioner=conditioner,
-            weights=request.replicate_weights, strength=1.0,
-        )  # fmt: skip
-        model_link, conditioner = [tuned, 0], [tuned, 1]
-    positive = [add("text", "MusicGenText", conditioner=conditioner, text=request.text or ""), 0]
-    part, role = None, None
-    if request.clip is not None:
-        clip = add("clip", "LoadAudio", audio=request.clip.file)
-        part, role = [
-            add(
-                "part", "MusicGenTrimAudio", audio=[clip, 0],
-                start_s=float(request.clip.start_s), end_s=float(request.clip.end_s),
-            ), 0
-        ], request.clip.role  # fmt: skip
-    if role == "melody":
-        positive = [
-            add("melody", "MusicGenMelody", conditioner=conditioner, conditioning=positive, audio=part, stems="auto"), 0
-        ]  # fmt: skip
-    written = request.progression
-    if role == "chords" or written is not None:
-        chords: dict[str, object] = {"chords": "N", "bpm": BPM, "meter": METER}
-        if written is not None:
-            chords = {"chords": request.chord_text, "bpm": written.bpm, "meter": str(written.meter)}
-        chords |= {"strength": request.strength, **({"audio": part} if role == "chords" else {})}
-        positive = [
-            add("chords", "MusicGenChords", conditioner=conditioner, conditioning=positive, **chords), 0
-        ]  # fmt: skip
-    params = request.params
-    sampler = {"prompt": [add("codes", "MusicGenEncode", codec=codec, audio=part), 0]} if role == "prompt" else {}
-    add(
-        "sampler", "MusicGenSampler", model=model_link, positive=positive, duration_s=float(params.duration_s),
-        seed=params.seed, top_k=params.top_k, top_p=params.top_p, temperature=params.temperature, cfg=float(params.cfg),
-        batch_size=1, **sampler,
-    )  # fmt: skip
-    if request.multi_band_diffusion:
-        loaded = [add("diffusion", "MusicGenDiffusionLoader", diffusion=diffusion), 0]
-        add(
-            "decode", "MusicGenDecodeDiffusion", codec=codec, diffusion=loaded, codes=["sampler", 0], seed=params.seed
-        )  # fmt: skip
-    else:
-        add("decode", "MusicGenDecode", codec=codec, codes=["sampler", 0])
-    add("level", "MusicGenNormalize", audio=["decode", 0], strategy=request.normalization_strategy)
-    add("save", "MusicGenSaveAudio", audio=["level", 0], filename_prefix="audio/musicgen", format=request.output_format)
-    return nodes
 
 
 async def predict(
@@ -102,10 +40,10 @@ async def predict(
     on_event: OnEvent | None = None,
 ) -> Prediction:
     """Queue a request on a running ComfyUI and download its files into the folder `out`. ClientError if it fails."""
-    uploads = [("clip.audio", request.clip.file)] if request.clip is not None else []
+    uploads = [("clip.audio", request.file)] if request.file is not None else []
     _, files = await run(graph(request, model, diffusion), server, out, uploads, on_event=on_event)
-    sounds = [file for file in files if file.suffix == f".{request.output_format}"]
-    return Prediction(tuple(sounds[: len(request.outputs)]), request.seed or 0)
+    found = {output_of(file): file for file in files if file.suffix == f".{request.output_format}"}
+    return Prediction(tuple(found[name] for name in request.outputs), request.seed or 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

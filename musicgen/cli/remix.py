@@ -32,7 +32,11 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
         help="the song's voice, if it is at hand: at its sample rate, as long as the song; else Demucs separates it",
     )  # fmt: skip
     parser.add_argument(
-        "--vocals-db", type=float, default=VOCALS_DB, metavar="DB", help="loudness of the voice against the music's (%(default)g)"
+        "--vocals-db",
+        type=float,
+        default=VOCALS_DB,
+        metavar="DB",
+        help="loudness of the voice against the music's (%(default)g)",
     )
     parser.add_argument("--bpm", type=float, default=0.0, metavar="N", help="expected tempo of the song (heard)")
     parser.add_argument("--meter", type=int, default=0, metavar="N", help="beats in a bar (three or four, as heard)")
@@ -42,7 +46,11 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
     )
     parser.add_argument("--triads", action="store_true", help="hear major and minor chords alone, no sevenths")
     parser.add_argument(
-        "--chord-strength", type=float, default=1.0, metavar="X", help="how strongly the chords are told, 0 to 2.5 (%(default)g)"
+        "--chord-strength",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="how strongly the chords are told, 0 to 2.5 (%(default)g)",
     )
     for option, name in _PARAMETERS.items():
         entry = PARAMETERS[name]
@@ -52,7 +60,9 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
         )  # fmt: skip
     add_execution(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="wav, mp3, flac or opus")
-    parser.add_argument("--background", type=Path, metavar="FILE", help="also save the music on the song's beats, without the voice")
+    parser.add_argument(
+        "--background", type=Path, metavar="FILE", help="also save the music on the song's beats, without the voice"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

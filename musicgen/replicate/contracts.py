@@ -205,7 +205,7 @@ class RemixRequest(Request):
             None,
             "How far a beat may be moved to one of 'music_input', in seconds; none, 0 or -1 = half a beat.",
             -1,
-            60,
+            10,
         )
     )
     large_chord_voca: bool = declared(Field("boolean", True, "Hear sevenths as well as major and minor chords."))
@@ -224,10 +224,22 @@ class RemixRequest(Request):
         for name, what in (("prompt", "a description, which may be blank"), ("music_input", "an audio file")):
             if getattr(self, name) is None:
                 raise InputError(f"'{name}' is missing. Give {what}.")
+        if self.beat_sync_threshold is not None and -1 < self.beat_sync_threshold < 0:
+            raise InputError(
+                f"'beat_sync_threshold' must be a number of seconds, or 0 or -1 for half a beat, got {self.beat_sync_threshold:g}"
+            )
 
     @property
     def model(self) -> str | None:
         return _chord_model(self.model_version)
+
+    @property
+    def file(self) -> str | None:
+        return self.music_input
+
+    @property
+    def strength(self) -> float:
+        return self.chroma_coefficient
 
     @property
     def outputs(self) -> tuple[str, ...]:

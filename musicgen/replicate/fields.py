@@ -136,6 +136,11 @@ class Request:
         return None
 
     @property
+    def file(self) -> str | None:
+        """The recording's file."""
+        return self.clip and self.clip.file
+
+    @property
     def progression(self) -> Progression | None:
         """Chords that are written in the fields."""
         return None

@@ -20,7 +20,7 @@ from ..outputs import check_output
 from ..render import OnProgress, RenderRequest, find_device, render
 from ..store import ModelStore
 from ..store.published import DIFFUSION_MODEL
-from .contracts import FINE_TUNED, PANSORI, contract
+from .contracts import FINE_TUNED, PANSORI, RemixRequest, contract
 from .fields import Request
 
 
@@ -61,6 +61,8 @@ class Predictor:
         Raises InputError, CheckpointError or DependencyError.
         """
         model = chosen_model(request, model)
+        if isinstance(request, RemixRequest):
+            return self._remix(request, model)
         clip, device = _clip_of(request), find_device(self.device)
         chords: Progression | TimedChords | None = request.progression
         if request.clip is not None and request.clip.role == "chords" and clip is not None:
@@ -73,6 +75,27 @@ class Predictor:
         stem_dirs = [self.models_dir / "demucs"]
         audio, _ = render(loaded, sources, request.params, device, self.on_progress, stem_dirs, decoder)
         return [audio_files.normalize(audio, request.normalization_strategy)]
+
+    def _remix(self, request: RemixRequest, model: str | Path) -> list[Audio]:
+        """The pipeline of `musicgen.remix`. The song is read, and found to be one, before a model is loaded."""
+        from ..analysis.hearing import check_hearing
+        from ..remix import check_model, remix
+
+        song, device = audio_files.read(Path(request.music_input or "")), find_device(self.device)
+        try:
+            check_hearing(song)
+        except InputError as error:
+            raise InputError(f"'music_input' cannot be heard: {error}") from error
+        loaded, decoder = self._load(model, None, request.multi_band_diffusion, device)
+        check_model(loaded)
+        made = remix(
+            song, request.prompt or "", loaded, device=device, stem_dirs=[self.models_dir / "demucs"], params=request.params,
+            beat_sync_threshold=request.beat_sync_threshold, large_chord_voca=request.large_chord_voca,
+            chroma_coefficient=request.chroma_coefficient, diffusion=decoder, on_progress=self.on_progress,
+        )  # fmt: skip
+        sounds = {"out": made.mix, "background_synced": made.background_synced}
+        strategy = request.normalization_strategy
+        return [audio_files.normalize(sounds[name], strategy, compressor=True) for name in request.outputs]
 
     def _hear(self, clip: Audio, name: str) -> TimedChords:
         """The chords of a clip. InputError, with the field's name, where nothing can be heard."""
