@@ -42,7 +42,9 @@ class Remixed:
 
     mix: Audio  # as long as the song
     background: Audio  # the music as the model made it
-    background_synced: Audio  # on the song's beats, as long as the song; `background` at that length where it could not be aligned
+    background_synced: (
+        Audio  # on the song's beats, as long as the song; `background` at that length where it could not be aligned
+    )
     vocals: Audio  # of the song, at its sample rate, with its channels
     stems: Stems
     analysis: Heard  # of the song
@@ -88,7 +90,9 @@ def remix(
     check_model(loaded)
     strength = chroma_coefficient
     if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength <= MAX_STRENGTH:
-        raise InputError(f"'chroma_coefficient' must be a number from 0 to {MAX_STRENGTH:g} (1 = as trained), got {strength!r}")
+        raise InputError(
+            f"'chroma_coefficient' must be a number from 0 to {MAX_STRENGTH:g} (1 = as trained), got {strength!r}"
+        )
     check_gain("vocals_db", vocals_db)
     _threshold_beats(beat_sync_threshold, FASTEST_BPM)  # for its error, before anything is done
     check_text("prompt", prompt)

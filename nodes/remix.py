@@ -17,7 +17,17 @@ class MusicGenStems(Node):
         "five together are the song. Needs the Python package demucs and its weights."
     )
     CATEGORY = CATEGORY
-    SEARCH_ALIASES = ("stems", "demucs", "separate", "vocals", "acapella", "instrumental", "remove drums", "karaoke", "source separation")
+    SEARCH_ALIASES = (
+        "stems",
+        "demucs",
+        "separate",
+        "vocals",
+        "acapella",
+        "instrumental",
+        "remove drums",
+        "karaoke",
+        "source separation",
+    )
     FUNCTION = "separate"
     RETURN_TYPES = (AUDIO,) * 5
     RETURN_NAMES = ("vocals", "drums", "bass", "other", "rest")
@@ -33,7 +43,9 @@ class MusicGenStems(Node):
     def INPUT_TYPES(cls) -> dict:
         return {
             "required": {
-                "audio": socket(AUDIO, "The song: any sample rate, mono or stereo, any length. Of a batch, each clip by itself."),
+                "audio": socket(
+                    AUDIO, "The song: any sample rate, mono or stereo, any length. Of a batch, each clip by itself."
+                ),
                 "weights": text(
                     "",
                     "File name in models/demucs of weights of the kind HTDemucs. Empty = the standard ones, htdemucs, from "
@@ -138,7 +150,11 @@ class MusicGenAlign(Node):
 
 def _gain(default: float = 0.0) -> Widget:
     return number(
-        default, MIN_DB, MAX_DB, 0.5, "Level of this sound, in dB; with 'matched', against the loudness that all are brought to."
+        default,
+        MIN_DB,
+        MAX_DB,
+        0.5,
+        "Level of this sound, in dB; with 'matched', against the loudness that all are brought to.",
     )
 
 
@@ -195,7 +211,9 @@ class MusicGenMix(Node):
         gain_4_db: float = 0.0,
     ) -> tuple[dict, str]:
         given = [(audio_1, gain_1_db), (audio_2, gain_2_db), (audio_3, gain_3_db), (audio_4, gain_4_db)]
-        sounds = [(audio_in(audio, f"audio_{n}"), db) for n, (audio, db) in enumerate(given, 1) if n == 1 or audio is not None]
+        sounds = [
+            (audio_in(audio, f"audio_{n}"), db) for n, (audio, db) in enumerate(given, 1) if n == 1 or audio is not None
+        ]
         mixed = mix(
             [sound for sound, _ in sounds], [db for _, db in sounds], matched=matched, peak_headroom_db=peak_headroom_db,
             check=host.check_interrupted,

@@ -56,7 +56,9 @@ class Beats:
             except (ValueError, KeyError, RecursionError) as error:
                 if isinstance(error, InputError):
                     raise
-                raise InputError(f"'{name}' is no report of Hear Music: its beats cannot be read. Wire its 'report'.") from error
+                raise InputError(
+                    f"'{name}' is no report of Hear Music: its beats cannot be read. Wire its 'report'."
+                ) from error
         return cls(_times(words.replace(",", " ").replace(";", " ").split(), name))
 
 
@@ -144,7 +146,9 @@ def find_alignment(
     ratio = _period(source_s) / _period(target_s)
     if not 1 / max_stretch <= ratio <= max_stretch:
         tempos = " and ".join(f"{60 / _period(times):.1f}" for times in (source_s, target_s))
-        return None, (f"The tempos, {tempos} beats a minute, differ by more than a factor of {max_stretch:g}: nothing is moved.",)
+        return None, (
+            f"The tempos, {tempos} beats a minute, differ by more than a factor of {max_stretch:g}: nothing is moved.",
+        )
     offset, speed = _line(source_s, target_s, ratio, beats, target)
     pairs = _pairs(source_s, target_s, offset, speed, threshold_beats, max_stretch)
     if len(pairs) >= _FEWEST:  # once more, from the line through the pairs themselves
@@ -161,7 +165,9 @@ def find_alignment(
     missing_s = duration_s - (targets[-1] + max(0.0, length_s - sources[-1]))
     if sources[-1] < length_s + 1e-6 and missing_s > 0.05:
         notices.append(f"The music ends {missing_s:.2f} s early: silence stands behind it. Make it longer.")
-    return Alignment(tuple(sources), tuple(targets), len(pairs), max(n_beats, len(pairs)), float(speed), tuple(moved)), tuple(notices)
+    return Alignment(
+        tuple(sources), tuple(targets), len(pairs), max(n_beats, len(pairs)), float(speed), tuple(moved)
+    ), tuple(notices)
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:
@@ -179,7 +185,9 @@ def _times(values: Sequence, name: str) -> tuple[float, ...]:
         except (TypeError, ValueError):
             time_s = math.nan
         if not 0 <= time_s <= _LONGEST_S:
-            raise InputError(f"'{name}' holds {str(value)[:40]!r}, which is no time in seconds. Write times such as 0.5, 1.02, 1.49.")
+            raise InputError(
+                f"'{name}' holds {str(value)[:40]!r}, which is no time in seconds. Write times such as 0.5, 1.02, 1.49."
+            )
         times.append(time_s)
     return tuple(sorted(set(times)))
 
@@ -204,7 +212,9 @@ def _line(source_s: np.ndarray, target_s: np.ndarray, ratio: float, beats: Beats
     """(offset, speed) of the line on which most beats meet, downbeats among themselves, with the least offset."""
     period = _period(source_s)
     downs = [np.array(each.downbeats_s) for each in (beats, target)]
-    meter = round(float(np.median(np.diff(target.downbeats_s))) / _period(target_s)) if len(target.downbeats_s) > 1 else 4
+    meter = (
+        round(float(np.median(np.diff(target.downbeats_s))) / _period(target_s)) if len(target.downbeats_s) > 1 else 4
+    )
     reach = max(1, min(meter, 8)) / 2
     offsets = np.arange(-round(reach * _FINENESS), round(reach * _FINENESS) + 1) * period / _FINENESS
     best = (-math.inf, 0.0, ratio)

@@ -61,7 +61,9 @@ def mix(
     rate_hz, n_channels = max(sound.rate_hz for sound in sounds), max(sound.n_channels for sound in sounds)
     for sound in sounds:
         if len(sound.samples) not in (1, n_clips):
-            raise InputError(f"Batches of {len(sound.samples)} and of {n_clips} clips cannot be mixed. Give as many, or one.")
+            raise InputError(
+                f"Batches of {len(sound.samples)} and of {n_clips} clips cannot be mixed. Give as many, or one."
+            )
         if sound.n_channels not in (1, n_channels):
             raise InputError(f"{sound.n_channels} and {n_channels} channels cannot be mixed. Give as many, or mono.")
     assert n_channels <= MAX_CHANNELS
@@ -80,7 +82,9 @@ def mix(
     if peak > limit:
         over_db = 20 * math.log10(peak / limit)
         gains = [gain_db - over_db for gain_db in gains]
-        notices.append(f"The whole is {over_db:.1f} dB quieter, so that its peaks stay {peak_headroom_db:g} dB below full scale.")
+        notices.append(
+            f"The whole is {over_db:.1f} dB quieter, so that its peaks stay {peak_headroom_db:g} dB below full scale."
+        )
         whole = (whole * (limit / peak)).clamp_(-limit, limit)
     return Mixed(Audio(whole, rate_hz), tuple(lufs), tuple(gains), tuple(notices))
 

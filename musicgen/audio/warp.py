@@ -31,16 +31,32 @@ def warp(
     """
     source, target = np.asarray(source_s, dtype=np.float64), np.asarray(target_s, dtype=np.float64)
     if source.shape != target.shape or source.ndim != 1 or not len(source):
-        raise InputError(f"A time map needs as many moments as times, one or more, got {source.size} and {target.size}.")
-    if not (np.isfinite(source).all() and np.isfinite(target).all()) or (np.diff(source) <= 0).any() or (np.diff(target) <= 0).any():
-        raise InputError("The moments of a time map must increase, and so must their times. Sort them, without doubles.")
+        raise InputError(
+            f"A time map needs as many moments as times, one or more, got {source.size} and {target.size}."
+        )
+    if (
+        not (np.isfinite(source).all() and np.isfinite(target).all())
+        or (np.diff(source) <= 0).any()
+        or (np.diff(target) <= 0).any()
+    ):
+        raise InputError(
+            "The moments of a time map must increase, and so must their times. Sort them, without doubles."
+        )
     rate_hz, length = audio.rate_hz, max(1, round(duration_s * audio.rate_hz))
     size = 2 * max(8, round(_WINDOW_S * rate_hz / 2))
     starts = np.arange(-size // 2, length, size // 2)
     centres_s = (starts + size / 2) / rate_hz
     wanted = np.round(_at(centres_s, target, source) * rate_hz - size / 2).astype(np.int64)
     clips = [
-        _warped(clip.numpy(), starts, wanted, size, max(1, round(_REACH_S * rate_hz)), length, lambda done, number=number: check(number * len(starts) + done, len(audio.samples) * len(starts)))
+        _warped(
+            clip.numpy(),
+            starts,
+            wanted,
+            size,
+            max(1, round(_REACH_S * rate_hz)),
+            length,
+            lambda done, number=number: check(number * len(starts) + done, len(audio.samples) * len(starts)),
+        )
         for number, clip in enumerate(audio.samples)
     ]
     return Audio(torch.from_numpy(np.stack(clips)), rate_hz)
