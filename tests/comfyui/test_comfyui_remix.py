@@ -1,5 +1,6 @@
 """The remixer's stages in a real ComfyUI: cached one by one, cancelled, separated by Demucs where it is installed."""
 
+import json
 import shutil
 
 import pytest
@@ -127,6 +128,16 @@ def test_a_song_is_separated_by_demucs(stems_comfy):
     total = sum(read(file).samples for file in files.values())
     song = read(stems_comfy.base / "input" / "remix-song.flac").samples
     assert len(files) == 5 and total.shape == song.shape and (total - song).abs().max() < 1e-3
+
+
+def test_weights_are_named_by_a_wire(stems_comfy):
+    prompt = stems_graph()
+    prompt["name"] = {"class_type": "ProbeValue", "inputs": {"kind": "json", "text": json.dumps(separation.WEIGHTS)}}
+    prompt["stems"]["inputs"]["weights"] = ["name", 0]
+    assert len(stems_comfy.run(prompt).saved) == 5
+    prompt["name"]["inputs"]["text"] = '"../../secret"'
+    with pytest.raises(client.NodeError, match="'weights' must name a file"):
+        stems_comfy.run(prompt)
 
 
 def test_separating_is_cancelled(stems_comfy):
