@@ -92,7 +92,7 @@ def _separated(clip: Audio, separator: nn.Module, on_segment: OnStep) -> dict[st
     return found
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _in_segments(mixed: Tensor, separator: nn.Module, on_segment: OnStep) -> Tensor:
     """[1, 2, L] -> [sources, 2, L] on the CPU. Source: `demucs.apply.apply_model` with `split`."""
     library = require("demucs.apply", PURPOSE, "demucs")

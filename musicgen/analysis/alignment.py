@@ -162,8 +162,9 @@ def find_alignment(
     n_beats = int(sum(0 <= offset + speed * t <= length_s and t < duration_s for t in target_s))
     sources, targets = _with_ends(sources, targets, length_s, duration_s, float(speed), max_stretch)
     notices = []
-    missing_s = duration_s - (targets[-1] + max(0.0, length_s - sources[-1]))
-    if sources[-1] < length_s + 1e-6 and missing_s > 0.05:
+    last_speed = (sources[-1] - sources[-2]) / (targets[-1] - targets[-2])
+    missing_s = duration_s - targets[-1] + (sources[-1] - length_s) / (last_speed if sources[-1] > length_s else 1)
+    if missing_s > 0.05:
         notices.append(f"The music ends {missing_s:.2f} s early: silence stands behind it. Make it longer.")
     return Alignment(
         tuple(sources), tuple(targets), len(pairs), max(n_beats, len(pairs)), float(speed), tuple(moved)

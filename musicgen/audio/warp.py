@@ -13,6 +13,7 @@ from ..errors import InputError
 from .waveform import Audio
 
 _WINDOW_S, _REACH_S = 0.046, 0.010  # of a window; by which it may be moved
+_CANCELLED = 1e-3  # energy of the channels' mean, against theirs, below which it says nothing of them
 _BLOCK = 64  # windows between two looks for Cancel
 
 
@@ -75,6 +76,8 @@ def _warped(clip, starts, wanted, size, reach, length, check) -> np.ndarray:
     tail = max(0, int(wanted.max()) + 2 * size + reach - clip.shape[1]) + size + reach
     padded = np.pad(clip, ((0, 0), (lead, tail)))
     mono = padded.mean(axis=0)
+    if np.square(mono).sum() < _CANCELLED * np.square(padded).mean(axis=0).sum():
+        mono = padded[0]
     energy = np.concatenate([[0.0], np.cumsum(np.square(mono, dtype=np.float64))])
     out = np.zeros((len(clip), length + 2 * size), dtype=np.float32)
     at = int(wanted[0]) + lead

@@ -11,7 +11,7 @@ def small_demucs(sources=("drums", "bass", "other", "vocals"), segment=Fraction(
     library = pytest.importorskip("demucs.htdemucs", reason="demucs is not installed")
     torch.manual_seed(0)
     return library.HTDemucs(
-        sources=list(sources), channels=4, depth=4, bottom_channels=16, t_layers=1, t_heads=2, segment=segment
+        sources=list(sources), channels=8, depth=4, bottom_channels=32, t_layers=1, segment=segment
     ).eval()
 
 
