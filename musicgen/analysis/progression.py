@@ -12,9 +12,7 @@ from .hearing.listen import OnStep
 logger = logging.getLogger(__name__)
 
 
-def hear_progression(
-    audio: Audio, vocabulary: str = VOCABULARIES[0], on_step: OnStep | None = None
-) -> TimedChords:
+def hear_progression(audio: Audio, vocabulary: str = VOCABULARIES[0], on_step: OnStep | None = None) -> TimedChords:
     """Chords of one clip [1, C, L], begun anew where it ends, by `hearing`: templates and a Viterbi path, a beat at a time.
 
     The models' authors hear with BTC (Park et al., ISMIR 2019), a network of 170 labels, in the mix without drums; nothing
