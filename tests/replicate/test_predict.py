@@ -58,9 +58,8 @@ def make(toys, tmp_path):
 
 
 def test_names_types_defaults_and_order_are_replicates():
-    assert [(name, (field.type, field.default)) for name, field in PansoriRequest.fields().items()] == list(
-        CONTRACT.items()
-    )
+    fields = PansoriRequest.fields()
+    assert [(name, (fields[name].type, fields[name].default)) for name in fields] == list(CONTRACT.items())
     assert DEFAULT_MODEL == "facebook/musicgen-stereo-melody"
 
 
@@ -354,10 +353,8 @@ def test_the_graph_of_a_request():
     tuned = graph(
         PansoriRequest(input_audio="a.wav", continuation=True, replicate_weights="https://x/y.tar", output_format="mp3")
     )
-    assert tuned["sampler"]["inputs"]["model"] == ["fine-tune", 0] and tuned["text"]["inputs"]["conditioner"] == [
-        "fine-tune",
-        1,
-    ]
+    assert tuned["sampler"]["inputs"]["model"] == ["fine-tune", 0]
+    assert tuned["text"]["inputs"]["conditioner"] == ["fine-tune", 1]
     assert tuned["sampler"]["inputs"]["prompt"] == ["codes", 0] and tuned["save"]["inputs"]["format"] == "mp3"
 
 
