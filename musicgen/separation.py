@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ _OVERLAP = 0.25  # of a segment with the next one
 _CHANNELS = 2  # of every Demucs
 
 OnStep = Callable[[int, int], None]
+# A separator is an HTDemucs, of an optional library: Any to type checkers.
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Stems:
         return cls(vocals, silence, silence, silence, Audio(song.samples - vocals.samples, song.rate_hz))
 
 
-def separate_stems(song: Audio, separator: nn.Module, on_step: OnStep | None = None) -> Stems:
+def separate_stems(song: Audio, separator: Any, on_step: OnStep | None = None) -> Stems:
     """Clips of one or two channels, at any sample rate, in their stems. The separator stays on its device.
 
     Segments overlap by a quarter, with triangular weights, as `demucs.apply.apply_model` has them without its random shift;
@@ -76,7 +78,7 @@ def separate_stems(song: Audio, separator: nn.Module, on_step: OnStep | None = N
     return Stems(**{name: Audio(stem, song.rate_hz) for name, stem in named.items()}, rest=Audio(rest, song.rate_hz))
 
 
-def _separated(clip: Audio, separator: nn.Module, on_segment: OnStep) -> dict[str, Tensor]:
+def _separated(clip: Audio, separator: Any, on_segment: OnStep) -> dict[str, Tensor]:
     """The four stems of one clip, [1, C, L] each."""
     wide = clip.samples if clip.n_channels == _CHANNELS else clip.samples.expand(-1, _CHANNELS, -1)
     mixed = convert(Audio(wide, clip.rate_hz), separator.samplerate, _CHANNELS).samples
@@ -93,7 +95,7 @@ def _separated(clip: Audio, separator: nn.Module, on_segment: OnStep) -> dict[st
 
 
 @torch.no_grad()
-def _in_segments(mixed: Tensor, separator: nn.Module, on_segment: OnStep) -> Tensor:
+def _in_segments(mixed: Tensor, separator: Any, on_segment: OnStep) -> Tensor:
     """[1, 2, L] -> [sources, 2, L] on the CPU. Source: `demucs.apply.apply_model` with `split`."""
     library = require("demucs.apply", PURPOSE, "demucs")
     device = next(separator.parameters()).device
@@ -116,7 +118,7 @@ def _in_segments(mixed: Tensor, separator: nn.Module, on_segment: OnStep) -> Ten
 class _Progress:
     """Calls of on_step between segments and, for Cancel, before every layer."""
 
-    def __init__(self, separator: nn.Module, on_step: OnStep) -> None:
+    def __init__(self, separator: Any, on_step: OnStep) -> None:
         self._separator, self._on_step, self._at, self._hooks = separator, on_step, (0, 1), []
 
     def __enter__(self) -> None:
@@ -137,7 +139,7 @@ class _Progress:
         return on_segment
 
 
-def memory_bytes(separator: nn.Module) -> int:
+def memory_bytes(separator: Any) -> int:
     """Memory of one segment on the device besides the weights, estimated: about 60 floats a sample and channel of the first layer."""
     channels = getattr(separator, "channels", 48)
     return int(4 * 60 * channels * separator.samplerate * float(separator.segment) / 4)
@@ -186,14 +188,14 @@ def _find(dirs: Sequence[Path]) -> Path:
     )
 
 
-def _read_pickle(file: Path, library: object) -> tuple[str, tuple, dict, dict]:
+def _read_pickle(file: Path, library: Any) -> tuple[str, tuple, dict, dict]:
     with torch.serialization.safe_globals([library.HTDemucs, Fraction]):
         package = torch.load(file, map_location="cpu", weights_only=True)
     kind = package["klass"]
     return f"{kind.__module__}.{kind.__name__}", package["args"], package["kwargs"], package["state"]
 
 
-def _read_safetensors(file: Path, library: object) -> tuple[str, tuple, dict, dict]:
+def _read_safetensors(file: Path, library: Any) -> tuple[str, tuple, dict, dict]:
     with require("safetensors", "Reading safetensors").safe_open(file, framework="pt") as weights:
         metadata = weights.metadata()
         state = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 (not a mapping)

@@ -160,7 +160,7 @@ def find_alignment(
     sources, targets = [float(source_s[j]) for _, j in pairs], [float(target_s[i]) for i, _ in pairs]
     moved = [s - offset - speed * t for s, t in zip(sources, targets)]
     n_beats = int(sum(0 <= offset + speed * t <= length_s and t < duration_s for t in target_s))
-    sources, targets = _with_ends(sources, targets, length_s, duration_s, float(speed), max_stretch)
+    sources, targets = _with_ends(sources, targets, length_s, duration_s, float(speed), max_stretch, _period(target_s))
     notices = []
     last_speed = (sources[-1] - sources[-2]) / (targets[-1] - targets[-2])
     missing_s = duration_s - targets[-1] + (sources[-1] - length_s) / (last_speed if sources[-1] > length_s else 1)
@@ -267,16 +267,24 @@ def _pairs(
 
 
 def _with_ends(
-    sources: list[float], targets: list[float], length_s: float, duration_s: float, speed: float, max_stretch: float
+    sources: list[float],
+    targets: list[float],
+    length_s: float,
+    duration_s: float,
+    speed: float,
+    max_stretch: float,
+    beat_s: float,
 ) -> tuple[list[float], list[float]]:
-    """The pairs with the piece's ends: its beginning at 0 where a speed within bounds allows, its last part at the whole's speed."""
-    low, high = 1 / max_stretch, max_stretch
+    """The pairs with the piece's ends, at the whole's speed; of less than a beat, slower where that lets the music fill it."""
+
+    def rate(music_s: float, room_s: float) -> float:
+        fills = music_s / room_s if room_s < beat_s else speed
+        return min(speed, max(fills, 1 / max_stretch)) if speed > 1 / max_stretch else speed
+
     if targets[0] > 1e-3:
-        rate = min(max(sources[0] / targets[0], low), high)
-        sources, targets = [sources[0] - rate * targets[0], *sources], [0.0, *targets]
+        sources, targets = [sources[0] - rate(sources[0], targets[0]) * targets[0], *sources], [0.0, *targets]
     left_s, room_s = length_s - sources[-1], duration_s - targets[-1]
     if room_s > 1e-3 and left_s > 1e-3:
-        rate = min(max(min(speed, left_s / room_s), low), high)
-        sources, targets = [*sources, sources[-1] + rate * room_s], [*targets, duration_s]
+        sources, targets = [*sources, sources[-1] + rate(left_s, room_s) * room_s], [*targets, duration_s]
     assert all(a < b for a, b in itertools.pairwise(sources)) and all(a < b for a, b in itertools.pairwise(targets))
     return sources, targets
