@@ -12,7 +12,7 @@ from .codes import Codes, CutShort
 
 Read = Callable[[int, int], Tensor]
 
-SHARE = 0.03  # of the time that writing takes, for decoding beside it
+SHARE = 0.025  # of the time that writing takes, for decoding beside it; 3 % are promised
 MIN_FRAMES = 25  # of a chunk
 MAX_CELLS = 100  # of a chunk, frames times channels: bounds its memory and the time to a Cancel
 LEAD_FRAMES = 100  # of a continued clip, which are decoded before the new music

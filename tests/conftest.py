@@ -4,6 +4,7 @@ ComfyUI imports a pack by file location under a name of its own choosing; so do 
 never on sys.path, where its `nodes` would be mistaken for ComfyUI's.
 """
 
+import gc
 import importlib
 import importlib.util
 import sys
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: make test-all"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Thousands of tests and their modules stay until the end: no collection of garbage need look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

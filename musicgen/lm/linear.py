@@ -10,6 +10,8 @@ from ..memory import release_freed_memory
 
 _STORAGE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 
+_IN_CACHE = 1 << 18  # elements that stay in a core's cache while they are quantized
+
 
 def storage_dtype(precision: str) -> torch.dtype:
     """The type that matrices are read from a checkpoint into; int8 is quantized from float32."""
@@ -45,8 +47,12 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, compute_dtype: torch.dtype = torch.float32):
         """weight: [out, in] float32. compute_dtype: float16 for GPUs, whose products in float32 are slow."""
         super().__init__()
-        scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
-        self.register_buffer("weight", (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8))
+        scale = torch.maximum(weight.amax(dim=1), -weight.amin(dim=1)).clamp(min=1e-12) / 127  # without a copy
+        quantized = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+        n_rows = max(1, _IN_CACHE // weight.shape[1])
+        for rows, row_scale, out in zip(weight.split(n_rows), scale.split(n_rows), quantized.split(n_rows), strict=True):
+            out.copy_((rows / row_scale[:, None]).round_().clamp_(-127, 127))
+        self.register_buffer("weight", quantized)
         self.register_buffer("scale", scale)
         self.compute_dtype = compute_dtype
 

@@ -98,7 +98,9 @@ def run(page, button):
 
 
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
-def test_template_opens_and_its_stored_form_is_the_pages(page, path):
+def test_template_opens_and_its_stored_form_is_the_pages(request, page, path):
+    if page.nodes2 and not request.config.getoption("--slow") and path.stem != FIRST:
+        pytest.skip("in Nodes 2.0 with --slow")
     opened(page, path)
     stored = json.loads((path.parent / "api" / f"{path.stem.lower().replace(' ', '_')}.json").read_text("utf-8"))
     if "minutes" not in path.stem:

@@ -24,11 +24,11 @@ N_ROWS = 235
 
 
 def digits(row):
-    return "".join("-" if value < 0 else str(int(value)) for value in row)
+    return "".join("-" if value < 0 else str(int(value)) for value in row.tolist())
 
 
 def runs(rows):
-    return [(word, len(list(group))) for word, group in groupby(digits(row) for row in rows)]
+    return [(word, len(list(group))) for word, group in groupby(map(digits, rows))]
 
 
 def progression(text, bpm=120.0, meter="4/4"):

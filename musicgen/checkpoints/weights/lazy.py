@@ -171,6 +171,9 @@ class Stored(Weight):
                 stop = min(start + step, len(out))
                 self.rows(start, stop)._copy(out[start:stop], check)
             return
+        if by_rows and out.dtype == self.dtype and out.device.type == "cpu" and out.is_contiguous():
+            self.file.read_into(out, self.offset, check)
+            return
         values = torch.empty(self.extent, dtype=self.dtype)
         self.file.read_into(values, self.offset, check)
         out.copy_(values.as_strided(self.shape, self.strides))
