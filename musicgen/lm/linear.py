@@ -50,9 +50,7 @@ class Int8Linear(nn.Module):
         scale = torch.maximum(weight.amax(dim=1), -weight.amin(dim=1)).clamp(min=1e-12) / 127  # without a copy
         quantized = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
         n_rows = max(1, _IN_CACHE // weight.shape[1])
-        for rows, row_scale, out in zip(
-            weight.split(n_rows), scale.split(n_rows), quantized.split(n_rows), strict=True
-        ):
+        for rows, row_scale, out in zip(weight.split(n_rows), scale.split(n_rows), quantized.split(n_rows), strict=True):
             out.copy_((rows / row_scale[:, None]).round_().clamp_(-127, 127))
         self.register_buffer("weight", quantized)
         self.register_buffer("scale", scale)
