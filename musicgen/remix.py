@@ -26,7 +26,7 @@ from .loading import Loaded
 from .multiband import Diffusion
 from .render import OnProgress, RenderRequest, on_device, render
 from .separation import Stems, load_separator, separate_stems
-from .units import FASTEST_BPM, told
+from .units import FASTEST_BPM
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,8 @@ def remix(
     chords = TimedChords.heard(analysis.chords)
     if not analysis.bpm:
         notice("The song has no pulse: no tempo is told, and the music is not aligned.")
-    prompt = told(prompt or "", float(round(analysis.bpm)) if analysis.bpm else None)
+    if analysis.bpm:  # as a whole number, unlike the chord models' own program
+        prompt = ", ".join(filter(None, (prompt, f"bpm : {round(analysis.bpm)}")))
     length_s = min(music.duration_s * (1 + SPARE), PARAMETERS["duration_s"].high)
     params = replace(params or GenerationParams(), duration_s=length_s, batch_size=1)
     request = RenderRequest(prompt, fade_ms=0.0, chords=chords, chord_strength=strength)

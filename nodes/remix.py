@@ -116,6 +116,10 @@ class MusicGenAlign(Node):
             },
             "optional": {
                 "like": socket(AUDIO, "A sound whose length the result gets, such as the song. Without it the music keeps its own."),
+                "threshold_s": number(
+                    0.0, 0.0, 10.0, 0.01, "threshold_beats in seconds, which then counts in its place. 0 = threshold_beats counts.",
+                    round=0.001,
+                ),
             },
         }  # fmt: skip
 
@@ -128,12 +132,16 @@ class MusicGenAlign(Node):
         threshold_beats: float,
         max_stretch: float,
         like: dict | None = None,
+        threshold_s: float = 0.0,
     ) -> tuple[dict, str]:
         music, duration_s = audio_in(audio), None if like is None else audio_in(like, "like").duration_s
-        from ..musicgen.analysis.alignment import Beats, align
+        from ..musicgen.analysis.alignment import MAX_THRESHOLD, Beats, align
 
+        source, target = Beats.parse(beats), Beats.parse(target_beats, "target_beats")
+        if threshold_s and target.period_s:
+            threshold_beats = min(threshold_s / target.period_s, MAX_THRESHOLD)
         aligned = align(
-            music, Beats.parse(beats), Beats.parse(target_beats, "target_beats"), threshold_beats=threshold_beats,
+            music, source, target, threshold_beats=threshold_beats,
             max_stretch=max_stretch, duration_s=duration_s, on_step=host.progress(),
         )  # fmt: skip
         host.show_text(aligned.report)

@@ -85,7 +85,7 @@ def test_beats_of_the_remix_are_the_songs(monkeypatch, loaded, seed, ratio):
         f"seed {seed}: beats within 50 ms {after:.2f}, not aligned {before:.2f}, song heard {near(beats, made.analysis.beats_s):.2f}"
     )
     assert after >= 0.8 > before
-    assert told[0][0] == f"a band, bpm : {float(round(made.analysis.bpm))}"
+    assert told[0][0] == f"a band, bpm : {round(made.analysis.bpm)}"
     assert made.mix.duration_s == pytest.approx(24.0, abs=0.001)
 
 

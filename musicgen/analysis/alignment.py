@@ -35,6 +35,11 @@ class Beats:
     beats_s: tuple[float, ...]
     downbeats_s: tuple[float, ...] = ()
 
+    @property
+    def period_s(self) -> float:
+        """From one beat to the next, as most are; 0 without two beats."""
+        return float(np.median(np.diff(self.beats_s))) if len(self.beats_s) > 1 else 0.0
+
     @classmethod
     def parse(cls, text: str, name: str = "beats") -> "Beats":
         """The report of Hear Music (JSON), or times in seconds by comma or blank. Sorted, without doubles. Empty = none.

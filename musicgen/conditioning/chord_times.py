@@ -4,7 +4,7 @@ import bisect
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,9 +19,10 @@ _EXAMPLE = "a line a chord, such as '0.00 2.13 A:min' (its start and end in seco
 
 @dataclass(frozen=True)
 class TimedChords:
-    """Chords in order of time, none of them overlapping. Between and behind them is no chord; they are not begun anew."""
+    """Chords in order of time, none of them overlapping. Between and behind them is no chord."""
 
     spans: tuple[Chord, ...]
+    period_s: float | None = None  # after which they are begun anew; None: they are not
 
     def __post_init__(self) -> None:
         if not self.spans:
@@ -82,6 +83,9 @@ class TimedChords:
     def rows(self, start_s: float, n_rows: int, rate_hz: float) -> Tensor:
         """Rows [n_rows, 12] of 0 and 1 from `start_s` of the piece on; a chord begins at the row nearest to its time."""
         first = round(start_s * rate_hz)
+        if self.period_s is not None:
+            n = max(1, round(self.period_s * rate_hz))
+            return replace(self, period_s=None).rows(0.0, n, rate_hz)[(first + torch.arange(n_rows)) % n]
         rows = torch.zeros(n_rows, 12)
         begin = max(0, bisect.bisect_right([chord.end_s for chord in self.spans], (first - 1) / rate_hz))
         for chord in self.spans[begin:]:
@@ -95,7 +99,10 @@ class TimedChords:
     def description(self) -> str:
         """A sentence on how long they last and what follows."""
         n = len(self.spans)
-        return f"{n} chord{'s' if n > 1 else ''} at their own times: {self.duration_s:.6g} s. Longer music has no chord behind them."
+        follows = (
+            "has no chord behind them" if self.period_s is None else f"begins them anew after {self.period_s:.6g} s"
+        )
+        return f"{n} chord{'s' if n > 1 else ''} at their own times: {self.duration_s:.6g} s. Longer music {follows}."
 
 
 def _chord(number: int, line: str) -> Chord:

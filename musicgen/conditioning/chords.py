@@ -59,10 +59,15 @@ class Progression:
     meter: Meter
 
     @classmethod
-    def parse(cls, text: str, bpm: float = BPM, meter: str = METER) -> "Progression":
-        """Grammar: `chord_text`. InputError names the bar and the word, or the tempo or meter that is wrong."""
-        tempo, checked = check_bpm(bpm), Meter.parse(meter)
-        return cls(tuple(parse_bars(text)), tempo, checked)
+    def parse(
+        cls, text: str, bpm: float = BPM, meter: str = METER, names: tuple[str, str] = ("chords", "meter")
+    ) -> "Progression":
+        """Grammar: `chord_text`. InputError names the bar and the word, or the tempo or meter that is wrong.
+
+        names: of the inputs `text` and `meter`, for the errors.
+        """
+        tempo, checked = check_bpm(bpm), Meter.parse(meter, names[1])
+        return cls(tuple(parse_bars(text, names[0])), tempo, checked)
 
     @property
     def bar_s(self) -> float:
@@ -175,6 +180,10 @@ def encode_chords(
     rate_hz = config.codec.sample_rate_hz / (2**chroma.radix2_exp // 4)
     if isinstance(chords, Progression):
         chords.check_rows(rate_hz)
+    elif not isinstance(
+        chords, ReferenceProgression
+    ):  # times of a recording: 235 rows in 30 s, as the original has them
+        rate_hz = chroma.n_frames / config.segment_s
     weight, bias = (parameter.detach().cpu() for parameter in conditioner.melody_projection.parameters())
     rest = None
     if (note := experiment(config)) is not None:

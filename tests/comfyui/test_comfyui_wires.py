@@ -98,7 +98,7 @@ def everything():
         "MusicGenStems": node("MusicGenStems", audio=["MusicGenExample", 0], weights=""),  # runs in test_comfyui_remix.py alone
         "MusicGenAlign": node(
             "MusicGenAlign", audio=["MusicGenExample", 0], beats="0, 1, 2, 3, 4", target_beats="0.1, 1.2, 2.2, 3.2, 4.2",
-            threshold_beats=0.5, max_stretch=1.25,
+            threshold_beats=0.5, max_stretch=1.25, threshold_s=0.4,
         ),
         "MusicGenMix": node(
             "MusicGenMix", audio_1=["MusicGenAlign", 0], audio_2=["MusicGenExample", 0], gain_1_db=0.0, gain_2_db=-3.0, gain_3_db=0.0,
