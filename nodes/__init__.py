@@ -9,6 +9,7 @@ from .hearing import MusicGenAnalyze
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
 from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
+from .remix import MusicGenAlign, MusicGenMix, MusicGenStems
 from .sampler import MusicGenSampler
 from .save import MusicGenSaveAudio
 from .score import MusicGenSaveScore, MusicGenScore, MusicGenScoreMelody
@@ -40,6 +41,9 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenChords": MusicGenChords,
     "MusicGenAnalyze": MusicGenAnalyze,
     "MusicGenTempo": MusicGenTempo,
+    "MusicGenStems": MusicGenStems,
+    "MusicGenAlign": MusicGenAlign,
+    "MusicGenMix": MusicGenMix,
     "MusicGenScore": MusicGenScore,
     "MusicGenScoreMelody": MusicGenScoreMelody,
     "MusicGenSaveScore": MusicGenSaveScore,
@@ -68,6 +72,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenChords": "MusicGen Chords",
     "MusicGenAnalyze": "Hear Music",
     "MusicGenTempo": "Fit Tempo",
+    "MusicGenStems": "Separate Stems",
+    "MusicGenAlign": "Align to Beats",
+    "MusicGenMix": "Mix",
     "MusicGenScore": "Read Score",
     "MusicGenScoreMelody": "Follow a Score",
     "MusicGenSaveScore": "Save Score",

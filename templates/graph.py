@@ -27,6 +27,8 @@ _EXTRA_HEIGHT = {
     "MusicGenTempo": 150,
     "MusicGenChords": 150,
     "MusicGenAnalyze": 150,
+    "MusicGenAlign": 150,
+    "MusicGenMix": 110,
     "MusicGenScore": 170,
     "MusicGenSaveScore": 130,
     "MusicGenLoop": 90,  # the report of what was found

@@ -6,7 +6,7 @@ the piece, a beat at a time.
 
 from ..choices import MAX_METER, VOCABULARIES
 from .chords import NONE, ChordSpan
-from .listen import LONGEST_S, SHORTEST_S, hear
+from .listen import LONGEST_S, SHORTEST_S, check_hearing, hear
 from .midi import chord_notes, midi_bytes
 from .notes import DRUMS, Hit, Note
 from .picture import hearing_picture
@@ -26,6 +26,7 @@ __all__ = [
     "Hit",
     "Note",
     "Section",
+    "check_hearing",
     "chord_notes",
     "hear",
     "hear_voice",
