@@ -1,12 +1,14 @@
 """A song apart and together again: AUDIO -> stems, AUDIO on the beats of other music, AUDIO of several."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..musicgen.analysis.choices import MAX_STRETCH, THRESHOLD_BEATS
 from ..musicgen.audio.mixing import MAX_DB, MIN_DB, mix
 from ..musicgen.errors import InputError
 from . import host
-from .inputs import Node, checked
+from .inputs import Node, checked, file_state, named_file
 from .sockets import AUDIO, CATEGORY, audio_in, audio_out
 from .widgets import Widget, number, socket, switch, text
 
@@ -54,6 +56,22 @@ class MusicGenStems(Node):
             },
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, weights: Any = None, input_types: Mapping[str, Any] | None = None) -> bool | str:
+        try:
+            if weights is not None:  # None: wired from another node
+                _weights_file(weights)
+        except InputError as error:
+            return str(error)
+        return super().VALIDATE_INPUTS(input_types or {})
+
+    @classmethod
+    def IS_CHANGED(cls, weights: str | None = None, **_: Any) -> str:
+        try:
+            return file_state(_weights_file(weights or ""))
+        except (InputError, OSError):
+            return ""
+
     @checked()
     def separate(self, audio: dict, weights: str) -> tuple:
         song, file = audio_in(audio), _weights_file(weights)
@@ -67,17 +85,8 @@ class MusicGenStems(Node):
 
 
 def _weights_file(name: str) -> Path | None:
-    """The file of a name in models/demucs; None for an empty name. InputError for one that is not there."""
-    if not name.strip():
-        return None
-    for folder in host.stem_dirs():
-        path = (folder / name.strip()).resolve()
-        if path.is_relative_to(folder.resolve()) and path.is_file():
-            return path
-    raise InputError(
-        f"'weights' must name a file in models/demucs, and there is no {name.strip()[:200]!r}. Put weights of the kind HTDemucs there, "
-        "or leave 'weights' empty for the standard ones."
-    )
+    hint = "Put weights of the kind HTDemucs there, or leave 'weights' empty for the standard ones."
+    return named_file("weights", name, host.stem_dirs(), "models/demucs", hint)
 
 
 class MusicGenAlign(Node):

@@ -1,21 +1,19 @@
 """Music beside the score that was asked for: both as notes, and how much of the melody is heard."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from ..audio import Audio, convert
 from ..conditioning.chroma import chroma
 from ..conditioning.tune import tune_of
 from ..config import MelodyConfig
 from ..errors import InputError
-from ..score import Note, Part, Score
-from .hearing import DRUMS, Heard, chord_notes, hear
+from ..score import Score
+from .hearing import Heard, hear, heard_parts
 from .tempo import FASTEST_BPM, SLOWEST_BPM
 
 _RATE_HZ = 32_000  # of the published melody models
-_DRUM_S = 0.05
 _MOST_PASSES = 500
 
 
@@ -65,23 +63,9 @@ def beside(score: Score, audio: Audio, on_step: Callable[[int, int], None] | Non
     heard = hear(audio, quarters if SLOWEST_BPM <= quarters <= FASTEST_BPM else 0.0, on_step=on_step)
     asked = repeated(score, audio.duration_s)
     parts = [replace(part, name=f"Asked: {part.name}") for part in asked.parts]
-    for name, times_s, is_drums in (
-        ("melody", [(note.start_s, note.end_s, note.pitch) for note in heard.melody], False),
-        ("chords", chord_notes(heard), False),
-        ("drums", [(hit.time_s, hit.time_s + _DRUM_S, DRUMS[hit.drum]) for hit in heard.drums], True),
-    ):
-        parts.append(Part(f"Heard: {name}", _placed(asked, times_s), is_drums))
+    parts += [replace(part, name=f"Heard: {part.name.lower()}") for part in heard_parts(heard, asked)]
     length = max([asked.length, *(note.end for part in parts for note in part.notes)])
     return replace(asked, parts=tuple(parts), length=length), heard
-
-
-def _placed(score: Score, times_s: Iterable[tuple[float, float, int]]) -> tuple[Note, ...]:
-    """Notes at times in seconds, on a score's tempo."""
-    notes = []
-    for start_s, end_s, pitch in times_s:
-        start = score.place_at(max(start_s, 0.0))
-        notes.append(Note(start, max(score.place_at(end_s) - start, Fraction(1, 480)), pitch))
-    return tuple(sorted(notes))
 
 
 def repeated(score: Score, duration_s: float) -> Score:

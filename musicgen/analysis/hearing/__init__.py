@@ -7,7 +7,7 @@ the piece, a beat at a time.
 from ..choices import MAX_METER, VOCABULARIES
 from .chords import NONE, ChordSpan
 from .listen import LONGEST_S, SHORTEST_S, check_hearing, hear
-from .midi import chord_notes, midi_bytes
+from .midi import heard_parts, midi_bytes
 from .notes import DRUMS, Hit, Note
 from .picture import hearing_picture
 from .result import Heard
@@ -27,9 +27,9 @@ __all__ = [
     "Note",
     "Section",
     "check_hearing",
-    "chord_notes",
     "hear",
     "hear_voice",
+    "heard_parts",
     "hearing_picture",
     "midi_bytes",
 ]
