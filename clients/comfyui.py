@@ -220,7 +220,7 @@ class Server:
                         await self.cancel(await queued)  # Ctrl-C may come before the server's answer
                     raise
 
-    async def _follow(self, socket: aiohttp.ClientWebSocketResponse, prompt_id: str, on_event: OnEvent) -> Result:
+    async def _follow(self, socket: "aiohttp.ClientWebSocketResponse[bool]", prompt_id: str, on_event: OnEvent) -> Result:
         result = Result(prompt_id)
         texts = (message.data async for message in socket if message.type is aiohttp.WSMsgType.TEXT)
         async for event in (json.loads(text) async for text in texts):

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from ..replicate.predict import DEFAULT_MODEL, FIELDS, parse_field, predict, schema
 from ..store.published import DIFFUSION_MODEL
@@ -30,7 +31,7 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     """The 15 fields as options."""
     group = parser.add_argument_group("fields")
     for name, field in FIELDS.items():
-        options = {"dest": name, "default": argparse.SUPPRESS, "help": f"{field.description} ({field.default})"}
+        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": f"{field.description} ({field.default})"}
         if field.type == "boolean":
             options |= {"nargs": "?", "const": "true", "choices": ("true", "false")}
         else:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,8 @@ class Conditioning(Single):
 
 class Conditioner(nn.Module):
     """Texts -> Conditioning. Source: audiocraft `ConditioningProvider` with its `output_proj` layers."""
+
+    source: Any  # the Checkpoint of its projections, which a fine-tune is blended into; `loading` sets it
 
     def __init__(self, config: ModelConfig, text_encoder: TextEncoder, vocabulary: Vocabulary | None = None):
         super().__init__()

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,14 @@ def melodic_part(
     return mix.samples[0, 0]
 
 
-def load_separator(dirs: Sequence[Path]) -> nn.Module:
+class Separator(nn.Module):
+    """What is used of demucs' HTDemucs."""
+
+    samplerate: int  # Hz
+    sources: list[str]  # names of the stems
+
+
+def load_separator(dirs: Sequence[Path]) -> Separator:
     """HTDemucs from `dirs`, or from the caches that demucs itself downloads to. Runs nothing of the file's own.
 
     DependencyError without demucs; CheckpointError without its weights, or with damaged ones.
@@ -96,14 +104,14 @@ def _find(dirs: Sequence[Path]) -> Path:
     )
 
 
-def _read_pickle(file: Path, library: object) -> tuple[str, tuple, dict, dict]:
+def _read_pickle(file: Path, library: ModuleType) -> tuple[str, tuple, dict, dict]:
     with torch.serialization.safe_globals([library.HTDemucs, Fraction]):
         package = torch.load(file, map_location="cpu", weights_only=True)
     kind = package["klass"]
     return f"{kind.__module__}.{kind.__name__}", package["args"], package["kwargs"], package["state"]
 
 
-def _read_safetensors(file: Path, library: object) -> tuple[str, tuple, dict, dict]:
+def _read_safetensors(file: Path, library: ModuleType) -> tuple[str, tuple, dict, dict]:
     with require("safetensors", "Reading safetensors").safe_open(file, framework="pt") as weights:
         metadata = weights.metadata()
         state = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 (not a mapping)
@@ -116,7 +124,7 @@ def _fraction(value: dict) -> object:
 
 
 @torch.inference_mode()
-def separate(mix: Audio, separator: nn.Module, on_step: OnStep | None = None) -> Tensor:
+def separate(mix: Audio, separator: Separator, on_step: OnStep | None = None) -> Tensor:
     """One mono clip -> its voices and melodic instruments, mono [L] at the same rate.
 
     Demucs shifts its input by a random amount, from Python's global generator; here always by the same.
@@ -125,7 +133,8 @@ def separate(mix: Audio, separator: nn.Module, on_step: OnStep | None = None) ->
     device = next(separator.parameters()).device
     # demucs makes two channels of one before it resamples; audiocraft's own order is the other way round.
     wide = convert(Audio(mix.samples.expand(-1, 2, -1), mix.rate_hz), separator.samplerate, 2)
-    hooks = [m.register_forward_pre_hook(lambda *_: on_step()) for m in separator.modules()] if on_step else []
+    tick = (lambda *_: on_step()) if on_step else None
+    hooks = [m.register_forward_pre_hook(tick) for m in separator.modules()] if tick else []
     state = random.getstate()
     try:
         random.seed(0)

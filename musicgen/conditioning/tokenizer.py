@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from ..config import check_text
 from ..dependencies import require
@@ -20,7 +21,7 @@ class Tokenizer:
 
     def __init__(self, text: str, source: str, vocab_size: int):
         """`text` is that of a tokenizer.json. CheckpointError for one that no T5 encoder of `vocab_size` can have."""
-        table = read_json(text, source)
+        table: Any = read_json(text, source)  # what is wrong with it ends in `guarded`
         self.text, self.source = text, source
         with guarded(source, "is no tokenizer of a T5"):
             check(table, vocab_size)

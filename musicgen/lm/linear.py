@@ -44,6 +44,9 @@ class Int8Linear(nn.Module):
     The weight is dequantized for each product: a quarter of float32's memory, not of its time. `accel` has faster products.
     """
 
+    weight: Tensor  # [out, in] int8
+    scale: Tensor  # [out] float32
+
     def __init__(self, weight: Tensor, compute_dtype: torch.dtype = torch.float32):
         """weight: [out, in] float32. compute_dtype: float16 for GPUs, whose products in float32 are slow."""
         super().__init__()

@@ -79,7 +79,7 @@ class Request:
     )
     classifier_free_guidance: int = _parameter("integer", "cfg", "How closely the description is followed; 1 = off.")
     output_format: str = _input("string", "wav", "Format of the audio file.", choices=("wav", "mp3"))
-    seed: int | None = _input(
+    seed: int = _input(
         "integer", None, "Same seed, same music; none or -1 = a random one, which is reported.", -1, MAX_SEED
     )
     replicate_weights: str | None = _input(
@@ -143,11 +143,11 @@ def _checked(name: str, kind: Field, value: Any) -> Any:
     if kind.type == "integer" and isinstance(value, float) and value.is_integer():
         value = int(value)
     valid = isinstance(value, types[kind.type]) and (kind.type == "boolean" or not isinstance(value, bool))
-    if valid and kind.type == "number":
+    if valid and kind.type == "number" and isinstance(value, (int, float)):
         valid = math.isfinite(value)
     if valid and kind.choices:
         valid = value in kind.choices
-    if valid and kind.minimum is not None:
+    if valid and isinstance(value, (int, float)) and kind.minimum is not None and kind.maximum is not None:
         valid = kind.minimum <= value <= kind.maximum
     if not valid:
         raise InputError(f"'{name}' must be {_allowed(kind)}, got {value!r}")
@@ -235,15 +235,17 @@ class Predictor:
         self._models_dir, self._precision, self._device, self._diffusion = models_dir, precision, device, diffusion
         self._fade_ms, self._on_progress = fade_ms, on_progress
         self._store = ModelStore([models_dir / "musicgen"], allow_paths=True)
-        self._names, self._loaded, self._decoder = None, None, None
+        self._names: tuple[str | Path, str | None] | None = None
+        self._loaded: Loaded | None = None
+        self._decoder: Diffusion | None = None
 
     def audio(self, request: Request, model: str | Path) -> audio_files.Audio:
         """The music of a request, its levels set. Raises as `predict` does."""
         clip = _clip_of(request)
         device = find_device(self._device)
         loaded, decoder = self._load(model, request.replicate_weights, request.multi_band_diffusion, device)
-        role = "prompt" if request.continuation else "melody"
-        sources = RenderRequest(request.prompt, fade_ms=self._fade_ms, **{role: clip})
+        prompt, melody = (clip, None) if request.continuation else (None, clip)
+        sources = RenderRequest(request.prompt, prompt=prompt, melody=melody, fade_ms=self._fade_ms)
         stem_dirs = [self._models_dir / "demucs"]
         audio, _ = render(loaded, sources, request.params, device, self._on_progress, stem_dirs, decoder)
         return audio_files.normalize(audio, request.normalization_strategy)
@@ -270,6 +272,7 @@ class Predictor:
                 tuned_model, conditioner = apply_fine_tune(loaded.model, loaded.conditioner, tuned, 1.0)
                 loaded = replace(loaded, model=tuned_model, conditioner=conditioner)
             self._names, self._loaded = (model, weights), loaded
+        assert self._loaded is not None
         return self._loaded, self._decoder if with_diffusion else None
 
 
@@ -329,7 +332,7 @@ def predict(
 def _check_out(out: Path | None, format: str) -> None:
     """InputError, before anything is loaded, for a file that cannot be written or whose name is of another format."""
     if out and out.suffix.lower() != f".{format}":
-        others = " or ".join(FIELDS["output_format"].choices)
+        others = " or ".join(FIELDS["output_format"].choices or ())
         raise InputError(
             f"'{out}' does not end in .{format}, but 'output_format' is {format}. Give a name that does, or another "
             f"'output_format' ({others})."

@@ -2,6 +2,7 @@
 
 Addresses and sizes are int64.
 """
+# pyright: reportCallIssue=false  # Numba passes an intrinsic its typing context
 
 import ctypes
 import sys
