@@ -68,9 +68,8 @@ class LanguageModel(nn.Module):
         def draw_row(row: int, seed: int) -> Tensor:
             alone = replace(params, seed=seed, batch_size=1)
             clip = prompt if prompt is None or len(prompt.codes) == 1 else prompt.rows([row])
-            of_row = partial(_row_of, row=row)
-            other = negative and negative.mapped(of_row)
-            return self._draw(conditioning.mapped(of_row), alone, clip, other, on_step).codes
+            one = partial(_row_of, row=row)
+            return self._draw(conditioning.mapped(one), alone, clip, negative and negative.mapped(one), on_step).codes
 
         drawn, seeds = self.silence.redrawn(codes.codes, params.seed, draw_row, self.config.name, on_redraw)
         origins = tuple(replace(each, seed=seeds.get(row, each.seed)) for row, each in enumerate(codes.origins or ()))
@@ -207,16 +206,15 @@ class LanguageModel(nn.Module):
         return codes.expand(n_rows, -1, -1)
 
 
-def _spread(conditioning: Conditioning, n_rows: int, name: str) -> Conditioning:
-    if conditioning.n_rows == 1:
-        words = conditioning.words and conditioning.words * n_rows
-        return replace(conditioning, text=conditioning.text * n_rows, words=words)
-    if n_rows != conditioning.n_rows:
+def _spread(leaf: Conditioning, n_rows: int, name: str) -> Conditioning:
+    if leaf.n_rows == 1:
+        return replace(leaf, text=leaf.text * n_rows, words=leaf.words and leaf.words * n_rows)
+    if n_rows != leaf.n_rows:
         raise InputError(
-            f"'{name}' has {conditioning.n_rows} rows and cannot be spread over a batch of {n_rows}. "
+            f"'{name}' has {leaf.n_rows} rows and cannot be spread over a batch of {n_rows}. "
             "Give one text, or as many as the batch has rows."
         )
-    return conditioning
+    return leaf
 
 
 def _row_of(conditioning: Conditioning, row: int) -> Conditioning:

@@ -31,7 +31,11 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     """The 15 fields as options."""
     group = parser.add_argument_group("fields")
     for name, field in FIELDS.items():
-        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": f"{field.description} ({field.default})"}
+        options: dict[str, Any] = {
+            "dest": name,
+            "default": argparse.SUPPRESS,
+            "help": f"{field.description} ({field.default})",
+        }
         if field.type == "boolean":
             options |= {"nargs": "?", "const": "true", "choices": ("true", "false")}
         else:

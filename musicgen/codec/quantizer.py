@@ -13,10 +13,9 @@ from ..modules import module_list
 class Codebook(nn.Module):
     """Codebook of `size` vectors; a code is the index of a vector."""
 
-    embed: Tensor  # [size, D]
-
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
+        self.embed: Tensor
         self.register_buffer("embed", torch.empty(size, dim))
 
     def nearest(self, vectors: Tensor) -> Tensor:

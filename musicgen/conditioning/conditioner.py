@@ -73,13 +73,12 @@ class Conditioning(Single):
 class Conditioner(nn.Module):
     """Texts -> Conditioning. Source: audiocraft `ConditioningProvider` with its `output_proj` layers."""
 
-    source: Any  # the Checkpoint of its projections, which a fine-tune is blended into; `loading` sets it
-
     def __init__(self, config: ModelConfig, text_encoder: TextEncoder, vocabulary: Vocabulary | None = None):
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
         self.text_encoder = text_encoder
+        self.source: Any = None  # the Checkpoint of the projections, which a fine-tune is blended into
         dim = config.lm.dim
         self.text_projection = nn.Linear(config.text.dim, dim)
         if config.melody:
@@ -119,9 +118,7 @@ class Conditioner(nn.Module):
         config = self.config
         chroma = check_chroma(config, conditioning.leaves(), "'audio' was given as a melody", "melody")
         if chroma.chords:
-            raise InputError(
-                f"{config.name} follows chords, not melodies. Use MusicGen Chords, or load a melody model."
-            )
+            raise InputError(f"{config.name} follows chords, not melodies. Use MusicGen Chords or load a melody model.")
         if len(audio.samples) != 1:
             raise InputError(f"'audio' holds {len(audio.samples)} clips; a melody is one clip. Give one of them.")
         rate_hz, device = config.codec.sample_rate_hz, self.melody_projection.weight.device

@@ -1,7 +1,6 @@
 """T5 text encoder: text to the last hidden states of its tokens."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +9,6 @@ from ..dependencies import require
 from ..foreign import guarded
 from .tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from transformers import T5EncoderModel
-
 
 class TextEncoder(nn.Module):
     """A T5 encoder with its tokenizer: str -> [n, t], t its width; `</s>` is the last token.
@@ -20,18 +16,18 @@ class TextEncoder(nn.Module):
     Source: audiocraft `T5Conditioner` (no truncation, no text normalization).
     """
 
-    def __init__(self, encoder: "T5EncoderModel", tokenizer: Tokenizer):
+    def __init__(self, encoder: nn.Module, tokenizer: Tokenizer):
         super().__init__()
         self.encoder = encoder.float().eval().requires_grad_(False)
         self.tokenizer = tokenizer
 
     @property
     def dim(self) -> int:
-        return self.encoder.config.d_model
+        return self.encoder.get_parameter("shared.weight").shape[1]
 
     @property
     def device(self) -> torch.device:
-        return self.encoder.shared.weight.device
+        return self.encoder.get_parameter("shared.weight").device
 
     @torch.inference_mode()
     def forward(self, text: str) -> Tensor:
@@ -41,7 +37,7 @@ class TextEncoder(nn.Module):
         return states.last_hidden_state[0].float()
 
 
-def t5_encoder(config: Mapping) -> "T5EncoderModel":
+def t5_encoder(config: Mapping) -> nn.Module:
     """transformers' T5EncoderModel, its weights not yet filled. `config`: arguments of T5Config, checked already."""
     library = require("transformers.models.t5.modeling_t5", "The text encoder", "transformers")
     with guarded("the settings of the text encoder", "describe no T5"):

@@ -44,17 +44,17 @@ class Int8Linear(nn.Module):
     The weight is dequantized for each product: a quarter of float32's memory, not of its time. `accel` has faster products.
     """
 
-    weight: Tensor  # [out, in] int8
-    scale: Tensor  # [out] float32
-
     def __init__(self, weight: Tensor, compute_dtype: torch.dtype = torch.float32):
         """weight: [out, in] float32. compute_dtype: float16 for GPUs, whose products in float32 are slow."""
         super().__init__()
         scale = torch.maximum(weight.amax(dim=1), -weight.amin(dim=1)).clamp(min=1e-12) / 127  # without a copy
         quantized = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
         n_rows = max(1, _IN_CACHE // weight.shape[1])
-        for rows, row_scale, out in zip(weight.split(n_rows), scale.split(n_rows), quantized.split(n_rows), strict=True):
+        parts = (tensor.split(n_rows) for tensor in (weight, scale, quantized))
+        for rows, row_scale, out in zip(*parts, strict=True):
             out.copy_((rows / row_scale[:, None]).round_().clamp_(-127, 127))
+        self.weight: Tensor
+        self.scale: Tensor
         self.register_buffer("weight", quantized)
         self.register_buffer("scale", scale)
         self.compute_dtype = compute_dtype
@@ -76,9 +76,7 @@ def quantize_linears(
 
 
 def replace_linears(
-    module: nn.Module,
-    replacement: Callable[["Linear | Int8Linear"], nn.Module],
-    check: Callable[[], None] | None = None,
+    module: nn.Module, replacement: Callable[[Linear | Int8Linear], nn.Module], check: Callable[[], None] | None = None
 ) -> None:
     """Replace every Linear and Int8Linear below `module` by replacement(linear), and return freed memory to the system.
 

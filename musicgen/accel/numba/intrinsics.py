@@ -2,7 +2,8 @@
 
 Addresses and sizes are int64.
 """
-# pyright: reportCallIssue=false  # Numba passes an intrinsic its typing context
+# Numba passes an intrinsic its typing context by itself.
+# pyright: reportCallIssue=false
 
 import ctypes
 import sys

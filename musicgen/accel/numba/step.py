@@ -100,9 +100,7 @@ class _Run:
         if self._workspace is None or len(self._workspace.attended) != len(rows):
             self._workspace = None  # freed before the new one is allocated
             self._workspace = self._new_workspace(*rows.shape)
-        team.run(
-            kernels().step, rows.numpy(), column, self._addresses, self._end, self._sizes, self._workspace, out
-        )
+        team.run(kernels().step, rows.numpy(), column, self._addresses, self._end, self._sizes, self._workspace, out)
 
     def _address(self, tensor: Tensor) -> int:
         """The tensor's address; keeps the tensor alive."""
