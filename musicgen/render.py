@@ -13,6 +13,7 @@ from torch import nn
 from .audio import FADE_MS, Audio, fade, fade_out
 from .codes import Codes
 from .conditioning import Progression, encode_chords, encode_timeline
+from .conditioning.chord_times import TimedChords
 from .conditioning.chords import STRENGTH, described
 from .config import GenerationParams, check_text
 from .errors import InputError
@@ -38,7 +39,7 @@ class RenderRequest:
     timeline: str | None = None  # texts at their times, in place of `text`
     ending: str = "none"  # of the timeline: one of ENDINGS
     fade_out_s: float = 0.0  # at the end of the music
-    chords: Progression | None = None  # in place of a melody
+    chords: Progression | TimedChords | None = None  # in place of a melody
     chord_strength: float = STRENGTH
 
     def __post_init__(self) -> None:

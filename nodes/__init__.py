@@ -9,6 +9,7 @@ from .hearing import MusicGenAnalyze
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
 from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
+from .remix import MusicGenAlign, MusicGenMix, MusicGenStems
 from .sampler import MusicGenSampler
 from .save import MusicGenSaveAudio
 from .takes import MusicGenTakes
@@ -39,6 +40,9 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenChords": MusicGenChords,
     "MusicGenAnalyze": MusicGenAnalyze,
     "MusicGenTempo": MusicGenTempo,
+    "MusicGenStems": MusicGenStems,
+    "MusicGenAlign": MusicGenAlign,
+    "MusicGenMix": MusicGenMix,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -64,6 +68,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenChords": "MusicGen Chords",
     "MusicGenAnalyze": "Hear Music",
     "MusicGenTempo": "Fit Tempo",
+    "MusicGenStems": "Separate Stems",
+    "MusicGenAlign": "Align to Beats",
+    "MusicGenMix": "Mix",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.

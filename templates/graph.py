@@ -27,6 +27,8 @@ _EXTRA_HEIGHT = {
     "MusicGenTempo": 150,
     "MusicGenChords": 150,
     "MusicGenAnalyze": 150,
+    "MusicGenAlign": 150,
+    "MusicGenMix": 110,
     "MusicGenLoop": 90,  # the report of what was found
     "MusicGenTakes": 290,  # four takes
     "PreviewAudio": 60,

@@ -63,7 +63,7 @@ def everything():
         ),
         "MusicGenChords": node(
             "MusicGenChords", conditioner=["MusicGenFineTune", 1], conditioning=["MusicGenText", 0], chords="C,G | F/C", bpm=240.0,
-            meter="2/4", strength=1.5,
+            meter="2/4", strength=1.5, chord_list="",
         ),
         "MusicGenEncode": node("MusicGenEncode", codec=["MusicGenLoader", 2], audio=["MusicGenTrimAudio", 0]),
         "MusicGenTrimCodes": node("MusicGenTrimCodes", codes=["MusicGenEncode", 0], start_s=0.1, end_s=0.2),
@@ -95,6 +95,16 @@ def everything():
         ),
         "MusicGenTempo": node("MusicGenTempo", audio=["MusicGenExample", 0], bpm=120.0, meter="4/4", way="stretch"),
         "fit": node("ProbeShape", audio=["MusicGenTempo", 0]),
+        "MusicGenStems": node("MusicGenStems", audio=["MusicGenExample", 0], weights=""),  # runs in test_comfyui_remix.py alone
+        "MusicGenAlign": node(
+            "MusicGenAlign", audio=["MusicGenExample", 0], beats="0, 1, 2, 3, 4", target_beats="0.1, 1.2, 2.2, 3.2, 4.2",
+            threshold_beats=0.5, max_stretch=1.25, threshold_s=0.4,
+        ),
+        "MusicGenMix": node(
+            "MusicGenMix", audio_1=["MusicGenAlign", 0], audio_2=["MusicGenExample", 0], gain_1_db=0.0, gain_2_db=-3.0, gain_3_db=0.0,
+            gain_4_db=0.0, matched=True, peak_headroom_db=1.0,
+        ),
+        "mixed": node("ProbeShape", audio=["MusicGenMix", 0]),
         "heard": node("PreviewAny", source=["MusicGenAnalyze", 5]),
         "MusicGenTakes": node("MusicGenTakes", audio=["MusicGenLoop", 0], choose="all"),
     }  # fmt: skip

@@ -6,7 +6,7 @@ the piece, a beat at a time.
 
 from ..choices import MAX_METER, VOCABULARIES
 from .chords import NONE, ChordSpan
-from .listen import LONGEST_S, SHORTEST_S, hear
+from .listen import LONGEST_S, SHORTEST_S, check_hearing, hear
 from .midi import midi_bytes
 from .notes import Hit, Note
 from .picture import hearing_picture
@@ -24,6 +24,7 @@ __all__ = [
     "Hit",
     "Note",
     "Section",
+    "check_hearing",
     "hear",
     "hearing_picture",
     "midi_bytes",
