@@ -91,4 +91,6 @@ def _cached_in(folder: Path) -> Iterator[None]:
 
 def _numba_config() -> Any:
     """numba.config, whose settings are made when it is imported. ImportError without Numba."""
-    return importlib.import_module("numba").config
+    from numba.core import config
+
+    return config
