@@ -15,10 +15,12 @@ from .codes import Codes
 from .conditioning import Progression, encode_chords, encode_timeline
 from .conditioning.chord_times import TimedChords
 from .conditioning.chords import STRENGTH, described
+from .conditioning.tune import encode_score
 from .config import GenerationParams, check_text
 from .errors import InputError
 from .loading import Loaded
 from .multiband import Diffusion
+from .score import Score
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +43,13 @@ class RenderRequest:
     fade_out_s: float = 0.0  # at the end of the music
     chords: Progression | TimedChords | None = None  # in place of a melody
     chord_strength: float = STRENGTH
+    score: Score | None = None  # whose melody is followed
 
     def __post_init__(self) -> None:
         check_text("prompt", self.text)
         check_text("negative", self.negative)
-        if self.melody is not None and self.chords is not None:
-            raise InputError("A melody and chords are both given, which stand in one place. Give one of them.")
+        if sum(given is not None for given in (self.melody, self.chords, self.score)) > 1:
+            raise InputError("A melody, a score and chords stand in one place. Give one of them.")
 
 
 def render(
@@ -80,6 +83,8 @@ def render(
                     request.chords.duration_s, params.duration_s,
                 )  # fmt: skip
             positive = encode_chords(conditioner, positive, request.chords, request.chord_strength)
+        if request.score is not None:
+            positive = encode_score(conditioner, positive, request.score)
     prompt = None
     if request.prompt is not None:
         with on_device(device, loaded.codec) as codec:

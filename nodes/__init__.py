@@ -12,6 +12,7 @@ from .normalize import MusicGenNormalize
 from .remix import MusicGenAlign, MusicGenMix, MusicGenStems
 from .sampler import MusicGenSampler
 from .save import MusicGenSaveAudio
+from .score import MusicGenSaveScore, MusicGenScore, MusicGenScoreMelody
 from .takes import MusicGenTakes
 from .tempo import MusicGenTempo
 from .timeline import MusicGenBlend, MusicGenTimeline
@@ -43,6 +44,9 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenStems": MusicGenStems,
     "MusicGenAlign": MusicGenAlign,
     "MusicGenMix": MusicGenMix,
+    "MusicGenScore": MusicGenScore,
+    "MusicGenScoreMelody": MusicGenScoreMelody,
+    "MusicGenSaveScore": MusicGenSaveScore,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -71,6 +75,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenStems": "Separate Stems",
     "MusicGenAlign": "Align to Beats",
     "MusicGenMix": "Mix",
+    "MusicGenScore": "Read Score",
+    "MusicGenScoreMelody": "Follow a Score",
+    "MusicGenSaveScore": "Save Score",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.

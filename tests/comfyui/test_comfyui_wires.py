@@ -105,14 +105,22 @@ def everything():
             gain_4_db=0.0, matched=True, peak_headroom_db=1.0,
         ),
         "mixed": node("ProbeShape", audio=["MusicGenMix", 0]),
+        "MusicGenScore": node(
+            "MusicGenScore", file="example/Arirang.abc", notes="C4 D4", part="melody", tune=0, transpose=2, bpm=90.0, chords="of the notes"
+        ),
+        "MusicGenScoreMelody": node(
+            "MusicGenScoreMelody", conditioner=["MusicGenFineTune", 1], conditioning=["MusicGenText", 0], score=["MusicGenScore", 0]
+        ),
+        "told": node("PreviewImage", images=["MusicGenScoreMelody", 1]),
+        "MusicGenSaveScore": node("MusicGenSaveScore", score=["MusicGenScore", 0], filename_prefix="wires/score"),
         "heard": node("PreviewAny", source=["MusicGenAnalyze", 5]),
         "MusicGenTakes": node("MusicGenTakes", audio=["MusicGenLoop", 0], choose="all"),
     }  # fmt: skip
 
 
 def outputs(result):
-    """Saved files but for those that are only shown, as the takes are."""
-    return [saved for saved in result.saved if saved["type"] == "output"]
+    """Saved sounds but for those that are only shown, as the takes are."""
+    return [saved for saved in result.saved if saved["type"] == "output" and not saved["filename"].endswith(".mid")]
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,15 @@ the piece, a beat at a time.
 from ..choices import MAX_METER, VOCABULARIES
 from .chords import NONE, ChordSpan
 from .listen import LONGEST_S, SHORTEST_S, check_hearing, hear
-from .midi import midi_bytes
-from .notes import Hit, Note
+from .midi import chord_notes, midi_bytes
+from .notes import DRUMS, Hit, Note
 from .picture import hearing_picture
 from .result import Heard
 from .sections import Section
+from .voice import hear_voice
 
 __all__ = [
+    "DRUMS",
     "LONGEST_S",
     "MAX_METER",
     "NONE",
@@ -25,7 +27,9 @@ __all__ = [
     "Note",
     "Section",
     "check_hearing",
+    "chord_notes",
     "hear",
+    "hear_voice",
     "hearing_picture",
     "midi_bytes",
 ]

@@ -27,7 +27,7 @@ def midi_bytes(heard: Heard) -> bytes:
     file.tracks.append(conductor)
     for name, channel, program, notes in (
         ("Melody", 0, 73, [(note.start_s, note.end_s, note.pitch) for note in heard.melody]),
-        ("Chords", 1, 0, _chord_notes(heard)),
+        ("Chords", 1, 0, chord_notes(heard)),
         ("Drums", _DRUM_CHANNEL, 0, [(hit.time_s, hit.time_s + _DRUM_S, DRUMS[hit.drum]) for hit in heard.drums]),
     ):
         track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
@@ -46,7 +46,8 @@ def midi_bytes(heard: Heard) -> bytes:
     return file_bytes.getvalue()
 
 
-def _chord_notes(heard: Heard) -> list[tuple[float, float, int]]:
+def chord_notes(heard: Heard) -> list[tuple[float, float, int]]:
+    """(start, end, pitch) of each note of the chords, in seconds and MIDI pitches."""
     notes = []
     for span in heard.chords:
         if span.label != NONE:
