@@ -48,7 +48,7 @@ async def predict(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0 done, 1 bad input, else that of clients.comfyui."""
-    parser = argparse.ArgumentParser(prog="python -m clients.predict", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m clients.predict", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--server", default=DEFAULT_SERVER, metavar="HOST:PORT", help="the running ComfyUI (%(default)s)"
     )

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from .score import Score
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], None]
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -94,19 +96,19 @@ def render(
         if diffusion is None:
             return fade_out(fade(audio, request.fade_ms), request.fade_out_s), codes
         latents = codec.decode_latent(codes)
-    with on_device(device, diffusion) as diffusion:
+    with on_device(device, diffusion) as decoder:
         stage = "decoding with MultiBand Diffusion"
-        audio = diffusion.refine(audio, latents, params.seed, lambda *step: on_progress(stage, *step))
+        audio = decoder.refine(audio, latents, params.seed, lambda *step: on_progress(stage, *step))
         return fade_out(fade(audio, request.fade_ms), request.fade_out_s), codes
 
 
-class on_device:
+class on_device(Generic[M]):
     """Move a module to a device for a with block, and back to the CPU after it."""
 
-    def __init__(self, device: torch.device, module: nn.Module):
+    def __init__(self, device: torch.device, module: M):
         self._device, self._module = device, module
 
-    def __enter__(self) -> nn.Module:
+    def __enter__(self) -> M:
         return self._module.to(self._device)
 
     def __exit__(self, *_: object) -> None:

@@ -24,7 +24,13 @@ _OVERLAP = 0.25  # of a segment with the next one
 _CHANNELS = 2  # of every Demucs
 
 OnStep = Callable[[int, int], None]
-# A separator is an HTDemucs, of an optional library: Any to type checkers.
+
+
+class Separator(nn.Module):
+    """What is used of HTDemucs, of an optional library."""
+
+    samplerate: int  # Hz
+    sources: list[str]  # names of the stems
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def memory_bytes(separator: Any) -> int:
     return int(4 * 60 * channels * separator.samplerate * float(separator.segment) / 4)
 
 
-def load_separator(dirs: Sequence[Path], file: Path | None = None) -> nn.Module:
+def load_separator(dirs: Sequence[Path], file: Path | None = None) -> Separator:
     """HTDemucs from `file`, or from `dirs` or the caches that demucs itself downloads to. Runs nothing of the file's own.
 
     DependencyError without demucs; CheckpointError without its weights, or with damaged ones.

@@ -18,6 +18,12 @@ SHARPNESS = 1.25
 MELODY_RADIX2 = 14  # windows of 16384 samples, as published
 
 
+def melody_of(config: ModelConfig) -> MelodyConfig:
+    """How a model of a recipe sees chroma: all of them do."""
+    assert config.melody is not None
+    return config.melody
+
+
 def model_config(
     dim: int, n_heads: int, n_layers: int, codec: CodecConfig = CODEC, chords: bool = False
 ) -> ModelConfig:

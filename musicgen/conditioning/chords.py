@@ -188,7 +188,7 @@ def encode_chords(
     rest = None
     if (note := experiment(config)) is not None:
         logger.warning(note)
-        rest = leaves[0].null_melody[0]
+        rest = None if (null := leaves[0].null_melody) is None else null[0]
     stands = Chords(chords, float(strength), rate_hz, chroma.n_frames, weight, bias, rest)
     return conditioning.mapped(lambda leaf: replace(leaf, melody=stands))
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..audio import Audio, convert
 from ..dependencies import require
 from ..errors import CheckpointError, DependencyError, InputError
-from ..separation import PURPOSE, load_separator
+from ..separation import PURPOSE, Separator, load_separator
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def melodic_part(
 
 
 @torch.inference_mode()
-def separate(mix: Audio, separator: nn.Module, on_step: OnStep | None = None) -> Tensor:
+def separate(mix: Audio, separator: Separator, on_step: OnStep | None = None) -> Tensor:
     """One mono clip -> its voices and melodic instruments, mono [L] at the same rate.
 
     Demucs shifts its input by a random amount, from Python's global generator; here always by the same.
@@ -59,7 +59,8 @@ def separate(mix: Audio, separator: nn.Module, on_step: OnStep | None = None) ->
     device = next(separator.parameters()).device
     # demucs makes two channels of one before it resamples; audiocraft's own order is the other way round.
     wide = convert(Audio(mix.samples.expand(-1, 2, -1), mix.rate_hz), separator.samplerate, 2)
-    hooks = [m.register_forward_pre_hook(lambda *_: on_step()) for m in separator.modules()] if on_step else []
+    tick = (lambda *_: on_step()) if on_step else None
+    hooks = [m.register_forward_pre_hook(tick) for m in separator.modules()] if tick else []
     state = random.getstate()
     try:
         random.seed(0)

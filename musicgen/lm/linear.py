@@ -47,6 +47,8 @@ class Int8Linear(nn.Module):
         """weight: [out, in] float32. compute_dtype: float16 for GPUs, whose products in float32 are slow."""
         super().__init__()
         scale = torch.maximum(weight.amax(dim=1), -weight.amin(dim=1)).clamp(min=1e-12) / 127  # without a copy
+        self.weight: Tensor
+        self.scale: Tensor
         self.register_buffer("weight", torch.empty(weight.shape, dtype=torch.int8, device=weight.device))
         n = max(1, _IN_CACHE // weight.shape[1])
         for rows, per_row, out in zip(weight.split(n), scale.split(n), self.weight.split(n), strict=True):
@@ -71,9 +73,7 @@ def quantize_linears(
 
 
 def replace_linears(
-    module: nn.Module,
-    replacement: Callable[["Linear | Int8Linear"], nn.Module],
-    check: Callable[[], None] | None = None,
+    module: nn.Module, replacement: Callable[[Linear | Int8Linear], nn.Module], check: Callable[[], None] | None = None
 ) -> None:
     """Replace every Linear and Int8Linear below `module` by replacement(linear), and return freed memory to the system.
 

@@ -201,11 +201,11 @@ def _checked(name: str, kind: Field, value: Any) -> Any:
     if kind.type == "integer" and isinstance(value, float) and value.is_integer():
         value = int(value)
     valid = isinstance(value, types[kind.type]) and (kind.type == "boolean" or not isinstance(value, bool))
-    if valid and kind.type == "number":
+    if valid and kind.type == "number" and isinstance(value, (int, float)):
         valid = math.isfinite(value)
     if valid and kind.choices:
         valid = value in kind.choices
-    if valid and kind.minimum is not None:
+    if valid and isinstance(value, (int, float)) and kind.minimum is not None and kind.maximum is not None:
         valid = kind.minimum <= value <= kind.maximum
     if not valid:
         raise InputError(f"'{name}' must be {_allowed(kind)}, got {value!r}")

@@ -65,12 +65,13 @@ class Predictor:
             return self._remix(request, model)
         clip, device = _clip_of(request), find_device(self.device)
         chords: Progression | TimedChords | None = request.progression
-        if request.clip is not None and request.clip.role == "chords" and clip is not None:
+        role = None if request.clip is None else request.clip.role
+        if request.clip is not None and role == "chords" and clip is not None:
             chords, clip = self._hear(clip, request.clip.field), None
         loaded, decoder = self._load(model, request.replicate_weights, request.multi_band_diffusion, device)
         sources = RenderRequest(
             request.text, fade_ms=self.fade_ms, chords=chords, chord_strength=request.strength,
-            **({request.clip.role: clip} if request.clip is not None and clip is not None else {}),
+            prompt=clip if role == "prompt" else None, melody=clip if role == "melody" else None,
         )  # fmt: skip
         stem_dirs = [self.models_dir / "demucs"]
         audio, _ = render(loaded, sources, request.params, device, self.on_progress, stem_dirs, decoder)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,8 @@ class Shelf:
         """One after another."""
         names = [field.name for field in fields(cls)]
         columns = [[getattr(shelf, name) for shelf in shelves] for name in names]
-        return cls(*(np.concatenate(c) if isinstance(c[0], np.ndarray) else torch.cat(c) for c in columns))
+        joined: list[Any] = [np.concatenate(c) if isinstance(c[0], np.ndarray) else torch.cat(c) for c in columns]
+        return cls(*joined)
 
     def batches(
         self, plan: Plan, grow: "Callable[[Shelf], Shelf] | None" = None, step: int = 0
@@ -198,7 +200,8 @@ class Trainer:
         self.step += 1
         keep = min(self.plan.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
+            lerp = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]  # has no other name
+            lerp(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
         return {name: value.detach() for name, value in {**made, "norm": norm}.items()}
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ...musicgen.config import CodecConfig, ModelConfig
 from ..lm.scored import FRAME_TARGETS, TEXT_TARGETS
-from ..recipe import CLIP_S, CODEC, model_config
+from ..recipe import CLIP_S, CODEC, melody_of, model_config
 
 NAME, CHORD_NAME = "general-mini", "chord-mini"
 MAX_BYTES = 40_000_000
@@ -50,7 +50,7 @@ class Recipe:
 
     @property
     def n_chroma_frames(self) -> int:
-        return self.model.melody.n_frames
+        return melody_of(self.model).n_frames
 
 
 FULL = Recipe(
