@@ -23,14 +23,14 @@ if __package__ == "clients":  # started from the pack's own folder
     from musicgen.batch.table import TableRow, check_columns
     from musicgen.batch.workers import Files, WorkerAwayError, failure
     from musicgen.errors import InputError
-    from musicgen.replicate.predict import Request
+    from musicgen.replicate.contracts import PansoriRequest
     from musicgen.store.published import DIFFUSION_MODEL
 else:
     from ..musicgen.batch.rows import NAME, Reading
     from ..musicgen.batch.table import TableRow, check_columns
     from ..musicgen.batch.workers import Files, WorkerAwayError, failure
     from ..musicgen.errors import InputError
-    from ..musicgen.replicate.predict import Request
+    from ..musicgen.replicate.contracts import PansoriRequest
     from ..musicgen.store.published import DIFFUSION_MODEL
 
 logger = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def _prompt_of(task: dict[str, Any]) -> tuple[Prompt, dict[str, str]]:
     """(workflow, {NODE.INPUT: file to upload}) of a task."""
     if "workflow" in task:
         return task["workflow"], task["uploads"]
-    request = Request.of(task["fields"])
+    request = PansoriRequest.of(task["fields"])
     prompt = graph(request, task["model"], task.get("diffusion", DIFFUSION_MODEL))
     prompt = changed(prompt, "loader.precision", task["precision"])
     return prompt, {"clip.audio": request.input_audio} if request.input_audio is not None else {}

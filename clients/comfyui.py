@@ -8,13 +8,13 @@ Uses nothing of the pack, and of ComfyUI only its HTTP and websocket interface. 
 import argparse
 import asyncio
 import contextlib
-import itertools
+import io
 import json
 import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -220,7 +220,7 @@ class Server:
                         await self.cancel(await queued)  # Ctrl-C may come before the server's answer
                     raise
 
-    async def _follow(self, socket: aiohttp.ClientWebSocketResponse, prompt_id: str, on_event: OnEvent) -> Result:
+    async def _follow(self, socket: AsyncIterable[Any], prompt_id: str, on_event: OnEvent) -> Result:
         result = Result(prompt_id)
         texts = (message.data async for message in socket if message.type is aiohttp.WSMsgType.TEXT)
         async for event in (json.loads(text) async for text in texts):
@@ -259,15 +259,15 @@ class Server:
 
 def _write_new(path: Path, content: bytes) -> Path:
     """Write take.wav, or take-2.wav, take-3.wav, ... if there is one already; its path."""
-    temporary, free = path.with_name(f".{uuid.uuid4().hex}.part"), path
+    temporary, free, number = path.with_name(f".{uuid.uuid4().hex}.part"), path, 2
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
-        for number in itertools.count(2):
+        while True:
             with contextlib.suppress(FileExistsError):
                 free.touch(exist_ok=False)  # reserves the name
                 return temporary.replace(free)
-            free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+            free, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
     except (OSError, ValueError) as error:  # ValueError: a name that is none here
         raise ClientError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
@@ -368,7 +368,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Prints the path of each downloaded file on its own line; everything else goes to stderr."""
-    with contextlib.suppress(AttributeError):  # a console may lack a file name's characters
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console may lack a file name's characters
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _arguments(argv)
     try:

@@ -65,7 +65,7 @@ def _hidden(package: str, names: list[str]) -> Iterator[None]:
     utilities = sys.modules.get(f"{package}.utils.import_utils")
     for name in names:
         known = getattr(utilities, f"is_{name}_available", None)
-        if hasattr(known, "cache_clear"):
+        if known is not None and hasattr(known, "cache_clear"):
             known.cache_clear()
         if hasattr(utilities, f"_{name}_available"):  # transformers 4
             setattr(utilities, f"_{name}_available", False)

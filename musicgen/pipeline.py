@@ -27,7 +27,7 @@ from .seeds import seed_alone
 from .silence import Silence
 from .windows import plan_windows
 
-Rows = TypeVar("Rows", Tensor, tuple[Tensor, ...])
+Item = TypeVar("Item")
 
 
 class LanguageModel(nn.Module):
@@ -68,8 +68,8 @@ class LanguageModel(nn.Module):
         def draw_row(row: int, seed: int) -> Tensor:
             alone = replace(params, seed=seed, batch_size=1)
             clip = prompt if prompt is None or len(prompt.codes) == 1 else prompt.rows([row])
-            positive, other = (given and given.mapped(partial(_row_of, row=row)) for given in (conditioning, negative))
-            return self._draw(positive, alone, clip, other, on_step).codes
+            one = partial(_row_of, row=row)
+            return self._draw(conditioning.mapped(one), alone, clip, negative and negative.mapped(one), on_step).codes
 
         drawn, seeds = self.silence.redrawn(codes.codes, params.seed, draw_row, self.config.name, on_redraw)
         origins = tuple(replace(each, seed=seeds.get(row, each.seed)) for row, each in enumerate(codes.origins or ()))
@@ -116,6 +116,7 @@ class LanguageModel(nn.Module):
                 )  # fmt: skip
                 before = codes[..., :0] if result is None else result[..., : window.start + first]
                 result = torch.cat([before, codes[..., first:]], dim=-1)
+        assert result is not None  # there is a window at least
         return Codes(result, rate_hz, self.config.codec.identity, self.origins(conditioning, params))
 
     def origins(self, conditioning: Conditioning | Mixture, params: GenerationParams) -> tuple[Origin, ...]:
@@ -135,7 +136,8 @@ class LanguageModel(nn.Module):
                 "'positive' is a mixture of texts (Prompt Timeline, Blend Prompts), under which takes have no likelihood. "
                 "Connect one MusicGen Text, or unplug 'positive'."
             )
-        return self._streams(self._expanded(conditioning, n_rows, "positive"), start_s)
+        self._check(conditioning, "positive")
+        return self._streams(_spread(conditioning, n_rows, "positive"), start_s)
 
     def memory_bytes(self, params: GenerationParams, conditioning: Conditioning | Mixture) -> int:
         """Memory of a generation besides the weights: caches, logits and activations of one window."""
@@ -155,18 +157,7 @@ class LanguageModel(nn.Module):
 
     def _expanded(self, conditioning: Conditioning | Mixture, n_rows: int, name: str) -> Conditioning | Mixture:
         self._check(conditioning, name)
-
-        def expanded(leaf: Conditioning) -> Conditioning:
-            if leaf.n_rows == 1:
-                return replace(leaf, text=leaf.text * n_rows, words=leaf.words and leaf.words * n_rows)
-            if n_rows != leaf.n_rows:
-                raise InputError(
-                    f"'{name}' has {leaf.n_rows} rows and cannot be spread over a batch of {n_rows}. "
-                    "Give one text, or as many as the batch has rows."
-                )
-            return leaf
-
-        return conditioning.mapped(expanded)
+        return conditioning.mapped(partial(_spread, n_rows=n_rows, name=name))
 
     def _check(self, conditioning: Conditioning | Mixture, name: str) -> None:
         """InputError, naming both models, unless the conditioning is of this one's kind."""
@@ -215,12 +206,23 @@ class LanguageModel(nn.Module):
         return codes.expand(n_rows, -1, -1)
 
 
+def _spread(leaf: Conditioning, n_rows: int, name: str) -> Conditioning:
+    if leaf.n_rows == 1:
+        return replace(leaf, text=leaf.text * n_rows, words=leaf.words and leaf.words * n_rows)
+    if n_rows != leaf.n_rows:
+        raise InputError(
+            f"'{name}' has {leaf.n_rows} rows and cannot be spread over a batch of {n_rows}. "
+            "Give one text, or as many as the batch has rows."
+        )
+    return leaf
+
+
 def _row_of(conditioning: Conditioning, row: int) -> Conditioning:
     return replace(
         conditioning, text=_one(conditioning.text, row), words=conditioning.words and _one(conditioning.words, row)
     )
 
 
-def _one(rows: Rows, row: int) -> Rows:
-    """Row `row`, still as a sequence; the only one stands for every row."""
+def _one(rows: tuple[Item, ...], row: int) -> tuple[Item, ...]:
+    """Row `row`, still as a tuple; the only one stands for every row."""
     return rows if len(rows) == 1 else rows[row : row + 1]

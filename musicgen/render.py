@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -12,15 +13,19 @@ from torch import nn
 from .audio import FADE_MS, Audio, fade, fade_out
 from .codes import Codes
 from .conditioning import Progression, encode_chords, encode_timeline
+from .conditioning.chord_times import TimedChords
 from .conditioning.chords import STRENGTH, described
+from .conditioning.tune import encode_score
 from .config import GenerationParams, check_text
 from .errors import InputError
 from .loading import Loaded
 from .multiband import Diffusion
+from .score import Score
 
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], None]
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,15 @@ class RenderRequest:
     timeline: str | None = None  # texts at their times, in place of `text`
     ending: str = "none"  # of the timeline: one of ENDINGS
     fade_out_s: float = 0.0  # at the end of the music
-    chords: Progression | None = None  # in place of a melody
+    chords: Progression | TimedChords | None = None  # in place of a melody
     chord_strength: float = STRENGTH
+    score: Score | None = None  # whose melody is followed
 
     def __post_init__(self) -> None:
         check_text("prompt", self.text)
         check_text("negative", self.negative)
-        if self.melody is not None and self.chords is not None:
-            raise InputError("A melody and chords are both given, which stand in one place. Give one of them.")
+        if sum(given is not None for given in (self.melody, self.chords, self.score)) > 1:
+            raise InputError("A melody, a score and chords stand in one place. Give one of them.")
 
 
 def render(
@@ -77,6 +83,8 @@ def render(
                     request.chords.duration_s, params.duration_s,
                 )  # fmt: skip
             positive = encode_chords(conditioner, positive, request.chords, request.chord_strength)
+        if request.score is not None:
+            positive = encode_score(conditioner, positive, request.score)
     prompt = None
     if request.prompt is not None:
         with on_device(device, loaded.codec) as codec:
@@ -88,19 +96,19 @@ def render(
         if diffusion is None:
             return fade_out(fade(audio, request.fade_ms), request.fade_out_s), codes
         latents = codec.decode_latent(codes)
-    with on_device(device, diffusion) as diffusion:
+    with on_device(device, diffusion) as decoder:
         stage = "decoding with MultiBand Diffusion"
-        audio = diffusion.refine(audio, latents, params.seed, lambda *step: on_progress(stage, *step))
+        audio = decoder.refine(audio, latents, params.seed, lambda *step: on_progress(stage, *step))
         return fade_out(fade(audio, request.fade_ms), request.fade_out_s), codes
 
 
-class on_device:
+class on_device(Generic[M]):
     """Move a module to a device for a with block, and back to the CPU after it."""
 
-    def __init__(self, device: torch.device, module: nn.Module):
+    def __init__(self, device: torch.device, module: M):
         self._device, self._module = device, module
 
-    def __enter__(self) -> nn.Module:
+    def __enter__(self) -> M:
         return self._module.to(self._device)
 
     def __exit__(self, *_: object) -> None:

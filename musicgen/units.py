@@ -29,13 +29,13 @@ class Meter:
     unit: int = 4
 
     @classmethod
-    def parse(cls, text: str) -> "Meter":
-        """`4/4`, `6/8`; `3` is 3/4. InputError for anything else."""
+    def parse(cls, text: str, name: str = "meter") -> "Meter":
+        """`4/4`, `6/8`; `3` is 3/4. InputError for anything else, under the name of the input."""
         found = re.fullmatch(r"\s*(\d{1,3})\s*(?:/\s*(\d{1,3})\s*)?", text) if isinstance(text, str) else None
         beats, unit = (int(found[1]), int(found[2] or 4)) if found else (0, 0)
         if not 1 <= beats <= _MAX_BEATS or unit not in _UNITS:
             raise InputError(
-                f"'meter' must be beats and their unit, such as 4/4, 3/4 or 6/8 (1 to {_MAX_BEATS} beats of "
+                f"'{name}' must be beats and their unit, such as 4/4, 3/4 or 6/8 (1 to {_MAX_BEATS} beats of "
                 f"{', '.join(map(str, _UNITS))}), got {text!r}"
             )
         return cls(beats, unit)

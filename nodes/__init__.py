@@ -9,8 +9,10 @@ from .hearing import MusicGenAnalyze
 from .loader import MusicGenDiffusionLoader, MusicGenFineTune, MusicGenLoader
 from .loop import MusicGenLoop
 from .normalize import MusicGenNormalize
+from .remix import MusicGenAlign, MusicGenMix, MusicGenStems
 from .sampler import MusicGenSampler
 from .save import MusicGenSaveAudio
+from .score import MusicGenSaveScore, MusicGenScore, MusicGenScoreMelody
 from .takes import MusicGenTakes
 from .tempo import MusicGenTempo
 from .timeline import MusicGenBlend, MusicGenTimeline
@@ -39,6 +41,12 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenChords": MusicGenChords,
     "MusicGenAnalyze": MusicGenAnalyze,
     "MusicGenTempo": MusicGenTempo,
+    "MusicGenStems": MusicGenStems,
+    "MusicGenAlign": MusicGenAlign,
+    "MusicGenMix": MusicGenMix,
+    "MusicGenScore": MusicGenScore,
+    "MusicGenScoreMelody": MusicGenScoreMelody,
+    "MusicGenSaveScore": MusicGenSaveScore,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -64,6 +72,12 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenChords": "MusicGen Chords",
     "MusicGenAnalyze": "Hear Music",
     "MusicGenTempo": "Fit Tempo",
+    "MusicGenStems": "Separate Stems",
+    "MusicGenAlign": "Align to Beats",
+    "MusicGenMix": "Mix",
+    "MusicGenScore": "Read Score",
+    "MusicGenScoreMelody": "Follow a Score",
+    "MusicGenSaveScore": "Save Score",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from ..musicgen.conditioning import STEM_CHOICES, Conditioning, Mixture, Progression, chord_list, encode_chords
+from ..musicgen.conditioning import STEM_CHOICES, Conditioning, Mixture, Progression, encode_chords
+from ..musicgen.conditioning import chord_list as listed
+from ..musicgen.conditioning.chord_times import TimedChords
 from ..musicgen.conditioning.chords import (
     BPM,
     MAX_STRENGTH,
@@ -12,6 +14,7 @@ from ..musicgen.conditioning.chords import (
     experiment,
 )
 from ..musicgen.conditioning.picture import chroma_picture
+from ..musicgen.errors import InputError
 from ..musicgen.units import FASTEST_BPM, SLOWEST_BPM, Meter, check_bpm, told
 from . import host
 from .host import Managed
@@ -108,6 +111,13 @@ class MusicGenMelody(Node):
         return result, chroma_picture(melody)
 
 
+def _heard(audio: dict) -> TimedChords:
+    """The chords of a recording. The code that hears is imported when it is needed."""
+    from ..musicgen.analysis.progression import hear_progression
+
+    return hear_progression(audio_in(audio), on_step=host.progress())
+
+
 class MusicGenChords(Node):
     DESCRIPTION = (
         "Adds chords to a description: the music follows the progression, bar by bar at a tempo, in the sound that the text "
@@ -123,6 +133,8 @@ class MusicGenChords(Node):
         "chord chart",
         "text chords",
         "musicgen chord",
+        "chords from audio",
+        "cover",
     )
     FUNCTION = "encode"
     RETURN_TYPES = (CONDITIONING, "IMAGE", "STRING")
@@ -130,7 +142,7 @@ class MusicGenChords(Node):
     OUTPUT_TOOLTIPS = (
         "The description with the chords, for MusicGen Sampler's positive.",
         "What the model is told: the notes of the chords (C at the bottom) over one window, in seconds.",
-        "One pass of the chords, one a line: its start and its end in seconds, and its name, with tabs between them.",
+        "One pass of the chords, written or heard, one a line: its start and its end in seconds, and its name, with tabs between them.",
     )
 
     @classmethod
@@ -160,14 +172,41 @@ class MusicGenChords(Node):
                     STRENGTH, 0.0, MAX_STRENGTH, 0.05, "How strongly the chords are told (a factor). 1 = as trained, 0 = no notes.",
                 ),
             },
+            "optional": {
+                "chord_list": text(
+                    "",
+                    "Chords at their own times, in place of 'chords', 'bpm' and 'meter': 'report' of Hear Music, or a line a chord with "
+                    "its start and end in seconds and its name (0.00 2.13 A:min). Empty = none.",
+                    multiline=True,
+                ),
+                "audio": socket(
+                    AUDIO,
+                    "A recording whose chords are followed at their times, in place of 'chords', 'bpm' and 'meter': one clip of 2 "
+                    "seconds to 20 minutes. Major and minor chords are heard in it. Longer music begins them anew.",
+                ),
+            },
         }  # fmt: skip
 
     @checked()
     def encode(
-        self, conditioner: Managed, conditioning: Any, chords: str, bpm: float, meter: str, strength: float
+        self,
+        conditioner: Managed,
+        conditioning: Any,
+        chords: str,
+        bpm: float,
+        meter: str,
+        strength: float,
+        chord_list: str = "",
+        audio: dict | None = None,
     ) -> tuple:
-        progression = Progression.parse(chords, bpm, meter)
+        timed = chord_list.strip()
+        if timed and audio is not None:
+            raise InputError("'chord_list' and 'audio' both give chords. Empty 'chord_list', or disconnect 'audio'.")
+        if audio is not None:
+            progression = _heard(audio)
+        else:
+            progression = TimedChords.parse(timed) if timed else Progression.parse(chords, bpm, meter)
         result = conditioner.run(lambda module: encode_chords(module, conditioning, progression, strength))
         notes = [described(progression), experiment(conditioner.module.config)]
         host.show_text("\n".join(note for note in notes if note))
-        return result, chroma_picture(result.leaves()[0].melody), chord_list(progression.chords())
+        return result, chroma_picture(result.leaves()[0].melody), listed(progression.chords())

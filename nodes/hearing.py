@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..musicgen.analysis.choices import MAX_METER, VOCABULARIES
 from ..musicgen.analysis.tempo import FASTEST_BPM, SLOWEST_BPM
-from ..musicgen.errors import InputError
-from ..musicgen.outputs import atomic_file
 from . import host
-from .inputs import Node, checked
+from .inputs import Node, checked, named_file
+from .score import save_numbered
 from .sockets import AUDIO, CATEGORY, audio_in
 from .widgets import choice, number, socket, text, whole
 
@@ -66,7 +65,7 @@ class MusicGenAnalyze(Node):
                 "midi_prefix": text(
                     "",
                     "Where to save melody, chords and drums as MIDI below the output folder, as midi/heard; a number is added. "
-                    "Needs the Python package mido. Empty = no file.",
+                    "Empty = no file.",
                 ),
                 "beat_model": text(
                     "",
@@ -91,7 +90,7 @@ class MusicGenAnalyze(Node):
         from ..musicgen.analysis import hearing
 
         heard = hearing.hear(sound, bpm, meter, vocabulary, model, host.progress())
-        midi_file = _saved(hearing.midi_bytes(heard), midi_prefix) if midi_prefix.strip() else ""
+        midi_file = str(save_numbered(hearing.midi_bytes(heard), midi_prefix, "mid")[0]) if midi_prefix.strip() else ""
         downbeats = ", ".join(f"{time_s:.3f}" for time_s in heard.downbeats_s)
         host.show_text(_summary(heard))
         picture = hearing.hearing_picture(heard)
@@ -99,32 +98,8 @@ class MusicGenAnalyze(Node):
 
 
 def _model_file(name: str) -> Path | None:
-    """The file of a name in models/musicgen; None for an empty name. InputError for one that is not there."""
-    if not name.strip():
-        return None
-    for folder in host.model_dirs():
-        path = (folder / name.strip()).resolve()
-        if path.is_relative_to(folder.resolve()) and path.is_file():
-            return path
-    raise InputError(
-        f"'beat_model' must name a file in models/musicgen, and there is no {name.strip()[:200]!r}. Put a checkpoint of beat-this "
-        "there, or leave 'beat_model' empty for the built-in tracker."
-    )
-
-
-def _saved(content: bytes, prefix: str) -> str:
-    """Write a MIDI file under the next free name of a prefix; its path."""
-    location = host.save_location(prefix)
-    for path in location.files("mid", location.counter):
-        if path.exists():
-            continue
-        try:
-            with atomic_file(path, replace=False) as file:
-                file.write(content)
-        except FileExistsError:  # written by another process meanwhile
-            continue
-        return str(path)
-    raise AssertionError("numbers do not end")
+    hint = "Put a checkpoint of beat-this there, or leave 'beat_model' empty for the built-in tracker."
+    return named_file("beat_model", name, host.model_dirs(), "models/musicgen", hint)
 
 
 def _summary(heard: "Heard") -> str:

@@ -39,8 +39,13 @@ def _in_comfyui() -> bool:
     return "comfy.model_management" in sys.modules
 
 
-def _has_folders() -> bool:
-    return "folder_paths" in sys.modules
+def _folder_paths() -> Any:
+    """ComfyUI's module of folders; None outside ComfyUI."""
+    if "folder_paths" not in sys.modules:
+        return None
+    import folder_paths
+
+    return folder_paths
 
 
 # Folders
@@ -48,10 +53,8 @@ def _has_folders() -> bool:
 
 def register_model_folder() -> None:
     """Make `models/musicgen` known to ComfyUI, beside whatever extra_model_paths.yaml has already named so."""
-    if not _has_folders():
+    if (folder_paths := _folder_paths()) is None:
         return
-    import folder_paths
-
     names = folder_paths.folder_names_and_paths
     known, suffixes = names.get(MODEL_FOLDER) or ((), ())
     paths = dict.fromkeys([*known, os.path.join(folder_paths.models_dir, MODEL_FOLDER)])
@@ -59,11 +62,8 @@ def register_model_folder() -> None:
 
 
 def _folders(name: str) -> list[Path]:
-    if not _has_folders():
-        return []
-    import folder_paths
-
-    return [Path(path) for path in folder_paths.get_folder_paths(name)]
+    folder_paths = _folder_paths()
+    return [] if folder_paths is None else [Path(path) for path in folder_paths.get_folder_paths(name)]
 
 
 def model_dirs() -> list[Path]:
@@ -78,11 +78,14 @@ def text_encoder_dirs() -> list[Path]:
 
 def stem_dirs() -> list[Path]:
     """Folders that may hold the weights of demucs."""
-    if not _has_folders():
-        return []
-    import folder_paths
+    folder_paths = _folder_paths()
+    return [] if folder_paths is None else [Path(folder_paths.models_dir) / "demucs"]
 
-    return [Path(folder_paths.models_dir) / "demucs"]
+
+def input_dirs() -> list[Path]:
+    """The folder of files that the user brings."""
+    folder_paths = _folder_paths()
+    return [] if folder_paths is None else [Path(folder_paths.get_input_directory())]
 
 
 # Memory
@@ -333,8 +336,7 @@ def save_location(filename_prefix: str) -> SaveLocation:
     Expands %year%, %month%, %day%, %hour%, %minute%, %second%. InputError for a prefix that leaves the output folder,
     or that no file can have. A link inside the output folder is followed, as ComfyUI's own nodes do.
     """
-    import folder_paths
-
+    folder_paths = _folder_paths()
     allowed = "Use something like audio/musicgen, without '..' and without a leading slash or drive."
     output_dir = os.path.abspath(folder_paths.get_output_directory())
     if "\0" in filename_prefix:
@@ -362,9 +364,7 @@ def save_location(filename_prefix: str) -> SaveLocation:
 
 def temp_folder(name: str) -> Path:
     """A folder of ours in ComfyUI's temp folder, which is emptied at its start. Makes it."""
-    import folder_paths
-
-    folder = Path(folder_paths.get_temp_directory()) / name
+    folder = Path(_folder_paths().get_temp_directory()) / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

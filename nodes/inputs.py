@@ -6,8 +6,9 @@ as it is: None, a NumPy number, anything.
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,32 @@ def checked_text(name: str, value: Any, max_length: int | None = None) -> str:
     if max_length is not None and len(value) > max_length:
         raise InputError(f"'{name}' has {len(value)} characters, at most {max_length} are allowed: {_shown(value)}.")
     return value
+
+
+def named_file(field: str, value: Any, folders: Sequence[Path], place: str, hint: str) -> Path | None:
+    """The file of a name in one of the folders; None for an empty name.
+
+    InputError, with `place` (what the folders are called) and `hint` (what to put there), for any other name.
+    """
+    name = checked_text(field, value, 900).strip()
+    if not name:
+        return None
+    for folder in folders:
+        try:
+            path = (folder / name).resolve()
+            if path.is_relative_to(folder.resolve()) and path.is_file():
+                return path
+        except (OSError, ValueError):  # too long for the system, or with a NUL
+            break
+    raise InputError(f"'{field}' must name a file in {place}, and there is no {_shown(name)}. {hint}")
+
+
+def file_state(path: Path | None) -> str:
+    """What IS_CHANGED says of a file: a replaced one is read again."""
+    if path is None:
+        return ""
+    stat = path.stat()
+    return f"{path} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def _fits(received: Any, wanted: str | list[str]) -> bool:

@@ -15,6 +15,7 @@ CODEC = "MUSICGEN_CODEC"  # host.Managed around a Codec
 CONDITIONING = "MUSICGEN_CONDITIONING"  # the engine's Conditioning, tensors on the CPU
 DIFFUSION = "MUSICGEN_DIFFUSION"  # host.Managed around a Diffusion
 CODES = "MUSICGEN_CODES"  # the engine's Codes
+SCORE = "MUSICGEN_SCORE"  # the engine's Score
 AUDIO = "AUDIO"  # ComfyUI's {"waveform": [B, C, L] float, "sample_rate": int}
 
 CATEGORY = "audio/MusicGen"

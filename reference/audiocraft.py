@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -141,7 +142,7 @@ class LanguageModel(nn.Module):
 
     precision = "audiocraft's own"
 
-    def __init__(self, config: ModelConfig, musicgen: object):
+    def __init__(self, config: ModelConfig, musicgen: Any):
         super().__init__()
         self.config = config
         self.lm = musicgen.lm
@@ -260,7 +261,7 @@ class Codec(nn.Module):
     def __init__(self, config: ModelConfig, compression_model: nn.Module):
         super().__init__()
         self.config = config.codec
-        self.compression_model = compression_model
+        self.compression_model: Any = compression_model
 
     @property
     def _device(self) -> torch.device:
@@ -322,11 +323,11 @@ def _stand_ins() -> Iterator[None]:
 
 
 def _stand_in(name: str) -> None:
-    module = types.ModuleType(name)
+    module: Any = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)
     sys.modules[name] = module
     if name == "xformers":
-        ops = types.ModuleType("xformers.ops")
+        ops: Any = types.ModuleType("xformers.ops")
         ops.unbind = torch.unbind
         ops.LowerTriangularMask = type("LowerTriangularMask", (), {})
         ops.memory_efficient_attention = _never_called
@@ -345,7 +346,7 @@ def _patched_loading(library: types.ModuleType, encoder: TextEncoder) -> Iterato
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=encoder.tokenizer.library, pad_token="<pad>")
     tokenizer = mock.Mock(from_pretrained=lambda name, tokenizer=tokenizer: tokenizer)
     t5 = mock.Mock(from_pretrained=lambda name: encoder.encoder)
-    demucs = types.ModuleType("demucs")
+    demucs: Any = types.ModuleType("demucs")
     demucs.pretrained = types.SimpleNamespace(get_model=lambda name: _NoSeparator())
     with (
         mock.patch.object(conditioners, "T5Tokenizer", tokenizer),
@@ -356,7 +357,7 @@ def _patched_loading(library: types.ModuleType, encoder: TextEncoder) -> Iterato
 
 
 @contextlib.contextmanager
-def _instead(modules: dict[str, object]) -> Iterator[None]:
+def _instead(modules: dict[str, Any]) -> Iterator[None]:
     """These modules for a while. What is imported meanwhile stays: Numba, say, cannot be imported twice."""
     before = {name: sys.modules[name] for name in modules if name in sys.modules}
     sys.modules.update(modules)

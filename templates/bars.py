@@ -79,3 +79,43 @@ def chord_progression() -> Graph:
     graph.add("PreviewImage", "What is heard", images=heard["picture"])
     graph.app((text, "text"), (chords, "chords"), (length, "length"), (sampler, "seed"))
     return graph
+
+
+def score_to_music() -> Graph:
+    graph = Graph("Score to music")
+    loader = loaded(
+        graph,
+        "Score to music",
+        "1. **Read Score** reads *Arirang*, which comes with the pack. For your own, put a MIDI, MusicXML or ABC file into "
+        "ComfyUI's `input` folder and press **R**, or type notes: *C4 D4 E4:2 r G3:0.5*. The picture shows what was read.\n"
+        "2. **Follow a Score** tells the model the melody, in the sound that the text asks for.\n"
+        "3. The sampler plays the first 15 seconds; wire `seconds` of **Read Score** to `duration_s` for the whole.\n"
+        "4. **Save Score** writes a MIDI file with what was asked for and what is heard side by side, and says how much of the "
+        "melody is followed.\n"
+        "5. Its chords, tempo and meter fit **MusicGen Chords**, for the chord models.\n\n" + MODELS,
+    )
+    graph.column()
+    score = graph.add("MusicGenScore", file="example/Arirang.abc")
+    graph.add("PreviewImage", "What was read", images=score["picture"])
+    graph.column()
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="gayageum zither alone, medium jungmori")
+    melody = graph.add(
+        "MusicGenScoreMelody",
+        conditioner=loader["conditioner"],
+        conditioning=text["conditioning"],
+        score=score["score"],
+    )
+    graph.add("PreviewImage", "What the model is told", images=melody["chroma"])
+    graph.column()
+    sampler = graph.add(
+        "MusicGenSampler",
+        model=loader["model"],
+        codec=loader["codec"],
+        positive=melody["conditioning"],
+        duration_s=15.0,
+    )
+    save = finished(graph, loader, sampler["codes"], "audio/score")
+    graph.column()
+    graph.add("MusicGenSaveScore", score=score["score"], audio=save["audio"], filename_prefix="midi/score")
+    graph.app((score, "file"), (score, "notes"), (text, "text"), (sampler, "duration_s"), (sampler, "seed"))
+    return graph

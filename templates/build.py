@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import bars, basics, structure, studies
+from . import bars, basics, songs, structure, studies
 from .blueprints import BLUEPRINTS, blueprint_form
 from .graph import ROOT, Graph, api_form, page_form
 from .help import korean_pages
@@ -21,6 +21,8 @@ TEMPLATES = (
     structure.blend_of_two_moods,
     bars.bars_on_the_grid,
     bars.chord_progression,
+    songs.remix,
+    bars.score_to_music,
     studies.another_ending,
     studies.theme_and_variation,
     studies.change_of_mood,

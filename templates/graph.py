@@ -27,6 +27,10 @@ _EXTRA_HEIGHT = {
     "MusicGenTempo": 150,
     "MusicGenChords": 150,
     "MusicGenAnalyze": 150,
+    "MusicGenAlign": 150,
+    "MusicGenMix": 110,
+    "MusicGenScore": 170,
+    "MusicGenSaveScore": 130,
     "MusicGenLoop": 90,  # the report of what was found
     "MusicGenTakes": 290,  # four takes
     "PreviewAudio": 60,
@@ -39,6 +43,7 @@ _WIDTHS = {
     "MusicGenText": 380,
     "MusicGenTimeline": 420,
     "MusicGenTakes": 480,
+    "MusicGenScore": 380,
     "MusicGenSaveAudio": 340,
     "PreviewImage": 340,
     "SaveVideo": 340,

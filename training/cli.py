@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -66,6 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     onegpu.add_argument("--work", type=Path, default=_RUNS / "onegpu", help="what a stage leaves to the next")
     onegpu.add_argument("--out", type=Path, default=_RUNS / "onegpu" / "out", help="the results")
+    onegpu.add_argument(
+        "--chords", action="store_true", help="a model that follows chords, and no melodies: chord-mini"
+    )
+    onegpu.add_argument("--resume", action="store_true", help="go on from the language model's checkpoint in --work")
     onegpu.add_argument("--rehearse", action="store_true", help="the same with tiny sizes, for a CPU")
     onegpu.add_argument(
         "--trial", action="store_true", help="the same with few clips, to see that all runs and how fast"
@@ -172,12 +177,12 @@ def _onegpu(options: argparse.Namespace) -> int:
     from .onegpu.recipe import FULL, REHEARSAL, TRIAL
     from .runs import pick_device
 
-    recipe = REHEARSAL if options.rehearse else TRIAL if options.trial else FULL
+    recipe = replace(REHEARSAL if options.rehearse else TRIAL if options.trial else FULL, chords=options.chords)
     place = run.Place(options.assets, options.work, options.out)
     if options.stage in ("codec", "all"):
         run.codec_stage(recipe, place, options.minutes, run.n_processes(), pick_device())
     if options.stage in ("lm", "all"):
-        run.lm_stage(recipe, place, options.minutes, run.n_processes(), pick_device())
+        run.lm_stage(recipe, place, options.minutes, run.n_processes(), pick_device(), options.resume)
     return 0
 
 

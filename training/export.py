@@ -1,5 +1,6 @@
 """Puts a trained codec, language model and text encoder into one file of the format that `convert` writes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +58,7 @@ def write(codec: Codec, model: MusicGen, tokenizer_json: str, target: Path, max_
         "text": model.text.weights(),
     }
     held = {part: _held(weights) for part, weights in parts.items()}
-    n_bytes = sum(2 * weight.tensor.numel() for table in held.values() for weight in table.values())
+    n_bytes = sum(2 * math.prod(weight.shape) for table in held.values() for weight in table.values())
     if n_bytes > max_bytes:
         raise InputError(
             f"the weights take {n_bytes / 1e6:.1f} MB, more than {max_bytes / 1e6:.0f}. Train smaller ones."

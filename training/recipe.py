@@ -18,8 +18,16 @@ SHARPNESS = 1.25
 MELODY_RADIX2 = 14  # windows of 16384 samples, as published
 
 
-def model_config(dim: int, n_heads: int, n_layers: int, codec: CodecConfig = CODEC) -> ModelConfig:
-    """A melody model (chroma and text in front of the codes) of a given size."""
+def melody_of(config: ModelConfig) -> MelodyConfig:
+    """How a model of a recipe sees chroma: all of them do."""
+    assert config.melody is not None
+    return config.melody
+
+
+def model_config(
+    dim: int, n_heads: int, n_layers: int, codec: CodecConfig = CODEC, chords: bool = False
+) -> ModelConfig:
+    """A melody model (chroma and text in front of the codes) of a given size; chords: a chord model."""
     hop = 2**MELODY_RADIX2 // 4
     return ModelConfig(
         name=NAME,
@@ -35,7 +43,9 @@ def model_config(dim: int, n_heads: int, n_layers: int, codec: CodecConfig = COD
         ),
         codec=codec,
         text=TextConfig(f"{NAME}-t5", TEXT_DIM),
-        melody=MelodyConfig(radix2_exp=MELODY_RADIX2, n_frames=1 + int(CLIP_S * codec.sample_rate_hz) // hop),
+        melody=MelodyConfig(
+            radix2_exp=MELODY_RADIX2, n_frames=1 + int(CLIP_S * codec.sample_rate_hz) // hop, chords=chords
+        ),
         segment_s=CLIP_S,
         extend_stride_s=0.6 * CLIP_S,
     )

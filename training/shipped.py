@@ -38,7 +38,7 @@ def trainer_of(path: Path, plan: LMTraining) -> Trainer:
     trainer = Trainer(recipe, plan, encoder.tokenizer.text, runs.pick_device())
     for model in (trainer.model, trainer.average):
         model.lm.load_state_dict(loaded.model.lm.state_dict())
-        model.lm.heads.weight /= SHARPNESS
+        model.lm.heads.weight.div_(SHARPNESS)
         model.text.t5.load_state_dict(encoder.encoder.state_dict())
         for name in ("text_projection", "melody_projection"):
             getattr(model, name).load_state_dict(getattr(loaded.conditioner, name).state_dict())

@@ -54,8 +54,11 @@ class CudaGraphStepper(PlainStepper):
             self._allocate(shape)
             self._text_buffers = texts
         for buffer, text in zip(self._text_buffers, texts, strict=True):
-            if text is not buffer:
-                buffer.keys.copy_(text.keys), buffer.values.copy_(text.values), buffer.mask.copy_(text.mask)
+            if buffer is None or text is None or text is buffer:
+                continue
+            assert buffer.mask is not None and text.mask is not None  # `_with_room` gives every text one
+            for old, new in ((buffer.keys, text.keys), (buffer.values, text.values), (buffer.mask, text.mask)):
+                old.copy_(new)
         self._texts = self._text_buffers
         self._padding.copy_(self._rows.padding) if self._rows.padding is not None else self._padding.zero_()
 
@@ -79,8 +82,8 @@ class CudaGraphStepper(PlainStepper):
     def _drop(self) -> None:
         self._shape: tuple[int, ...] = ()
         self._steps: dict[int, Step] = {}
-        self._logits: Tensor | None = None
-        self._capture: Capture | None = None
+        self._logits = torch.empty(0)
+        self._capture: Capture = lambda step: step  # `_allocate` has the run's
         self._text_buffers: list[TextCache | None] = []
         self._cache_buffers: list[KVCache] = []
         self._events: list[torch.cuda.Event] = []

@@ -26,7 +26,7 @@ def replace_linears(module: nn.Module, check: Callable[[], None] | None = None) 
 
 
 def _replacement(linear: Linear | Int8Linear) -> nn.Module:
-    if linear.weight.dtype == torch.float32:
+    if isinstance(linear, Linear) and linear.weight.dtype == torch.float32:
         return FloatLinear(linear.weight)
     if not has_fbgemm():
         return linear
@@ -112,7 +112,8 @@ class PackedInt8Linear(_Packed):
     def __init__(self, linear: Int8Linear) -> None:
         super().__init__()
         zero = torch.zeros(len(linear.scale), dtype=torch.long)
-        quantized = torch._make_per_channel_quantized_tensor(linear.weight, linear.scale.double(), zero, 0)
+        pack = torch._make_per_channel_quantized_tensor  # pyright: ignore[reportPrivateImportUsage]  # has no other name
+        quantized = pack(linear.weight, linear.scale.double(), zero, 0)
         self._weight = torch.ops.quantized.linear_prepack(quantized, None)
 
     def dequantized(self) -> Tensor:

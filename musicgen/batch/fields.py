@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, InputError
-from ..replicate.predict import FIELDS, Request, parse_field
+from ..replicate.contracts import PansoriRequest
+from ..replicate.fields import parse_field
 from ..store import ModelStore
 from .rows import NAME, Reading
 from .table import TableRow, check_columns
 
 MODEL = "model"
+FIELDS = PansoriRequest.fields()
 
 
 class FieldRecipe:
@@ -32,11 +34,13 @@ class FieldRecipe:
 
     def read(self, row: TableRow) -> Reading:
         fields = {name: cell for name, cell in row.cells.items() if name in FIELDS}
-        values = {name: parse_field(name, cell) for name, cell in fields.items()} if row.is_text else fields
+        values = (
+            {name: parse_field(FIELDS[name], name, cell) for name, cell in fields.items()} if row.is_text else fields
+        )
         clip = values.get("input_audio")
         if isinstance(clip, str) and "://" not in clip:
             values["input_audio"] = str(self._folder / clip)
-        request = Request.of(values)
+        request = PansoriRequest.of(values)
         given = None if values.get("seed") in (None, -1) else request.seed
         # Without the defaults: a field that a later version adds changes no row that leaves it empty.
         identity = {name: value for name, value in asdict(request).items() if value != FIELDS[name].default}
@@ -51,7 +55,7 @@ class FieldRecipe:
         group = str([options["model"], request.replicate_weights])
         return Reading(identity, options, given, request.prompt or "clip", group, self._task(request, options))
 
-    def _task(self, request: Request, options: dict[str, Any]) -> Callable[[int], dict[str, Any]]:
+    def _task(self, request: PansoriRequest, options: dict[str, Any]) -> Callable[[int], dict[str, Any]]:
         """The task of a seed. Paths are absolute, for workers that run elsewhere."""
         fields = asdict(request)
         if self._store is not None:
@@ -78,7 +82,7 @@ class FieldRecipe:
                 raise InputError(f"'input_audio' cannot be read: {path}: {reason}") from error
         return self._digests[path]
 
-    def _check_models(self, request: Request, options: dict[str, Any]) -> None:
+    def _check_models(self, request: PansoriRequest, options: dict[str, Any]) -> None:
         """InputError for a model that is not there and cannot be downloaded."""
         wanted = {("model", options["model"])}
         if request.replicate_weights:

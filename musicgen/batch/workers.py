@@ -18,7 +18,8 @@ import torch
 from ..audio import write
 from ..errors import MusicGenError
 from ..render import OnProgress, find_device
-from ..replicate.predict import Predictor, Request
+from ..replicate.contracts import PansoriRequest
+from ..replicate.predict import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class EngineWorker:
         return {"files": files, "made_by": made_by, "took_s": round(time.perf_counter() - begun, 3)}
 
     def _make(self, task: dict[str, Any]) -> tuple[Files, dict[str, Any]]:
-        request = Request.of(task["fields"])
+        request = PansoriRequest.of(task["fields"])
         options = {name: task[name] for name in ("precision", "diffusion") if name in task}
         if self._predictor is None or options != self._options:
             self._predictor, self._options = None, options

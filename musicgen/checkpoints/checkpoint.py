@@ -13,9 +13,9 @@ class TextEncoderSource:
     """Position of a checkpoint's own text encoder; nothing is set when it has none."""
 
     folder: Path | None = None  # with an encoder and tokenizer that were not read yet
-    config: dict | None = None  # arguments of transformers' T5Config
+    config: dict = field(default_factory=dict)  # arguments of transformers' T5Config
     weights: dict[str, Weight] = field(default_factory=dict)  # names of transformers' T5EncoderModel
-    tokenizer_json: str | None = None  # the text of its tokenizer.json
+    tokenizer_json: str = ""  # the text of its tokenizer.json
     origin: str = ""  # where weights and tokenizer lie, for messages
 
 

@@ -1,6 +1,7 @@
 """Settings of a checkpoint: nested tables read by dotted names, with errors that say which one is wrong."""
 
 from pathlib import Path
+from typing import TypeVar, cast
 
 from ..errors import CheckpointError
 from ..foreign import MAX_JSON, guarded, read_json, read_yaml
@@ -10,6 +11,8 @@ DIFFUSION_KEY = (
     "musicgen_diffusion"  # entry of a safetensors header that holds the settings of a MultiBand Diffusion model
 )
 REQUIRED = object()  # the default of a setting that has none
+
+V = TypeVar("V")
 
 
 def plain(value: object, source: str) -> object:
@@ -113,10 +116,10 @@ class Settings:
     def integers(self, key: str, default: object = REQUIRED, most: int = 1000, least: int = 0) -> tuple[int, ...]:
         """One to 64 whole numbers from `least` to `most`."""
         value = self.get(key, default)
-        sound = isinstance(value, list) and all(type(item) is int and least <= item <= most for item in value)
-        if not sound or not 1 <= len(value) <= 64:
+        items = value if isinstance(value, list) else []
+        if not 1 <= len(items) <= 64 or any(type(item) is not int or not least <= item <= most for item in items):
             raise self.wrong(key, value, f"a list of 1 to 64 whole numbers from {least} to {most}")
-        return tuple(value)
+        return tuple(items)
 
     def names(self, key: str, default: object = REQUIRED) -> tuple[str, ...]:
         value = self.get(key, default)
@@ -124,12 +127,12 @@ class Settings:
             raise self.wrong(key, value, "a list of names")
         return tuple(value)
 
-    def expect(self, key: str, *allowed: object, default: object = REQUIRED) -> object:
+    def expect(self, key: str, *allowed: V, default: object = REQUIRED) -> V:
         """The value if it is one of `allowed`. CheckpointError naming the setting otherwise."""
         value = self.get(key, default)
         if not any((type(value) is type(item) and value == item) or _same_number(value, item) for item in allowed):
             raise self.wrong(key, value, " or ".join(map(repr, allowed)))
-        return value
+        return cast("V", value)
 
     def wrong(self, key: str, value: object, needed: str) -> CheckpointError:
         return CheckpointError(

@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
         "--beat-model", type=Path, metavar="FILE", help="checkpoint of beat-this, instead of the built-in tracker"
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.add_argument("--midi", metavar="OUT.mid", help="write melody, chords and drums; needs mido")
+    parser.add_argument("--midi", metavar="OUT.mid", help="write melody, chords and drums")
 
 
 def run(arguments: argparse.Namespace) -> None:

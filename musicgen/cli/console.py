@@ -3,6 +3,7 @@
 import io
 import sys
 import time
+from typing import Any
 
 from ..dependencies import require
 
@@ -12,7 +13,8 @@ class Progress:
 
     def __init__(self) -> None:
         self._tqdm = require("tqdm", "The progress bar").tqdm
-        self._stage, self._bar = "", None
+        self._stage = ""
+        self._bar: Any = None  # of tqdm, for this stage
 
     def __enter__(self) -> "Progress":
         return self

@@ -23,6 +23,7 @@ from ..store.published import SHIPPED
 from ..units import Length, Meter, check_bpm, told
 from .console import Progress
 from .options import add_execution, add_model, add_models, model_store
+from .score import add_score, read_asked, save_midi
 
 # Option -> field of GenerationParams; --duration besides.
 _PARAMETERS = {
@@ -55,7 +56,11 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
     )  # fmt: skip
     parser.add_argument("--negative", metavar="TEXT", help="description of what the music should not be")
     parser.add_argument("--continue", dest="clip", type=Path, metavar="FILE", help="audio to continue")
-    parser.add_argument("--melody", type=Path, metavar="FILE", help="audio whose tune is followed, by a melody model")
+    parser.add_argument(
+        "--melody", type=Path, metavar="FILE",
+        help="audio whose tune is followed, by a melody model, or a score: .mid, .musicxml, .xml, .mxl, .abc",
+    )  # fmt: skip
+    add_score(parser)
     parser.add_argument(
         "--stems", choices=STEM_CHOICES, default=STEM_CHOICES[0],
         help="take drums and bass out of the melody first: with Demucs if it is installed, always, or never (%(default)s)",
@@ -118,6 +123,8 @@ def run(arguments: argparse.Namespace) -> None:
         check_output(file, audio_files.FORMATS)
     if arguments.codes:
         check_output(arguments.codes, ["npy"])
+    if arguments.midi:
+        check_output(arguments.midi, ("mid", "midi"))
     bpm, meter = _tempo(arguments, length)
     if arguments.fit_tempo is not None and bpm is None:
         raise InputError(
@@ -149,6 +156,8 @@ def run(arguments: argparse.Namespace) -> None:
             take = audio_files.normalize(take, arguments.normalize)
         audio_files.write(take, file)
         print(file)
+    if arguments.midi:
+        save_midi(arguments.midi, request.score, audio_files.Audio(audio.samples[:1], audio.rate_hz))
 
 
 def _outputs(out: Path, n_takes: int) -> list[Path]:
@@ -178,6 +187,7 @@ def _request(arguments: argparse.Namespace, length: Length, bpm: float | None, m
         timeline_lines(arguments.timeline, ending)  # for its errors, before anything is loaded
     if arguments.chords is not None and arguments.melody is not None:
         raise InputError("'--chords' and '--melody' are both given. Give one of them.")
+    score = read_asked(arguments, bpm)
     chords = (
         Progression.parse(arguments.chords, bpm or BPM, str(meter or METER)) if arguments.chords is not None else None
     )
@@ -185,12 +195,12 @@ def _request(arguments: argparse.Namespace, length: Length, bpm: float | None, m
     span = (arguments.start, arguments.end)
     if arguments.clip is not None:
         clip, span = audio_files.read(arguments.clip, *span), (0.0, None)
-    if arguments.melody is not None:
+    if arguments.melody is not None and score is None:
         melody = _read_melody(arguments.melody, *span, length.duration_s)
     return RenderRequest(
         arguments.prompt if arguments.timeline is not None else told(arguments.prompt, bpm, meter), arguments.negative, clip,
         melody, arguments.stems, timeline=arguments.timeline, ending=ending, fade_out_s=_FADE_OUT_S if arguments.ending == "fade" else 0.0, chords=chords,
-        chord_strength=arguments.chord_strength,
+        chord_strength=arguments.chord_strength, score=score,
     )  # fmt: skip
 
 

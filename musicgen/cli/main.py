@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import MusicGenError
-from . import analyze, batch, convert, doctor, evaluate, generate, inspect, predict
+from . import analyze, batch, convert, doctor, evaluate, generate, inspect, predict, remix, stems
 from .console import print_everywhere
 from .folders import models_dir
 
@@ -19,6 +19,8 @@ COMMANDS = {
     "inspect": (inspect, "say what a file or folder of weights is"),
     "evaluate": (evaluate, "measure a model: codec, melody, text, continuation, collapse"),
     "analyze": (analyze, "hear tempo, bars, key, chords and sections of a sound file"),
+    "stems": (stems, "take a song apart: voices, drums, bass, other instruments and the rest"),
+    "remix": (remix, "new music under the voice of a song, on its chords and beats"),
     "doctor": (doctor, "what is installed here, and what stops or slows music"),
 }
 

@@ -64,7 +64,7 @@ class Codec(nn.Module):
         def read(group: slice, first: int, last: int) -> Tensor:
             return rows[group, :, first * config.hop : last * config.hop].to(self.device)
 
-        chunks = self._chunks(self.encoder.layers, config.hop, 1, read, rows.shape[0], n_frames, on_step)
+        chunks = self._chunks(self.encoder, config.hop, 1, read, rows.shape[0], n_frames, on_step)
         for group, first, last, latents in chunks:
             codes[group, :, first:last] = self.quantizer.encode(latents).cpu()
         return Codes(stereo.interleave(codes, config.channels), config.frame_rate_hz, config.identity)
@@ -80,7 +80,7 @@ class Codec(nn.Module):
         def read(group: slice, first: int, last: int) -> Tensor:
             return self.quantizer.decode(rows[group, :, first:last].to(self.device))
 
-        chunks = self._chunks(self.decoder.layers, 1, config.hop, read, rows.shape[0], codes.n_frames, on_step)
+        chunks = self._chunks(self.decoder, 1, config.hop, read, rows.shape[0], codes.n_frames, on_step)
         for group, first, last, wave in chunks:
             samples[group, :, first * config.hop : last * config.hop] = wave.cpu()
         return Audio(samples.view(-1, config.channels, samples.shape[-1]), config.sample_rate_hz)
@@ -94,7 +94,7 @@ class Codec(nn.Module):
 
     def _chunks(
         self,
-        layers: nn.ModuleList,
+        network: nn.Module,
         n_in: int,
         n_out: int,
         read: Callable[[slice, int, int], Tensor],
@@ -103,7 +103,7 @@ class Codec(nn.Module):
         on_step: OnStep | None,
     ) -> Iterator[tuple[slice, int, int, Tensor]]:
         """Run a network of `n_in` input and `n_out` output samples a frame; yield (rows, first, last, result) a chunk."""
-        before, lstm, after = split_at_lstm(layers)
+        before, lstm, after = split_at_lstm(network)
         front, back = Section(before, n_in, 1), Section(after, 1, n_out)
         rows_at_once, frames_at_once = _AT_ONCE_ON_CPU if self.device.type == "cpu" else _AT_ONCE
         frames_at_once *= max(1, rows_at_once // n_rows)
@@ -203,7 +203,7 @@ def _networks(config: CodecConfig, library: ModuleType) -> tuple[nn.Module, nn.M
     return model.encoder, model.decoder
 
 
-def _restore_sizes(layer: nn.Module, conv: nn.Conv1d) -> None:
+def _restore_sizes(layer: nn.Module, conv: nn.Conv1d | nn.ConvTranspose1d) -> None:
     """Restore the sizes of a padded convolution of transformers, which have no values on the meta device.
 
     They become plain attributes on the CPU. As buffers they would move to a GPU with the weights, where each use

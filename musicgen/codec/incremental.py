@@ -17,7 +17,7 @@ class IncrementalDecoder:
     """
 
     def __init__(self, codec: Codec) -> None:
-        before, lstm, after = split_at_lstm(codec.decoder.layers)
+        before, lstm, after = split_at_lstm(codec.decoder)
         self._codec = codec
         self._streamer = Streamer(Section(before, 1, 1), lstm, Section(after, 1, codec.config.hop))
         self._codes = torch.empty(1, codec.config.n_codebooks, 0, dtype=torch.long)  # frames begin..n_fed-1

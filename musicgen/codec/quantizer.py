@@ -7,12 +7,15 @@ arithmetic that differs between its versions.
 import torch
 from torch import Tensor, nn
 
+from ..modules import module_list
+
 
 class Codebook(nn.Module):
     """Codebook of `size` vectors; a code is the index of a vector."""
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
+        self.embed: Tensor
         self.register_buffer("embed", torch.empty(size, dim))
 
     def nearest(self, vectors: Tensor) -> Tensor:
@@ -37,7 +40,7 @@ class ResidualQuantizer(nn.Module):
 
     def __init__(self, n_codebooks: int, size: int, dim: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_Layer(size, dim) for _ in range(n_codebooks))
+        self.layers = module_list(_Layer(size, dim) for _ in range(n_codebooks))
 
     def encode(self, latents: Tensor) -> Tensor:
         """Quantize latents [B, D, T] to codes [B, K, T]."""

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 
-def split_at_lstm(layers: nn.ModuleList) -> tuple[list[nn.Module], nn.LSTM, list[nn.Module]]:
-    """Split into the layers before the LSTM, the LSTM, and the layers after it."""
-    (index,) = (i for i, layer in enumerate(layers) if hasattr(layer, "lstm"))
-    return list(layers[:index]), layers[index].lstm, list(layers[index + 1 :])
+def split_at_lstm(network: nn.Module) -> tuple[list[nn.Module], nn.LSTM, list[nn.Module]]:
+    """Split a network into the layers before its LSTM, the LSTM, and the layers after it."""
+    layers = list(network.get_submodule("layers").children())
+    ((index, lstm),) = ((i, m) for i, layer in enumerate(layers) for m in layer.children() if isinstance(m, nn.LSTM))
+    return layers[:index], lstm, layers[index + 1 :]
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,10 @@ def _inputs_of(layers: list[nn.Module], low: int, high: int) -> tuple[int, int]:
         if isinstance(layer, nn.ELU):
             continue
         if hasattr(layer, "block"):  # a residual block; its shortcut reaches no further than its convolutions
-            low, high = _inputs_of(list(layer.block), low, high)
+            low, high = _inputs_of(list(layer.get_submodule("block").children()), low, high)
             continue
-        conv = layer.conv
+        conv = layer.get_submodule("conv")
+        assert isinstance(conv, (nn.Conv1d, nn.ConvTranspose1d))
         kernel, stride = conv.dilation[0] * (conv.kernel_size[0] - 1) + 1, conv.stride[0]
         left = math.ceil((kernel - stride) / 2)
         if isinstance(conv, nn.ConvTranspose1d):

@@ -79,6 +79,14 @@ def pitch_classes(label: str) -> frozenset[int]:
     return frozenset(notes)
 
 
+def notes_of(label: str) -> frozenset[int]:
+    """`pitch_classes`, none for what is no chord."""
+    try:
+        return pitch_classes(label.replace(" ", ""))
+    except InputError:
+        return frozenset()
+
+
 def degree(text: str) -> int | None:
     """Semitones of an interval above its root, mod 12: b7 -> 10, 9 -> 2. None for what is no interval."""
     match = _DEGREE.fullmatch(text)

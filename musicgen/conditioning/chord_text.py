@@ -33,13 +33,13 @@ _LINE = re.compile(r"(:?\|{1,2}:?)")
 _TIMES = re.compile(r"x([0-9]+)")
 
 
-def parse_bars(text: str) -> Bars:
-    """Labels of each bar as it is played, repeats written out. InputError names the bar, as written, and the word."""
-    check_text("chords", text)
+def parse_bars(text: str, name: str = "chords") -> Bars:
+    """Labels of each bar as it is played, repeats written out. InputError names the input, the bar as written, and the word."""
+    check_text(name, text)
     if len(text) > MAX_CHARACTERS:
-        raise InputError(f"'chords' is {len(text)} characters long; at most {MAX_CHARACTERS} are allowed. Shorten it.")
+        raise InputError(f"'{name}' is {len(text)} characters long; at most {MAX_CHARACTERS} are allowed. Shorten it.")
     lines = [_COMMENT.sub(" ", line) for line in text.translate(_PLAIN).splitlines()]
-    score = _Score()
+    score = _Score(name)
     has_bar_lines = any("|" in line for line in lines)
     for line in lines:
         line = ",".join(part.strip() for part in line.split(","))
@@ -50,14 +50,15 @@ def parse_bars(text: str) -> Bars:
     if score.opened is not None:
         raise score.fault("|:", "no ':|' ends this repeat. Write one, or take the '|:' away")
     if not score.bars:
-        raise InputError(f"'chords' is empty. Write chords such as {_EXAMPLE}, or N for no chord.")
+        raise InputError(f"'{name}' is empty. Write chords such as {_EXAMPLE}, or N for no chord.")
     return score.bars
 
 
 class _Score:
     """Bars while they are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name  # of the input
         self.bars: Bars = []
         self.opened: int | None = None  # index of the first bar behind a |: that is not closed
         self._number = 0  # of the bar that was read last, as written
@@ -66,7 +67,7 @@ class _Score:
 
     def fault(self, word: str, what: str, bar: int | None = None) -> InputError:
         word = word if len(word) <= _SHOWN else word[:_SHOWN] + "..."
-        return InputError(f"'chords', bar {self._number if bar is None else bar}, {word!r}: {what}.")
+        return InputError(f"'{self._name}', bar {self._number if bar is None else bar}, {word!r}: {what}.")
 
     def read_words(self, line: str) -> None:
         """A line without bar lines: a word is a bar, a sign, or both."""
@@ -143,7 +144,7 @@ class _Score:
 
     def _add(self, bar: tuple[str, ...]) -> None:
         if len(self.bars) >= MAX_BARS:
-            raise InputError(f"'chords' has more than {MAX_BARS} bars, repeats included. Leave some out.")
+            raise InputError(f"'{self._name}' has more than {MAX_BARS} bars, repeats included. Leave some out.")
         self.bars.append(bar)
 
     def _read_times(self, word: str) -> bool:

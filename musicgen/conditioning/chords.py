@@ -25,6 +25,7 @@ from .melody import check_chroma
 from .mixture import Mixture, leaves_of
 
 if TYPE_CHECKING:
+    from .chord_times import TimedChords
     from .conditioner import Conditioner, Conditioning
 
 logger = logging.getLogger(__name__)
@@ -58,10 +59,15 @@ class Progression:
     meter: Meter
 
     @classmethod
-    def parse(cls, text: str, bpm: float = BPM, meter: str = METER) -> "Progression":
-        """Grammar: `chord_text`. InputError names the bar and the word, or the tempo or meter that is wrong."""
-        tempo, checked = check_bpm(bpm), Meter.parse(meter)
-        return cls(tuple(parse_bars(text)), tempo, checked)
+    def parse(
+        cls, text: str, bpm: float = BPM, meter: str = METER, names: tuple[str, str] = ("chords", "meter")
+    ) -> "Progression":
+        """Grammar: `chord_text`. InputError names the bar and the word, or the tempo or meter that is wrong.
+
+        names: of the inputs `text` and `meter`, for the errors.
+        """
+        tempo, checked = check_bpm(bpm), Meter.parse(meter, names[1])
+        return cls(tuple(parse_bars(text, names[0])), tempo, checked)
 
     @property
     def bar_s(self) -> float:
@@ -154,7 +160,7 @@ class Chords:
 def encode_chords(
     conditioner: "Conditioner",
     conditioning: "Conditioning | Mixture",
-    chords: Progression | ReferenceProgression,
+    chords: "Progression | TimedChords | ReferenceProgression",
     strength: float = STRENGTH,
 ) -> "Conditioning | Mixture":
     """`conditioning`, of a mixture all, with chords, in place of a melody if it has one.
@@ -174,11 +180,15 @@ def encode_chords(
     rate_hz = config.codec.sample_rate_hz / (2**chroma.radix2_exp // 4)
     if isinstance(chords, Progression):
         chords.check_rows(rate_hz)
+    elif not isinstance(
+        chords, ReferenceProgression
+    ):  # times of a recording: 235 rows in 30 s, as the original has them
+        rate_hz = chroma.n_frames / config.segment_s
     weight, bias = (parameter.detach().cpu() for parameter in conditioner.melody_projection.parameters())
     rest = None
     if (note := experiment(config)) is not None:
         logger.warning(note)
-        rest = leaves[0].null_melody[0]
+        rest = None if (null := leaves[0].null_melody) is None else null[0]
     stands = Chords(chords, float(strength), rate_hz, chroma.n_frames, weight, bias, rest)
     return conditioning.mapped(lambda leaf: replace(leaf, melody=stands))
 
@@ -190,8 +200,10 @@ def experiment(config: ModelConfig) -> str | None:
     return f"{config.name} is a melody model, trained on one note at a time: chords are an experiment. A chord model follows them."
 
 
-def described(progression: Progression) -> str:
+def described(progression: "Progression | TimedChords") -> str:
     """A sentence on how long a progression is and what follows it."""
+    if not isinstance(progression, Progression):
+        return progression.description
     n, meter = len(progression.bars), progression.meter
     return (
         f"{n} bar{'s' if n > 1 else ''} of {meter.beats}/{meter.unit} at {progression.bpm:g} bpm: {progression.duration_s:.6g} s. "

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,7 @@ class Conditioner(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
         self.text_encoder = text_encoder
+        self.source: Any = None  # the Checkpoint of the projections, which a fine-tune is blended into
         dim = config.lm.dim
         self.text_projection = nn.Linear(config.text.dim, dim)
         if config.melody:
@@ -116,9 +118,7 @@ class Conditioner(nn.Module):
         config = self.config
         chroma = check_chroma(config, conditioning.leaves(), "'audio' was given as a melody", "melody")
         if chroma.chords:
-            raise InputError(
-                f"{config.name} follows chords, not melodies. Use MusicGen Chords, or load a melody model."
-            )
+            raise InputError(f"{config.name} follows chords, not melodies. Use MusicGen Chords or load a melody model.")
         if len(audio.samples) != 1:
             raise InputError(f"'audio' holds {len(audio.samples)} clips; a melody is one clip. Give one of them.")
         rate_hz, device = config.codec.sample_rate_hz, self.melody_projection.weight.device

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from typing import Protocol as _Mixin  # whose methods may say what their `self` is
+
     from .conditioner import Conditioning
+else:
+    _Mixin = object
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Share:
         ]
 
 
-class Single:
+class Single(_Mixin):
     """A conditioning that is not made of others, in the manner of a `Mixture`."""
 
     def leaves(self: "Conditioning") -> "tuple[Conditioning, ...]":

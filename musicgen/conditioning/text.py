@@ -23,11 +23,11 @@ class TextEncoder(nn.Module):
 
     @property
     def dim(self) -> int:
-        return self.encoder.config.d_model
+        return self.encoder.get_parameter("shared.weight").shape[1]
 
     @property
     def device(self) -> torch.device:
-        return self.encoder.shared.weight.device
+        return self.encoder.get_parameter("shared.weight").device
 
     @torch.inference_mode()
     def forward(self, text: str) -> Tensor:

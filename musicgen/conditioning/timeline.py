@@ -72,7 +72,8 @@ class Timeline(Mixture):
         others = sorted((pair for pair in placed if not pair[1].is_last), key=lambda pair: pair[0])
         last = [(max(start_s, others[-1][0]), entry) for start_s, entry in placed if entry.is_last]
         placed = others + last
-        return [pair for pair, after in pairwise([*placed, (float("inf"), None)]) if pair[0] < after[0]]
+        next_s = [*(start_s for start_s, _ in placed[1:]), float("inf")]
+        return [pair for pair, after_s in zip(placed, next_s, strict=True) if pair[0] < after_s]
 
 
 def encode_timeline(conditioner: "Conditioner", lines: str, ending: str = "none") -> "Conditioning | Timeline":

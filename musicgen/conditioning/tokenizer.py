@@ -20,10 +20,9 @@ class Tokenizer:
 
     def __init__(self, text: str, source: str, vocab_size: int):
         """`text` is that of a tokenizer.json. CheckpointError for one that no T5 encoder of `vocab_size` can have."""
-        table = read_json(text, source)
         self.text, self.source = text, source
         with guarded(source, "is no tokenizer of a T5"):
-            check(table, vocab_size)
+            table = check(read_json(text, source), vocab_size)
             # The rest is not needed to encode, and may hold anything.
             needed = ("version", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")
             library = require("tokenizers", "The text encoder", "transformers")

@@ -18,8 +18,8 @@ _RUNS_OF_SPACES = " {2,}"  # the one regular expression that tokenizers of T5 ha
 Table = Mapping[str, Any]
 
 
-def check(table: Table, vocab_size: int) -> None:
-    """ValueError, KeyError and the like for a tokenizer.json that no T5 encoder of `vocab_size` entries can have."""
+def check(table: Any, vocab_size: int) -> Table:
+    """The table. ValueError, KeyError and the like for a tokenizer.json that no T5 encoder of `vocab_size` entries can have."""
     vocabulary = _MODELS[_kind(table["model"], _MODELS)](table["model"])
     added = {token["content"]: token["id"] for token in table.get("added_tokens") or []}
     for names in (vocabulary, added):
@@ -42,6 +42,7 @@ def check(table: Table, vocab_size: int) -> None:
         growth *= _NORMALIZERS[_kind(step, _NORMALIZERS)](step)
     _require(growth <= _MAX_GROWTH, f"its normalizer makes up to {growth:g} characters of one")
     _require(growth * _n_bytes(added) <= _MAX_TEXT, "its added tokens are too long")
+    return table
 
 
 def _require(condition: bool, problem: str) -> None:

@@ -150,8 +150,9 @@ def _band(settings: Settings, tensors: Mapping[str, Stored], source: str) -> tup
 
 def _band_shapes(config: BandConfig) -> Shapes:
     parts = {"unet": _unet_shapes(config.unet)}
-    if config.processor:
-        parts["processor"] = shapes_of(lambda: Processor(config.processor))
+    processor = config.processor
+    if processor is not None:
+        parts["processor"] = shapes_of(lambda: Processor(processor))
     return {f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..modules import module_list
 from .bands import apply_filter, band_deviations, low_pass_filters, weighted
 from .config import BandConfig, DiffusionConfig
 from .moments import EXCERPT_S, Excerpts, replay
@@ -73,7 +74,7 @@ class MultiBandDecoder(nn.Module):
     def __init__(self, config: DiffusionConfig, faster: Callable[[Unet], UnetCall] = lambda unet: unet):
         super().__init__()
         self.config, self._faster = config, faster
-        self.bands = nn.ModuleList(Band(band) for band in config.bands)
+        self.bands = module_list(Band(band) for band in config.bands)
 
     @property
     def device(self) -> torch.device:

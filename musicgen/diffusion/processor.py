@@ -13,6 +13,12 @@ from .config import ProcessorConfig
 class Processor(nn.Module):
     """Filter that gives each frequency band its level in training. Source: audiocraft `MultiBandProcessor`."""
 
+    counts: Tensor  # [1] samples of the training
+    sum_x: Tensor  # [n_bands]
+    sum_x2: Tensor  # [n_bands]
+    sum_target_x2: Tensor  # [n_bands]
+    filters: Tensor  # [n_bands - 1, 1, n_taps]
+
     def __init__(self, config: ProcessorConfig):
         super().__init__()
         self.config = config

@@ -1,13 +1,14 @@
 """The U-Net of one band, in torch's own layers. Source: audiocraft `DiffusionUnet`, whose names its weights have."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..modules import module_list
 from .config import N_STEPS, UnetConfig
 
 Moments = tuple[Tensor, Tensor]  # mean and variance [B, groups]
@@ -107,8 +108,8 @@ class Decoder(nn.Module):
         return x
 
 
-def _res_blocks(channels: int, config: UnetConfig) -> nn.ModuleList:
-    return nn.ModuleList(ResBlock(channels, 2**index, config.norm_groups) for index in range(config.res_blocks))
+def _res_blocks(channels: int, config: UnetConfig) -> Sequence[ResBlock]:
+    return module_list(ResBlock(channels, 2**index, config.norm_groups) for index in range(config.res_blocks))
 
 
 class BiLSTM(nn.Module):
@@ -204,11 +205,11 @@ class Unet(nn.Module):
         self.config = config
         widths = config.widths
         sizes = list(zip((1, *widths), widths))
-        self.encoders = nn.ModuleList(Encoder(n_in, n_out, config) for n_in, n_out in sizes)
-        self.decoders = nn.ModuleList(Decoder(n_out, n_in, config) for n_in, n_out in reversed(sizes))
+        self.encoders = module_list(Encoder(n_in, n_out, config) for n_in, n_out in sizes)
+        self.decoders = module_list(Decoder(n_out, n_in, config) for n_in, n_out in reversed(sizes))
         self.embedding = nn.Embedding(N_STEPS, widths[0])
         if config.emb_all_layers:
-            self.embeddings = nn.ModuleList(nn.Embedding(N_STEPS, width) for width in widths[1:])
+            self.embeddings = module_list(nn.Embedding(N_STEPS, width) for width in widths[1:])
         if config.transformer:
             self.transformer = Transformer(widths[-1], config.cross_attention)
         elif config.bilstm:
@@ -235,12 +236,17 @@ class Unet(nn.Module):
             if shift is not None:
                 x += shift[:, None]
             skips.append(x)
-        x = self.bottleneck(x, condition, hooks)
+        inner = self.bottleneck(x, condition, hooks)
+        x = skips.pop()
+        # audiocraft feeds the first decoder its skip alone where the bottleneck has no network.
+        if inner is not None:
+            x = inner[..., : x.shape[-1]] + x
+            del inner
         for decoder in self.decoders:
-            skip = skips.pop()
-            # audiocraft feeds the first decoder its skip alone where the bottleneck has no network.
-            x = skip if x is None else x[..., : skip.shape[-1]] + skip
             x = decoder(x, hooks)
+            if skips:
+                skip = skips.pop()
+                x = x[..., : skip.shape[-1]] + skip
         return x[..., :length]
 
     def step_shift(self, level: int, step: int) -> Tensor | None:

@@ -7,19 +7,6 @@ from .sampling import RowNoise, Sampling, row_seed
 from .stepper import PlainStepper, Stepper
 
 __all__ = [
-    "LM",
-    "Int8Linear",
-    "Linear",
-    "OnFrames",
-    "PlainStepper",
-    "RowNoise",
-    "Rows",
-    "Sampling",
-    "Stepper",
-    "Stream",
-    "generate_codes",
-    "quantize_linears",
-    "replace_linears",
-    "row_seed",
-    "storage_dtype",
-]
+    "LM", "Int8Linear", "Linear", "OnFrames", "PlainStepper", "RowNoise", "Rows", "Sampling", "Stepper",
+    "Stream", "generate_codes", "quantize_linears", "replace_linears", "row_seed", "storage_dtype",
+]  # fmt: skip

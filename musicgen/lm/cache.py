@@ -12,9 +12,7 @@ class Columns:
 
     start: int | Tensor  # first column written; a tensor [1] on the device for one column of a captured step
     end: int  # number of columns attended to
-    mask: (
-        Tensor | None
-    )  # [R or 1, 1, S, end], boolean (True = may attend) or added to scores; None = causal from `start`
+    mask: Tensor | None  # [R or 1, 1, S, end], boolean (True = may attend) or added to scores; None = causal
 
 
 @dataclass(frozen=True)

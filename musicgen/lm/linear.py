@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from ..memory import release_freed_memory
 
 _STORAGE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
-
 _IN_CACHE = 1 << 18  # elements that stay in a core's cache while they are quantized
 
 
@@ -48,11 +47,12 @@ class Int8Linear(nn.Module):
         """weight: [out, in] float32. compute_dtype: float16 for GPUs, whose products in float32 are slow."""
         super().__init__()
         scale = torch.maximum(weight.amax(dim=1), -weight.amin(dim=1)).clamp(min=1e-12) / 127  # without a copy
-        quantized = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
-        n_rows = max(1, _IN_CACHE // weight.shape[1])
-        for rows, row_scale, out in zip(weight.split(n_rows), scale.split(n_rows), quantized.split(n_rows), strict=True):
-            out.copy_((rows / row_scale[:, None]).round_().clamp_(-127, 127))
-        self.register_buffer("weight", quantized)
+        self.weight: Tensor
+        self.scale: Tensor
+        self.register_buffer("weight", torch.empty(weight.shape, dtype=torch.int8, device=weight.device))
+        n = max(1, _IN_CACHE // weight.shape[1])
+        for rows, per_row, out in zip(weight.split(n), scale.split(n), self.weight.split(n), strict=True):
+            out.copy_((rows / per_row[:, None]).round_().clamp_(-127, 127))
         self.register_buffer("scale", scale)
         self.compute_dtype = compute_dtype
 
@@ -73,9 +73,7 @@ def quantize_linears(
 
 
 def replace_linears(
-    module: nn.Module,
-    replacement: Callable[["Linear | Int8Linear"], nn.Module],
-    check: Callable[[], None] | None = None,
+    module: nn.Module, replacement: Callable[[Linear | Int8Linear], nn.Module], check: Callable[[], None] | None = None
 ) -> None:
     """Replace every Linear and Int8Linear below `module` by replacement(linear), and return freed memory to the system.
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import LMConfig
+from ..modules import module_list
 from .cache import Columns, TextCache
 from .linear import Linear
 from .transformer import Block, sin_positions
@@ -28,7 +29,7 @@ class LM(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = nn.Parameter(torch.empty(config.n_codebooks, config.cardinality + 1, config.dim))
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.layers = module_list(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.dim)
         self.heads = Linear(config.dim, config.n_codebooks * config.cardinality)
 

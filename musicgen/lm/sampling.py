@@ -46,12 +46,12 @@ def guide(logits: Tensor, cfg: float) -> Tensor:
 
 
 def draw(logits: Tensor, sampling: Sampling, noise: Tensor | None) -> Tensor:
-    """One code a row and codebook: logits [B, K, cardinality], noise of the same shape -> [B, K].
+    """One code a row and codebook: logits [B, K, cardinality], noise of the same shape, None = greedy -> [B, K].
 
     A draw from p is argmax(p / e) with e ~ Exp(1), which is what torch.multinomial computes for one sample.
     Source: audiocraft `utils.sample_top_k`, `sample_top_p`, `multinomial`.
     """
-    if sampling.greedy:
+    if sampling.greedy or noise is None:
         return logits.argmax(dim=-1)
     probs = torch.softmax(logits.float() / sampling.temperature, dim=-1)
     if sampling.top_p > 0:

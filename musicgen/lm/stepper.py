@@ -30,6 +30,7 @@ class Stepper(Protocol):
 
         on_pass is called before each part of the work that a long prompt takes; what it raises ends the run.
         """
+        ...
 
     def __enter__(self) -> "Stepper": ...
 

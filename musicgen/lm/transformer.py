@@ -55,7 +55,7 @@ class Block(nn.Module):
         queries, keys, values = self._heads(self.qkv(x), 3)
         mask = None if columns is None else columns.mask
         is_causal = mask is None and x.shape[1] > 1
-        if cache is not None:
+        if cache is not None and columns is not None:
             keys, values = cache.update(columns, keys, values)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=is_causal)
         return self.out(attended.transpose(1, 2).flatten(2))

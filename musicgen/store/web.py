@@ -15,6 +15,7 @@ import socket
 import ssl
 import urllib.request
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from ..errors import CheckpointError
@@ -149,7 +150,8 @@ class _HttpsHandler(urllib.request.HTTPSHandler):
         self._web = web
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(functools.partial(_HttpsConnection, web=self._web), request)
+        connection: Any = functools.partial(_HttpsConnection, web=self._web)  # do_open gives host and timeout alone
+        return self.do_open(connection, request)
 
 
 class _HttpsConnection(http.client.HTTPConnection):

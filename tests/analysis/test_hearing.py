@@ -98,12 +98,6 @@ def test_midi_holds_melody_chords_and_drums_at_their_times(few):
     assert np.allclose(starts_s, [note.start_s for note in heard.melody], atol=0.002)
 
 
-def test_midi_without_mido_names_the_package(few, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mido", None)
-    with pytest.raises(DependencyError, match="python -m pip install mido"):
-        midi_bytes(few[0][1])
-
-
 def clicks(bpm, seconds=10.0, meter=4):
     """Short noises at each beat, the first of a bar lower and louder; no pitch."""
     rng = np.random.default_rng(0)

@@ -9,6 +9,7 @@ from comfyui_musicgen.clients import comfyui as client
 from comfyui_musicgen.clients import predict as remote
 from comfyui_musicgen.musicgen.audio import Audio, read, write
 from comfyui_musicgen.musicgen.replicate import predict as local
+from comfyui_musicgen.musicgen.replicate.contracts import PansoriRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +24,7 @@ def clip(tmp_path_factory):
 @pytest.fixture
 def make(comfy, tmp_path):
     def call(model="toy-melody", **values):
-        request = local.Request.of({"prompt": "drums", "duration": 1, "seed": 5, **values})
+        request = PansoriRequest.of({"prompt": "drums", "duration": 1, "seed": 5, **values})
         made = asyncio.run(remote.predict(request, comfy.address, model, out=tmp_path))
         return read(made.file), made
 

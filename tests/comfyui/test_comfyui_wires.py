@@ -63,7 +63,7 @@ def everything():
         ),
         "MusicGenChords": node(
             "MusicGenChords", conditioner=["MusicGenFineTune", 1], conditioning=["MusicGenText", 0], chords="C,G | F/C", bpm=240.0,
-            meter="2/4", strength=1.5,
+            meter="2/4", strength=1.5, chord_list="",
         ),
         "MusicGenEncode": node("MusicGenEncode", codec=["MusicGenLoader", 2], audio=["MusicGenTrimAudio", 0]),
         "MusicGenTrimCodes": node("MusicGenTrimCodes", codes=["MusicGenEncode", 0], start_s=0.1, end_s=0.2),
@@ -95,14 +95,32 @@ def everything():
         ),
         "MusicGenTempo": node("MusicGenTempo", audio=["MusicGenExample", 0], bpm=120.0, meter="4/4", way="stretch"),
         "fit": node("ProbeShape", audio=["MusicGenTempo", 0]),
+        "MusicGenStems": node("MusicGenStems", audio=["MusicGenExample", 0], weights=""),  # runs in test_comfyui_remix.py alone
+        "MusicGenAlign": node(
+            "MusicGenAlign", audio=["MusicGenExample", 0], beats="0, 1, 2, 3, 4", target_beats="0.1, 1.2, 2.2, 3.2, 4.2",
+            threshold_beats=0.5, max_stretch=1.25, threshold_s=0.4,
+        ),
+        "MusicGenMix": node(
+            "MusicGenMix", audio_1=["MusicGenAlign", 0], audio_2=["MusicGenExample", 0], gain_1_db=0.0, gain_2_db=-3.0, gain_3_db=0.0,
+            gain_4_db=0.0, matched=True, peak_headroom_db=1.0,
+        ),
+        "mixed": node("ProbeShape", audio=["MusicGenMix", 0]),
+        "MusicGenScore": node(
+            "MusicGenScore", file="example/Arirang.abc", notes="C4 D4", part="melody", tune=0, transpose=2, bpm=90.0, chords="of the notes"
+        ),
+        "MusicGenScoreMelody": node(
+            "MusicGenScoreMelody", conditioner=["MusicGenFineTune", 1], conditioning=["MusicGenText", 0], score=["MusicGenScore", 0]
+        ),
+        "told": node("PreviewImage", images=["MusicGenScoreMelody", 1]),
+        "MusicGenSaveScore": node("MusicGenSaveScore", score=["MusicGenScore", 0], filename_prefix="wires/score"),
         "heard": node("PreviewAny", source=["MusicGenAnalyze", 5]),
         "MusicGenTakes": node("MusicGenTakes", audio=["MusicGenLoop", 0], choose="all"),
     }  # fmt: skip
 
 
 def outputs(result):
-    """Saved files but for those that are only shown, as the takes are."""
-    return [saved for saved in result.saved if saved["type"] == "output"]
+    """Saved sounds but for those that are only shown, as the takes are."""
+    return [saved for saved in result.saved if saved["type"] == "output" and not saved["filename"].endswith(".mid")]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from comfyui_musicgen.musicgen import loading
+from comfyui_musicgen.musicgen import loading, separation
 from comfyui_musicgen.musicgen.audio import Audio, convert
 from comfyui_musicgen.musicgen.conditioning import stems
 from comfyui_musicgen.musicgen.conditioning.chroma import _filterbank, chroma, tiled
@@ -207,7 +207,7 @@ def demucs_file(demucs, tmp_path_factory):
     args, kwargs = demucs._init_args_kwargs
     package = {"klass": HTDemucs, "args": args, "kwargs": kwargs, "state": demucs.state_dict(), "training_args": {}}
     folder = tmp_path_factory.mktemp("demucs")
-    torch.save(package, folder / stems.WEIGHTS)
+    torch.save(package, folder / separation.WEIGHTS)
     return folder
 
 
@@ -268,7 +268,7 @@ def test_without_weights_auto_takes_the_mix_and_demucs_refuses(tmp_path, caplog,
     mix = tune(1)
     assert torch.equal(stems.melodic_part(mix, "auto", 32000, [tmp_path], torch.device("cpu")), mix.samples[0, 0])
     assert "whole mix" in caplog.text
-    with pytest.raises(CheckpointError, match=f"{stems.WEIGHTS}.*https://.*off"):
+    with pytest.raises(CheckpointError, match=f"{separation.WEIGHTS}.*https://.*off"):
         stems.melodic_part(mix, "demucs", 32000, [tmp_path], torch.device("cpu"))
 
 
@@ -283,14 +283,14 @@ def test_without_demucs_auto_takes_the_mix_and_demucs_refuses(tmp_path, monkeypa
 
 def test_damaged_and_hostile_weights_are_refused(demucs_file, tmp_path):
     pytest.importorskip("demucs.htdemucs", reason="demucs is not installed")
-    good = (demucs_file / stems.WEIGHTS).read_bytes()
+    good = (demucs_file / separation.WEIGHTS).read_bytes()
     for content in (
         b"",
         b"hello",
         good[: len(good) // 2],
         b"cos\nsystem\n(S'touch " + str(tmp_path / "owned").encode() + b"'\ntR.",
     ):
-        (tmp_path / stems.WEIGHTS).write_bytes(content)
+        (tmp_path / separation.WEIGHTS).write_bytes(content)
         with pytest.raises(CheckpointError, match="not a usable file"):
-            stems.load_separator([tmp_path])
+            separation.load_separator([tmp_path])
     assert not (tmp_path / "owned").exists()

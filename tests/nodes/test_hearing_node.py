@@ -59,7 +59,6 @@ def test_the_outputs_tell_the_piece(piece):
 
 
 def test_midi_files_are_numbered(piece, folders):
-    pytest.importorskip("mido")
     output, _ = folders
     paths = [hear(piece[1], midi_prefix="midi/heard")["midi_file"] for _ in range(2)]
     assert paths == [str(output / "midi" / f"heard_0000{number}_.mid") for number in (1, 2)]
@@ -111,7 +110,6 @@ def test_cancel_ends_the_node(piece, monkeypatch):
 
 
 def test_the_command_prints_facts_or_json_and_writes_midi(piece, tmp_path, capsys):
-    pytest.importorskip("mido")
     score, audio = piece
     file = tmp_path / "piece.wav"
     write(Audio(audio["waveform"], RATE_HZ), file)

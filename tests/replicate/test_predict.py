@@ -10,7 +10,8 @@ from comfyui_musicgen.clients.predict import graph
 from comfyui_musicgen.musicgen import audio
 from comfyui_musicgen.musicgen.cli.main import main
 from comfyui_musicgen.musicgen.errors import CheckpointError, InputError
-from comfyui_musicgen.musicgen.replicate.predict import DEFAULT_MODEL, FIELDS, Request, predict, schema
+from comfyui_musicgen.musicgen.replicate.contracts import CONTRACTS, DEFAULT_MODEL, PansoriRequest
+from comfyui_musicgen.musicgen.replicate.predict import predict
 from comfyui_musicgen.musicgen.store.published import DIFFUSION_MODEL
 from comfyui_musicgen.tests.toy.diffusion import TOY_UNET, write_toy_diffusion
 
@@ -57,15 +58,15 @@ def make(toys, tmp_path):
 
 
 def test_names_types_defaults_and_order_are_replicates():
-    assert {name: (field.type, field.default) for name, field in FIELDS.items()} == CONTRACT
-    assert list(FIELDS) == list(CONTRACT)
+    fields = PansoriRequest.fields()
+    assert [(name, (fields[name].type, fields[name].default)) for name in fields] == list(CONTRACT.items())
     assert DEFAULT_MODEL == "facebook/musicgen-stereo-melody"
 
 
 def test_the_schema_is_valid_and_takes_what_the_request_takes(capsys):
     assert main(["predict", "--schema"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads(json.dumps(schema()))
+    assert printed == json.loads(json.dumps(CONTRACTS["pansori"].schema()))
     inputs = printed["properties"]["input"]["properties"]
     assert list(inputs) == list(CONTRACT) and printed["properties"]["output"]["type"] == "string"
     for name, (kind, default) in CONTRACT.items():
@@ -223,7 +224,7 @@ def test_bad_values_are_named(make, tmp_path, values, words):
 
 def test_unknown_fields_are_named():
     with pytest.raises(InputError, match="'promt'.*prompt, input_audio"):
-        Request.of({"promt": "x"})
+        PansoriRequest.of({"promt": "x"})
 
 
 def test_melody_with_a_model_that_has_none_is_explained(make, clip, toys):
@@ -339,23 +340,21 @@ def test_bad_numbers_on_the_command_line_are_explained(capsys):
 
 
 def test_the_graph_of_a_request():
-    nodes = graph(Request(prompt="x", seed=9), "toy")
+    nodes = graph(PansoriRequest(prompt="x", seed=9), "toy")
     assert [node["class_type"] for node in nodes.values()] == [
         "MusicGenLoader", "MusicGenText", "MusicGenSampler", "MusicGenDecode", "MusicGenNormalize", "MusicGenSaveAudio",
     ]  # fmt: skip
     assert nodes["sampler"]["inputs"]["seed"] == 9 and nodes["sampler"]["inputs"]["duration_s"] == 8.0
 
-    melody = graph(Request(input_audio="a.wav", continuation_start=1))
+    melody = graph(PansoriRequest(input_audio="a.wav", continuation_start=1))
     assert melody["sampler"]["inputs"]["positive"] == ["melody", 0] and "prompt" not in melody["sampler"]["inputs"]
     assert melody["part"]["inputs"]["start_s"] == 1.0 and melody["part"]["inputs"]["end_s"] == -1.0
 
     tuned = graph(
-        Request(input_audio="a.wav", continuation=True, replicate_weights="https://x/y.tar", output_format="mp3")
+        PansoriRequest(input_audio="a.wav", continuation=True, replicate_weights="https://x/y.tar", output_format="mp3")
     )
-    assert tuned["sampler"]["inputs"]["model"] == ["fine-tune", 0] and tuned["text"]["inputs"]["conditioner"] == [
-        "fine-tune",
-        1,
-    ]
+    assert tuned["sampler"]["inputs"]["model"] == ["fine-tune", 0]
+    assert tuned["text"]["inputs"]["conditioner"] == ["fine-tune", 1]
     assert tuned["sampler"]["inputs"]["prompt"] == ["codes", 0] and tuned["save"]["inputs"]["format"] == "mp3"
 
 
@@ -379,10 +378,10 @@ def test_the_schema_s_uri_is_taken(make, clip, tmp_path):
     assert torch.equal(path.samples, uri.samples)
     named = tmp_path / "my clip 50%.wav"
     named.write_bytes(clip.read_bytes())
-    assert Request(input_audio=named.as_uri()).input_audio == str(named)
+    assert PansoriRequest(input_audio=named.as_uri()).input_audio == str(named)
     for uri in ("https://example.com/a.wav", "file://elsewhere/a.wav", "s3://a/b", "file://[::1", "ftp://a"):
         with pytest.raises(InputError, match="'input_audio' must be a file on this machine"):
-            Request(input_audio=uri)
+            PansoriRequest(input_audio=uri)
 
 
 def test_a_clip_that_fills_the_duration_is_found_before_a_model_is_loaded(clip, tmp_path):

@@ -56,6 +56,8 @@ class Discriminator(nn.Module):
 
 
 class _Scale(nn.Module):
+    shape: Tensor  # [window] of the spectrum
+
     def __init__(self, window: int, n: int) -> None:
         super().__init__()
         self.window = window

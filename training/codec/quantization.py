@@ -30,6 +30,10 @@ class Quantized:
 class QuantizerTraining(nn.Module):
     """The codebooks of `quantizer`, and the averages that move them. Made to be saved with a run, not shipped."""
 
+    count: Tensor  # [K, size] average uses of a code, 1 where all are used alike
+    total: Tensor  # [K, size, D] average sums of what the code stood for
+    ready: Tensor  # [] 1 after `start`
+
     def __init__(self, quantizer: ResidualQuantizer) -> None:
         super().__init__()
         self.books = [layer.codebook for layer in quantizer.layers]

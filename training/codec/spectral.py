@@ -21,7 +21,8 @@ def mel_loss(ours: Tensor, theirs: Tensor, rate_hz: int) -> Tensor:
     """
     total = ours.new_zeros(())
     for window, n_mels in RESOLUTIONS:
-        total = total + F.l1_loss(*(mel(x, window, n_mels, rate_hz).pow(0.3) for x in (ours, theirs)))
+        own, wanted = (mel(x, window, n_mels, rate_hz).pow(0.3) for x in (ours, theirs))
+        total = total + F.l1_loss(own, wanted)
     return total / len(RESOLUTIONS)
 
 
@@ -32,7 +33,8 @@ def mel_distance(ours: Tensor, theirs: Tensor, rate_hz: int) -> Tensor:
     """
     total = ours.new_zeros(())
     for window, n_mels in RESOLUTIONS:
-        total = total + F.l1_loss(*(log_mel(x, window, n_mels, rate_hz) for x in (ours, theirs)))
+        own, wanted = (log_mel(x, window, n_mels, rate_hz) for x in (ours, theirs))
+        total = total + F.l1_loss(own, wanted)
     return total / len(RESOLUTIONS)
 
 

@@ -232,10 +232,11 @@ def set_levels(codec: Codec, waves: Tensor) -> None:
     def scale(conv: nn.Module, _: object, output: Tensor) -> Tensor:
         goal = _OUTPUT_LEVEL if conv is convolutions[-1] else 1.0
         factor = goal / output.std()
-        conv.parametrizations.weight.original0.mul_(factor)
+        conv.get_parameter("parametrizations.weight.original0").mul_(factor)
         return output * factor
 
     for conv in convolutions:
+        assert conv.bias is not None  # EnCodec's have one
         conv.bias.zero_()
     hooks = [conv.register_forward_hook(scale) for conv in convolutions]
     codec.decoder(codec.encoder(waves[:, None]))
@@ -243,7 +244,7 @@ def set_levels(codec: Codec, waves: Tensor) -> None:
         hook.remove()
 
 
-def _convolutions(codec: Codec) -> list[nn.Module]:
+def _convolutions(codec: Codec) -> list[nn.Conv1d | nn.ConvTranspose1d]:
     return [m for m in codec.modules() if isinstance(m, (nn.Conv1d, nn.ConvTranspose1d))]
 
 

@@ -93,13 +93,11 @@ def bass(part: Part, grid: Grid, bars: Sequence[Bar], pattern: str, level: float
         events = [(step, sign) for step, sign in enumerate(pattern) if sign not in "-."]
         for i, (step, sign) in enumerate(events):
             end = next((s for s in range(step + 1, grid.steps) if pattern[s] != "-"), grid.steps)
-            pitch = {"R": root, "5": fifth, "8": root + OCTAVE, "3": third}.get(sign)
+            pitch = {"R": root, "5": fifth, "8": root + OCTAVE, "3": third, "W": root}[sign]
             if sign == "W":
-                if i == 0:
-                    pitch = root
-                elif i == len(events) - 1:
+                if i and i == len(events) - 1:
                     pitch = nearest(walked, (following.chord.root,)) + int(rng.choice([-1, 1, 2, -2]))
-                else:
+                elif i:
                     pitch = nearest(walked + rng.choice([-4, -3, 3, 4]), bar.chord.tones)
                 walked = pitch = int(np.clip(pitch, instrument.low, instrument.high))
             start = grid.at(bar.number, step)

@@ -128,6 +128,7 @@ def _play_line(
     label: Label, first_pulse: float, duration_s: float, rate_hz: int, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, melody.Contour]:
     style = {"voice": voices.SORI_STYLE, "daegeum": voices.DAEGEUM_STYLE, "gayageum": voices.GAYAGEUM_STYLE}
+    assert label.mode is not None  # the buk alone has no line
     tonic = _tonic_midi(label)
     if label.jangdan:
         notes = melody.compose(
@@ -149,6 +150,7 @@ def _play_line(
 def _tonic_midi(label: Label) -> int:
     """The tonic's pitch in the octave of the instrument and register."""
     lowest = {"voice": (46, 55), "daegeum": (55, 67), "gayageum": (45, 57)}[label.instrument]
+    assert label.tonic is not None
     low = lowest[0] if label.register == "deep" else lowest[1]
     return low + (label.tonic - low) % 12
 

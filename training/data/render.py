@@ -109,9 +109,9 @@ class Synthesizer:
 
     def _write(self, synth: int, out: np.ndarray, first: int, last: int) -> int:
         if last > first:
-            start = out[first:].ctypes.data_as(ctypes.c_void_p)
-            right = ctypes.c_void_p(start.value + 4)
-            self._fluid.fluid_synth_write_float(synth, last - first, start, 0, 2, right, 0, 2)
+            start = out[first:].ctypes.data  # of `out`, which lives on
+            left, right = ctypes.c_void_p(start), ctypes.c_void_p(start + 4)
+            self._fluid.fluid_synth_write_float(synth, last - first, left, 0, 2, right, 0, 2)
         return max(first, last)
 
 

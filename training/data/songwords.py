@@ -119,13 +119,16 @@ def prompt(
 ) -> str:
     """A word for an instrument or a genre, as a held-out prompt names it."""
     rng = rng or np.random.default_rng(0)
-    words = INSTRUMENTS[instrument].english if instrument else GENRE_WORDS[genre][0]
-    return _pick(words, rng, held_out)
+    if instrument:
+        return _pick(INSTRUMENTS[instrument].english, rng, held_out)
+    assert genre is not None
+    return _pick(GENRE_WORDS[genre][0], rng, held_out)
 
 
 def _short(facts: Facts, rng: np.random.Generator, held_out: bool) -> str:
     if facts.arrangement == "drums alone":
         return _pick(_DRUMS_ALONE, rng)
+    assert facts.lead is not None
     if facts.arrangement == "solo":
         word = _word(facts.lead, rng, held_out)
         return word if rng.random() < 0.5 else _pick(_ALONE, rng).format(word)
@@ -138,6 +141,7 @@ def _short(facts: Facts, rng: np.random.Generator, held_out: bool) -> str:
 def _players(facts: Facts, rng: np.random.Generator, held_out: bool) -> str:
     if facts.arrangement == "drums alone":
         return _pick(_DRUMS_ALONE, rng)
+    assert facts.lead is not None
     lead = _word(facts.lead, rng, held_out)
     if facts.register in _REGISTER and rng.random() < 0.2:
         lead = f"{_pick(_REGISTER[facts.register], rng)} {lead}"
@@ -170,6 +174,7 @@ def _korean(facts: Facts, rng: np.random.Generator, tempo: bool | None) -> str:
     if facts.arrangement == "drums alone":
         parts.append(_pick(_KOREAN_DRUMS_ALONE, rng))
     else:
+        assert facts.lead is not None
         word = _pick(INSTRUMENTS[facts.lead].korean, rng)
         if facts.arrangement == "solo":
             parts.append(_pick(_KOREAN_ALONE, rng).format(word) if rng.random() < 0.8 else word)
@@ -178,7 +183,7 @@ def _korean(facts: Facts, rng: np.random.Generator, tempo: bool | None) -> str:
         else:
             parts.append(word + (" 드럼" if facts.drums and rng.random() < 0.25 else ""))
     text = " ".join(parts)
-    if facts.key and facts.mode in _KOREAN_KEYS and rng.random() < 0.2:
+    if facts.tonic is not None and facts.mode in _KOREAN_KEYS and rng.random() < 0.2:
         text += f", {_KOREAN_TONES[facts.tonic]}{_KOREAN_KEYS[facts.mode]}"
     if rng.random() < 0.4 if tempo is None else tempo:
         text += _pick((f", {facts.bpm:.0f} bpm", f", 템포 {facts.bpm:.0f}"), rng)

@@ -146,7 +146,7 @@ def _phase(hz: np.ndarray, rate_hz: int, n: int) -> np.ndarray:
     return (2 * np.pi * np.mod(turns, 2.0)).astype(np.float32)
 
 
-def _harmonics(phase: np.ndarray, r: np.ndarray) -> np.ndarray:
+def _harmonics(phase: np.ndarray, r: np.ndarray | np.floating) -> np.ndarray:
     """Sum of r^k cos(k phase) for k >= 1, in closed form."""
     cosine = r * np.cos(phase)
     return (cosine - r * r) / (1 - 2 * cosine + r * r)

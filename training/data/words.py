@@ -61,7 +61,7 @@ def describe(label: Label, rng: np.random.Generator) -> str:
         parts = [_pick(BUK_ALONE, rng), _rhythm(label.jangdan, rng)]
     else:
         parts = [_performance(label, rng), _rhythm(label.jangdan, rng)]
-        if rng.random() < _MOOD_CHANCE:
+        if label.mode and rng.random() < _MOOD_CHANCE:
             parts.append(_pick(MOODS[label.mode], rng))
     if rng.random() < _BPM_CHANCE:
         parts.append(f"{'at ' if rng.random() < 0.5 else ''}{label.bpm:.0f} bpm")
@@ -75,7 +75,7 @@ def describe(label: Label, rng: np.random.Generator) -> str:
 
 def _performance(label: Label, rng: np.random.Generator) -> str:
     who = _pick(INSTRUMENTS[label.instrument], rng)
-    if rng.random() < _REGISTER_CHANCE:
+    if label.register and rng.random() < _REGISTER_CHANCE:
         who = f"{_pick(REGISTERS[label.register], rng)} {who}"
     if rng.random() < 0.4 and not who.endswith(("singing", "vocals", "strings")):
         who = f"a {who}"
@@ -105,9 +105,10 @@ def _rhythm(jangdan: str, rng: np.random.Generator) -> str:
 
 
 def _scale(label: Label, rng: np.random.Generator) -> str:
+    assert label.mode is not None
     scale, who = _pick(SCALE_NAMES[label.mode], rng), _pick(INSTRUMENTS[label.instrument], rng)
     way = "rising" if label.upwards else "falling"
-    if rng.random() < _REGISTER_CHANCE:
+    if label.register and rng.random() < _REGISTER_CHANCE:
         who = f"{_pick(REGISTERS[label.register], rng)} {who}"
     return _pick(
         (f"{who} playing a {scale}", f"a {way} {scale} on {who}", f"plain {scale}, {who}", f"{who}, {way} {scale}"), rng

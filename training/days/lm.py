@@ -32,7 +32,7 @@ def train(place: Place, days: Days, minutes: float) -> scored_train.Trainer:
     def measure() -> None:
         measured.write({"step": trainer.step, "audio_h": trainer.step * row_s / 3600, **trainer.measure(check)})
 
-    batches = shelf.batches(trainer.plan, first=trainer.step)
+    batches = shelf.batches(trainer.plan, step=trainer.step)
     while not box.over and trainer.step < days.lm_steps:
         done, batch = trainer.step / days.lm_steps, next(batches)
         if trainer.step < days.first_lessons or trainer.step % days.lesson_every == 0:
@@ -77,6 +77,7 @@ def begun(place: Place, days: Days, device: torch.device) -> scored_train.Traine
         }:
             raise InputError(f"{place.lm} has other sizes than this recipe. Give another --out, or the same recipe.")
         trainer.restore(table)
+        trainer.plan = plan
     return trainer
 
 

@@ -7,12 +7,15 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...musicgen.modules import module_list
 from ..codec.spectral import log_mel
 from ..data.jangdan import JANGDAN
 from ..data.pieces import PLAYERS, draw_label, play
@@ -42,11 +45,14 @@ class Critic(nn.Module):
     One alone hears up to a tenth of a model's pieces otherwise than the next one does.
     """
 
+    mean: Tensor  # [n] of the features that it was taught with
+    scale: Tensor  # [n] their standard deviation
+
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
-        self.members = nn.ModuleList(_Classifier(n_features) for _ in range(_MEMBERS))
+        self.members = module_list(_Classifier(n_features) for _ in range(_MEMBERS))
 
     def forward(self, features: Tensor) -> list[Tensor]:
         x = ((features - self.mean) / self.scale).clamp(-5, 5)
@@ -92,7 +98,7 @@ def train_critic(
     for number in range(n_clips):
         label = draw_label(rng)
         samples = torch.from_numpy(play(label, duration_s, rate_hz, rng).samples)
-        copy = through(samples) if number < n_coded else _worn(samples, generator)
+        copy = through(samples) if through and number < n_coded else _worn(samples, generator)
         target = (RHYTHMS.index(label.jangdan or "none"), PLAYERS.index(label.instrument), int(label.buk))
         for version in (samples, copy):
             features.append(features_of(version, rate_hz))
@@ -117,7 +123,7 @@ def _teach(member: _Classifier, inputs: Tensor, wanted: Tensor) -> None:
     for _ in range(steps):
         rows = torch.randint(len(inputs), (_BATCH,))
         noisy = (inputs[rows] + 0.15 * torch.randn(_BATCH, inputs.shape[1])).clamp(-5, 5)
-        loss = sum(F.cross_entropy(scores, wanted[rows, i]) for i, scores in enumerate(member(noisy)))
+        loss = reduce(add, (F.cross_entropy(scores, wanted[rows, i]) for i, scores in enumerate(member(noisy))))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -86,8 +86,10 @@ def codec_findings(model: Loaded, n: int) -> list[Finding]:
     result = []
     for used in (n_codebooks, 1):
         decoded = [codec_training.through(codec, wave, used) for wave in waves]
-        mel = np.mean([float(mel_distance(ours, wave, rate_hz)) for ours, wave in zip(decoded, waves, strict=True)])
-        sdr = np.mean([float(si_sdr_db(ours, wave)) for ours, wave in zip(decoded, waves, strict=True)])
+        mel = float(
+            np.mean([float(mel_distance(ours, wave, rate_hz)) for ours, wave in zip(decoded, waves, strict=True)])
+        )
+        sdr = float(np.mean([float(si_sdr_db(ours, wave)) for ours, wave in zip(decoded, waves, strict=True)]))
         books = "codebook" if used == 1 else "codebooks"
         result.append(
             (
@@ -123,9 +125,9 @@ def melody_findings(model: Loaded, n: int, cfg: float) -> tuple[list[Finding], l
         heard.append(_chroma(samples))
         best.append(_chroma(through(melody)))
         examples.append(Example(f"melody-{number}", text, samples, made.label, melody))
-    own = np.mean([_alike(a, b) for a, b in zip(wanted, heard, strict=True)])
-    others = np.mean([_alike(melody, notes) for melody, notes in zip(_others(wanted), heard, strict=True)])
-    ceiling = np.mean([_alike(a, b) for a, b in zip(wanted, best, strict=True)])
+    own = float(np.mean([_alike(a, b) for a, b in zip(wanted, heard, strict=True)]))
+    others = float(np.mean([_alike(melody, notes) for melody, notes in zip(_others(wanted), heard, strict=True)]))
+    ceiling = float(np.mean([_alike(a, b) for a, b in zip(wanted, best, strict=True)]))
     return [
         Finding("melody: chroma cosine with the melody", own, 0.6, others, ceiling),
         Finding("melody: difference", own - others, 0.3, 0.0, ceiling - others),
@@ -153,7 +155,7 @@ def critic_findings(critic: Critic, through: Callable[[Tensor], Tensor], n: int)
         Finding(at + "the jangdan, tempo within 8 %", rhythm, chance=chance[0]),
         Finding(at + "buk alone, voice or instrument", player, chance=chance[1]),
         Finding(at + "tempo within 8 %", _in_tempo(labels, sounds), None, _in_tempo(_others(labels), sounds)),
-        Finding("white noise: tempo within 8 %", _in_tempo(labels, 0.1 * noise)),
+        Finding("white noise: tempo within 8 %", _in_tempo(labels, list(0.1 * noise))),
     ]
 
 
@@ -326,6 +328,7 @@ def _others(items: Sequence[T]) -> list[T]:
 
 
 def _tempo(samples: Tensor, label: Label) -> float:
+    assert label.jangdan is not None  # a plain scale is not asked for
     return tempo_bpm(samples, HEARING_HZ, label.jangdan)
 
 
@@ -339,6 +342,7 @@ def _in_mode(labels: Sequence[Label], sounds: Sequence[Tensor]) -> float:
     """Share of clips whose frames are mostly of their label's mode, in its key."""
     shares = []
     for label, samples in zip(labels, sounds):
+        assert label.mode is not None and label.tonic is not None  # the buk alone is not asked for
         tones = [(label.tonic + tone) % 12 for tone in MODES[label.mode].tones]
         shares.append(np.isin(_chroma(samples).argmax(1).numpy(), tones).mean())
     return float(np.mean(np.array(shares) >= IN_MODE))

@@ -70,7 +70,7 @@ def frame_targets(
         if label.buk:
             begins = pulse % 1 * frames_per_pulse < _STRUCK_FRAMES
             result[_STROKE] = begins * _strokes(jangdan)[pulse.astype(int) % jangdan.n_pulses]
-    if label.mode:
+    if label.mode and label.tonic is not None:
         result[_KEY] = _SCALES.index(label.mode) * OCTAVE + label.tonic
         if tones is not None:
             result[_TONE] = tones[((np.arange(n_frames) + 0.5) * (len(tones) - 1) / n_frames).round().astype(int)]
@@ -124,7 +124,8 @@ class Auxiliary(nn.Module):
         same as the codes' own heads see it; texts [B, n, t].
         """
         if known is None:
-            return tuple(hidden.new_zeros(3))
+            loss, pulses, jangdan = hidden.new_zeros(3)
+            return loss, pulses, jangdan
         frames = known.frames.to(hidden.device).transpose(1, 2)
         of_frames, pulses = _losses(self.frames(self.norm(hidden[:, : frames.shape[1]])), frames, FRAME_TARGETS)
         of_texts, jangdan = _losses(self.texts(texts.mean(dim=1)), known.texts.to(texts.device), TEXT_TARGETS)

@@ -15,7 +15,7 @@ from ...musicgen.conditioning.melody import tiled
 from .. import runs
 from ..data import voices
 from ..data.pieces import Clip, Label, clip
-from ..recipe import CLIP_S, model_config
+from ..recipe import CLIP_S, melody_of, model_config
 
 SHARD_CLIPS = 64
 CODEBOOKS_FILE = "codebooks.npy"
@@ -82,9 +82,9 @@ def encode(codec: Codec, waves: Tensor) -> Tensor:
 
 def chroma_rows(made: Clip) -> np.ndarray:
     """[len(MELODIES), F] uint8: the chroma of the mix, of the line alone, and of the line on a flute."""
-    config = model_config(64, 1, 1).melody
+    config = melody_of(model_config(64, 1, 1))
     sources = [made.samples] * len(MELODIES)
-    if made.melodic is not None:
+    if made.melodic is not None and made.line is not None:
         flute = voices.blow(made.line, made.rate_hz, len(made.samples), np.random.default_rng(0))
         sources = [made.samples, made.melodic, flute]
     rows = []

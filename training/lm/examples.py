@@ -31,7 +31,8 @@ _GUESSED = 0.7  # chance that some of what is seen, any share of it, is the mode
 _OWN, _OWN_IN_LESSONS = 0.3, 0.5  # chance that a row whose text names the tempo shows the model's own music
 _OWN_SPANS = 0.7  # of the spans of other music, if there is some of the model's own
 _MISSED, _BY = 0.5, 0.04  # chance that a text names another tempo than the clip's, and by how much at most
-_SHARE = {"jinyangjo": 2, "hwimori": 2, "gayageum": 2}  # what is learnt last is heard more often, so many times
+# What is learnt last is heard more often, so many times.
+_SHARE: dict[str | None, int] = {"jinyangjo": 2, "hwimori": 2, "gayageum": 2}
 _MELODIC = MELODIES.index("melodic")
 _NULL_CHROMA = 0  # the pitch class that silence falls on, which stands for no melody
 
@@ -62,6 +63,12 @@ class _Row:
     @property
     def names_tempo(self) -> bool:
         return "bpm" in self.text
+
+    @property
+    def clip(self) -> int:
+        """`index` of a row that has a clip."""
+        assert self.index is not None
+        return self.index
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ class Examples:
                     yield _row(self.labels[index], texts, rng, int(index))
 
         for some in _of_one_length(rows(), batch_size):
-            yield [row.index for row in some], [row.ids for row in some]
+            yield [row.clip for row in some], [row.ids for row in some]
 
     def asked(self, *ids: tuple[int, ...], codes: Tensor | None = None) -> Batch:
         """Texts, and codes [B, K, T] that were written to them; without any, of nothing but the texts."""
@@ -165,12 +172,12 @@ class Examples:
             row = _row(self.labels[index], texts, rng, index)
             by_length[len(row.ids)].append(row)
         for rows in by_length.values():
-            made += [self._batch(rows[i : i + batch_size], None) for i in range(0, len(rows), batch_size)]
+            made += [self._batch(rows[i : i + batch_size], None, Rollouts()) for i in range(0, len(rows), batch_size)]
         return sorted(made, key=lambda batch: -len(batch.ids))[:n_batches]
 
-    def _batch(self, rows: list[_Row], rng: np.random.Generator | None, rollouts: Rollouts | None = None) -> Batch:
+    def _batch(self, rows: list[_Row], rng: np.random.Generator | None, rollouts: Rollouts) -> Batch:
         """rng None: nothing is left out, and the melody is the mix's."""
-        indices = [row.index for row in rows]
+        indices = [row.clip for row in rows]
         chroma = np.stack([self.chroma[i, rng.integers(len(MELODIES)) if rng else 0] for i in indices])
         with_text = np.ones(len(rows), bool)
         codes = self.codes[indices].astype(np.int64)
@@ -212,7 +219,7 @@ class Examples:
     def _show_own(self, shown: np.ndarray, row: _Row, rollouts: Rollouts, rng: np.random.Generator) -> bool:
         """Whether [K, T] was filled, from its beginning or from a frame of its first half on: at times, if the text tells
         the beat of all of it."""
-        if row.names_tempo and self.first_pulses[row.index] == 0 and rng.random() < _OWN:
+        if row.names_tempo and self.first_pulses[row.clip] == 0 and rng.random() < _OWN:
             own = rollouts.like(row.label, rng)
             if own is not None:
                 first = rng.integers(2) * rng.integers(shown.shape[1] // 2)

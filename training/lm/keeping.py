@@ -68,7 +68,7 @@ def mode_of(labels: list[Label]) -> Tensor:
     """The tones of each label's mode, [B, OCTAVE] bool; none where there is no mode."""
     result = torch.zeros(len(labels), OCTAVE, dtype=torch.bool)
     for row, label in zip(result, labels, strict=True):
-        if label.mode in MODES:
+        if label.mode in MODES and label.tonic is not None:
             row[[(label.tonic + tone) % OCTAVE for tone in MODES[label.mode].tones]] = True
     return result
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from ...musicgen.config import LMConfig, ModelConfig
 from ...musicgen.lm import LM, PlainStepper, RowNoise, Sampling, Stream, generate_codes
 from ...musicgen.lm.delay import delay
 from ...musicgen.lm.transformer import sin_positions
-from ..recipe import SHARPNESS
+from ..recipe import SHARPNESS, melody_of
 from .auxiliary import Auxiliary, code_weights
 from .examples import HIDDEN, Batch, without_text
 from .text import TextEncoder
@@ -43,12 +45,12 @@ class MusicGen(nn.Module):
         self.lm = LM(config.lm)
         self.text = TextEncoder(text_table)
         self.text_projection = nn.Linear(config.text.dim, config.lm.dim)
-        self.melody_projection = nn.Linear(config.melody.n_chroma, config.lm.dim)
+        self.melody_projection = nn.Linear(melody_of(config).n_chroma, config.lm.dim)
         self.auxiliary = Auxiliary(config.lm.dim, config.text.dim)
         self._asked_layer = max(1, round(config.lm.n_layers * 2 / 3))  # after which the auxiliary heads are asked
         _initialize(self.lm)
         nn.init.normal_(self.melody_projection.weight, std=0.7)  # as strong as positions: notes are what to look for
-        code_frames = config.codec.frame_rate_hz * 2**config.melody.radix2_exp / 4 / config.codec.sample_rate_hz
+        code_frames = config.codec.frame_rate_hz * 2 ** melody_of(config).radix2_exp / 4 / config.codec.sample_rate_hz
         for layer, head, ahead in ((0, 0, 0.0), (0, 1, 1.0), (1, 0, 0.0)):
             if layer < config.lm.n_layers and head < config.lm.n_heads:
                 self._follow_melody(layer, head, ahead, code_frames)
@@ -113,32 +115,29 @@ class MusicGen(nn.Module):
         """
         return self._run(prefix, codes)[0]
 
-    def _run(
-        self, prefix: Tensor, codes: Tensor, n_layers: int | None = None
-    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """Logits, and what the codes' columns are after the layer that is asked and before the heads, [B, S, D].
+    def _run(self, prefix: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, and what the codes' columns are after the layer that is asked and before the heads, [B, S, D]."""
+        x, hidden = self._through_layers(prefix, codes)
+        last = self.lm.norm(x[:, prefix.shape[1] :])
+        made = F.linear(last, self.lm.heads.weight)
+        return made.float().unflatten(-1, (self.config.lm.n_codebooks, -1)).transpose(1, 2), hidden, last
 
-        n_layers: only so many layers are run, and there are no logits.
-        """
+    def _through_layers(self, prefix: Tensor, codes: Tensor, n_layers: int | None = None) -> tuple[Tensor, Tensor]:
+        """All columns [B, P + S, D] after `n_layers` layers, None = all, and the codes' after the one that is asked."""
         config = self.config.lm
-        x = torch.cat(
-            [prefix, sum(F.embedding(codes[:, k], self.lm.embeddings[k]) for k in range(config.n_codebooks))], 1
-        )
+        embedded = reduce(add, (F.embedding(codes[:, k], self.lm.embeddings[k]) for k in range(config.n_codebooks)))
+        x = torch.cat([prefix, embedded], 1)
         x = x + sin_positions(x.shape[1], config.dim, x.device)
         for n_done, block in enumerate(self.lm.layers[:n_layers], start=1):
             x = block(x)
             if n_done == self._asked_layer:
                 hidden = x[:, prefix.shape[1] :]
-        if n_layers is not None:
-            return None, hidden, None
-        last = self.lm.norm(x[:, prefix.shape[1] :])
-        made = F.linear(last, self.lm.heads.weight)
-        return made.float().unflatten(-1, (config.n_codebooks, -1)).transpose(1, 2), hidden, last
+        return x, hidden
 
     def lesson(self, batch: Batch) -> Losses:
         """The auxiliary losses alone: only the layers that they need are run."""
         texts = self.text(batch.ids)
-        _, asked, _ = self._run(self._prefix(batch, texts), self.inputs(batch), self._asked_layer)
+        _, asked = self._through_layers(self._prefix(batch, texts), self.inputs(batch), self._asked_layer)
         nothing = asked.new_zeros(self.config.lm.n_codebooks)
         return Losses(nothing, nothing, *self.auxiliary(asked, None, texts, batch.known))
 
@@ -160,7 +159,7 @@ class MusicGen(nn.Module):
 
     def _prefix(self, batch: Batch, texts: Tensor) -> Tensor:
         device = self.lm.device
-        one_hot = F.one_hot(batch.chroma.to(device), self.config.melody.n_chroma).float()
+        one_hot = F.one_hot(batch.chroma.to(device), melody_of(self.config).n_chroma).float()
         projected = self.text_projection(texts) * batch.with_text.to(device)[:, None, None]
         return torch.cat([self.melody_projection(one_hot), projected], dim=1)
 
@@ -193,7 +192,7 @@ class MusicGen(nn.Module):
         key_frequency = torch.exp(-step * key_at)
         query_at = (key_at + math.log(code_frames) / step).round().long().clamp(max=half - 1)
         query_frequency = torch.exp(-step * query_at)
-        start = self.config.melody.n_frames + _MEAN_TEXT_TOKENS  # position of the first column
+        start = melody_of(self.config).n_frames + _MEAN_TEXT_TOKENS  # position of the first column
         turn = query_frequency * start - key_frequency * ahead
         rows = self.lm.layers[layer].qkv.weight[head * size : (head + 1) * size]
         keys = self.lm.layers[layer].qkv.weight[config.dim + head * size : config.dim + (head + 1) * size]

@@ -28,12 +28,13 @@ class ScoredBatch:
     """B clips whose texts have n tokens each, all on the model's device."""
 
     codes: Tensor  # [B, K, T] long
-    rows: Tensor  # [B, F, 12] float: one-hot of a melody, multi-hot of chords, bin 0 where there is neither
+    rows: Tensor  # [B, F, 12] float: one-hot of a melody, multi-hot of chords; of neither bin 0, and nothing in a chord model
     ids: Tensor  # [B, n] long
     with_text: Tensor  # [B] float: 0 = zeros in place of the text
     frames: Tensor  # [B, len(FRAME_TARGETS), T] long, UNKNOWN where nothing is known
     texts: Tensor  # [B, len(TEXT_TARGETS)] long
     hidden: Tensor | None = None  # [B, T] bool: frames whose codes are not shown
+    with_rows: Tensor | None = None  # [B] float, of a chord model: 0 = zeros in place of the rows, projected or not
 
 
 class Heads(nn.Module):
@@ -107,7 +108,10 @@ class ScoredMusicGen(MusicGen):
     def rows_prefix(self, batch: ScoredBatch, texts: Tensor) -> Tensor:
         """[rows | text], [B, F + n, D]. Source: the engine's `Conditioning.prefix`."""
         projected = self.text_projection(texts) * batch.with_text[:, None, None]
-        return torch.cat([self.melody_projection(batch.rows), projected], dim=1)
+        rows = self.melody_projection(batch.rows)
+        if batch.with_rows is not None:
+            rows = rows * batch.with_rows[:, None, None]
+        return torch.cat([rows, projected], dim=1)
 
 
 def _losses(scores: Tensor, known: Tensor, targets: dict[str, tuple[int, float]]) -> tuple[Tensor, list[Tensor]]:

@@ -3,13 +3,16 @@
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...musicgen.config import ModelConfig
+from .. import runs
 from .muon import Muon
 from .scored import ScoredBatch, ScoredMusicGen
 from .text import t5_table
@@ -18,6 +21,9 @@ CODE_WEIGHTS = (1.6, 1.0, 0.8, 0.6)  # of the codebooks: the first ones carry th
 _GRADIENT_NORM, _WARM_UP_STEPS, _SMALL = 1.0, 100, 32
 # Chances of what a clip is conditioned on. Most users give a text and no melody; rows with neither are what guidance needs.
 _BOTH, _TEXT_ONLY, _ROWS_ONLY = 0.24, 0.58, 0.06
+# Of a chord model, as the authors of musicgen-chord have it: all is left out in a fifth of the rows, the chords alone in half of the
+# others. Source: `sakemin/cog-musicgen-chord`, config/conditioner/chord2music.yaml.
+_CHORD_BOTH, _CHORD_TEXT_ONLY, _CHORD_ROWS_ONLY = 0.4, 0.4, 0.0
 _SCORE, _MIX = 0.4, 0.3  # chances that the rows are the score's melody, the mix's chroma; otherwise the chords
 _WRONG_TONES = 0.08  # share of the score's tones that are any tone, as in the chroma of a recording
 _WORN, _SPANS, _SPAN = 0.3, 4, 48  # chance that spans are hidden, how many at most, frames at most
@@ -36,6 +42,7 @@ class Plan:
     guesses_from: float = 0.5
     guessed: float = 0.2  # share of the rows that see the model's guesses
     seed: int = 0
+    chords: bool = False  # a chord model: its rows are the score's chords, and nothing else
 
 
 @dataclass(frozen=True)
@@ -59,14 +66,15 @@ class Shelf:
         """One after another."""
         names = [field.name for field in fields(cls)]
         columns = [[getattr(shelf, name) for shelf in shelves] for name in names]
-        return cls(*(np.concatenate(c) if isinstance(c[0], np.ndarray) else torch.cat(c) for c in columns))
+        joined: list[Any] = [np.concatenate(c) if isinstance(c[0], np.ndarray) else torch.cat(c) for c in columns]
+        return cls(*joined)
 
     def batches(
-        self, plan: Plan, grow: "Callable[[Shelf], Shelf] | None" = None, first: int = 0
+        self, plan: Plan, grow: "Callable[[Shelf], Shelf] | None" = None, step: int = 0
     ) -> Iterator[ScoredBatch]:
         """Endless; every clip with one of its texts before any comes again; texts of a batch have one length.
 
-        grow: gives the shelf with what came since, before each round. first: number of the first batch; a batch follows from
+        grow: gives the shelf with what came since, before each round. step: number of the first batch; a batch follows from
         its number and the clips, so that a run goes on as if it had not been interrupted.
         """
         rng = np.random.default_rng(plan.seed)
@@ -90,38 +98,52 @@ class Shelf:
                     waiting[int(n)] = [rows[whole:]]
             for i in rng.permutation(len(ready)):
                 n, rows = ready[i]
-                if number >= first:
-                    yield self.batch(rows[:, 0], rows[:, 1], n, np.random.default_rng([plan.seed, number]))
+                if number >= step:
+                    yield self.batch(rows[:, 0], rows[:, 1], n, np.random.default_rng([plan.seed, number]), plan.chords)
                 number += 1
 
-    def fixed(self, batch_size: int, n_batches: int = 4) -> list[ScoredBatch]:
+    def fixed(self, batch_size: int, chords: bool = False, n_batches: int = 4) -> list[ScoredBatch]:
         """A few batches to measure by, of the commonest lengths of text."""
         lengths, counts = np.unique(self.lengths[:, 0], return_counts=True)
         result = []
         for n in lengths[np.argsort(-counts, kind="stable")][:n_batches]:
             at = np.flatnonzero(self.lengths[:, 0] == n)[:batch_size]
-            result.append(self.batch(at, np.zeros(len(at), int), int(n), None))
+            result.append(self.batch(at, np.zeros(len(at), int), int(n), None, chords))
         return result
 
-    def batch(self, clips: np.ndarray, variants: np.ndarray, n: int, rng: np.random.Generator | None) -> ScoredBatch:
-        """n: tokens of each text; 0: none. rng None: nothing is left out, and the rows are the score's melody."""
+    def batch(
+        self, clips: np.ndarray, variants: np.ndarray, n: int, rng: np.random.Generator | None, chords: bool = False
+    ) -> ScoredBatch:
+        """n: tokens of each text; 0: none. rng None: nothing is left out, and the rows are the score's melody, or chords."""
         device = self.codes.device
         index, variant = (torch.from_numpy(x).to(device) for x in (clips, variants))
         n_rows = len(clips)
         kind = np.zeros(n_rows, int)
         source = np.zeros(n_rows, int)
         if rng:
-            kind = rng.choice(4, size=n_rows, p=[_BOTH, _TEXT_ONLY, _ROWS_ONLY, 1 - _BOTH - _TEXT_ONLY - _ROWS_ONLY])
+            chances = np.array([_BOTH, _TEXT_ONLY, _ROWS_ONLY])
+            if chords:
+                chances = np.array([_CHORD_BOTH, _CHORD_TEXT_ONLY, _CHORD_ROWS_ONLY])
+            kind = rng.choice(4, size=n_rows, p=[*chances, 1 - chances.sum()])
             source = rng.choice(3, size=n_rows, p=[_SCORE, _MIX, 1 - _SCORE - _MIX])
         with_text = (kind < 2) & (n > 0)
         with_rows = (kind == 0) | (kind == 2)
-        rows = self._rows(index, torch.from_numpy(np.where(with_rows, source, 3)).to(device), rng)
+        if chords:
+            rows = self._chord_rows(index)
+        else:
+            rows = self._rows(index, torch.from_numpy(np.where(with_rows, source, 3)).to(device), rng)
         ids = self.ids[index, variant, :n].long() if n else torch.ones(n_rows, 1, dtype=torch.long, device=device)
         return ScoredBatch(
             self.codes[index].long(), rows, ids, torch.from_numpy(with_text).float().to(device),
             self.frames[index].long(), self.texts[index, variant].long(),
             _spans(n_rows, self.codes.shape[2], rng).to(device) if rng else None,
+            torch.from_numpy(with_rows).float().to(device) if chords else None,
         )  # fmt: skip
+
+    def _chord_rows(self, index: Tensor) -> Tensor:
+        """[B, F, 12] of 0 and 1: the notes of the score's chords. A single note is no chord, but pansori's melody: no notes."""
+        bits = (self.chords[index].long()[..., None] >> torch.arange(12, device=index.device)) & 1
+        return (bits * (bits.sum(dim=-1, keepdim=True) > 1)).float()
 
     def _rows(self, index: Tensor, source: Tensor, rng: np.random.Generator | None) -> Tensor:
         """[B, F, 12] by source: 0 melody, 1 mix, 2 chords, 3 nothing. rng: of the wrong tones in the melody; None: none."""
@@ -155,7 +177,22 @@ class Trainer:
         others = [p for p in self.model.parameters() if p not in chosen]
         self.muon = Muon(matrices, lr=plan.learning_rate, weight_decay=0.05)
         self.adam = torch.optim.AdamW(others, lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-        self.step = 0
+        self.step, self.elapsed_s = 0, 0.0
+
+    def state(self) -> dict:
+        """What `restore` goes on from, to the bit."""
+        return {
+            "plan": asdict(self.plan), "tokenizer": self.tokenizer_json, "step": self.step, "elapsed_s": self.elapsed_s,
+            "model": self.model.state_dict(), "average": self.average.state_dict(),
+            "adam": self.adam.state_dict(), "muon": self.muon.state_dict(),
+        }  # fmt: skip
+
+    def restore(self, table: Mapping) -> None:
+        """The run of `state`, its plan included."""
+        self.plan = Plan(**table["plan"])
+        for name in ("model", "average", "adam", "muon"):
+            getattr(self, name).load_state_dict(table[name])
+        self.step, self.elapsed_s = table["step"], table["elapsed_s"]
 
     def train_step(self, batch: ScoredBatch, done: float) -> dict[str, Tensor]:
         """One batch at the share `done` of the time box -> losses, which are not waited for."""
@@ -174,18 +211,6 @@ class Trainer:
             made = self.model.lesson(batch)
         self._learn(made["auxiliary"])
         return {f"lesson_{name}": value.detach() for name, value in made.items()}
-
-    def state(self) -> dict:
-        """All that a run goes on from, to the bit."""
-        return {
-            "tokenizer": self.tokenizer_json, "step": self.step, "model": self.model.state_dict(),
-            "average": self.average.state_dict(), "adam": self.adam.state_dict(), "muon": self.muon.state_dict(),
-        }  # fmt: skip
-
-    def restore(self, table: Mapping) -> None:
-        for name in ("model", "average", "adam", "muon"):
-            getattr(self, name).load_state_dict(table[name])
-        self.step = table["step"]
 
     def _generator(self) -> torch.Generator:
         """Of what is drawn in this step."""
@@ -207,13 +232,14 @@ class Trainer:
         self.step += 1
         keep = min(self.plan.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
+            lerp = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]  # has no other name
+            lerp(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
         return norm
 
     @torch.no_grad()
     def measure(self, batches: list[ScoredBatch]) -> dict[str, float]:
-        """Losses of the averaged weights; by how much leaving out rows or text raises them."""
-        ways = {"loss": lambda b: b, "no_rows": _without_rows, "no_text": _without_text}
+        """Losses of the averaged weights: as they are, without rows, without text, with the rows of another clip."""
+        ways = {"loss": lambda b: b, "no_rows": _without_rows, "no_text": _without_text, "other_rows": _with_other_rows}
         result: dict[str, float] = {}
         for name, way in ways.items():
             made = [self.average(way(batch)) for batch in batches]
@@ -226,17 +252,27 @@ class Trainer:
 
 def train(
     trainer: Trainer, batches: Iterator[ScoredBatch], check: list[ScoredBatch], log: Callable[[dict[str, float]], None],
-    log_s: float = 15.0,
+    log_s: float = 15.0, limit_s: float = float("inf"), checkpoint: Path | None = None,
 ) -> None:  # fmt: skip
-    """Steps until the plan's time is over."""
-    begun = logged = time.monotonic()
-    while (elapsed := time.monotonic() - begun) < trainer.plan.seconds:
-        losses = trainer.train_step(next(batches), elapsed / trainer.plan.seconds)
+    """Steps until the plan's time is over, that of earlier sittings included, or `limit_s` of this one.
+
+    checkpoint: the file that `Trainer.restore` goes on from, written every few minutes and at the end.
+    """
+    begun = logged = saved = time.monotonic()
+    before_s = trainer.elapsed_s
+    while trainer.elapsed_s < trainer.plan.seconds and time.monotonic() - begun < limit_s:
+        losses = trainer.train_step(next(batches), trainer.elapsed_s / trainer.plan.seconds)
+        trainer.elapsed_s = before_s + time.monotonic() - begun
+        if checkpoint is not None and time.monotonic() - saved > runs.CHECKPOINT_S:
+            saved = time.monotonic()
+            runs.save(checkpoint, trainer.state())
         if time.monotonic() - logged > log_s or trainer.step == 1:
             logged = time.monotonic()
             row = {f"loss{k}": value for k, value in enumerate(losses.pop("codebooks").tolist())}
             row |= {name: value.item() for name, value in losses.items()}
-            log({"step": trainer.step, "elapsed_s": logged - begun, **row, **_prefixed(trainer.measure(check))})
+            log({"step": trainer.step, "elapsed_s": trainer.elapsed_s, **row, **_prefixed(trainer.measure(check))})
+    if checkpoint is not None:
+        runs.save(checkpoint, trainer.state())
 
 
 def learning_rate(done: float, step: int) -> float:
@@ -255,9 +291,15 @@ def _spans(n_rows: int, n_frames: int, rng: np.random.Generator) -> Tensor:
 
 
 def _without_rows(batch: ScoredBatch) -> ScoredBatch:
+    if batch.with_rows is not None:
+        return replace(batch, with_rows=torch.zeros_like(batch.with_rows))
     rows = torch.zeros_like(batch.rows)
     rows[..., 0] = 1
     return replace(batch, rows=rows)
+
+
+def _with_other_rows(batch: ScoredBatch) -> ScoredBatch:
+    return replace(batch, rows=batch.rows.roll(1, dims=0))
 
 
 def _without_text(batch: ScoredBatch) -> ScoredBatch:

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -82,7 +82,7 @@ class Trainer:
         self.learn(made.auxiliary, self._learning_rate())
         return {"lesson": made.auxiliary.item(), "lesson_pulses": made.pulses.item()}
 
-    def write(self, tasks: list[Batch], seed: int, guidance: float) -> Tensor:
+    def write(self, tasks: Sequence[Batch], seed: int, guidance: float) -> Tensor:
         """Codes [B, K, T] that the averaged weights write to B batches of one text, sampled as users do."""
         config = self.config.lm
         noise = RowNoise(seed, len(tasks), config.n_codebooks, config.cardinality)

@@ -3,6 +3,7 @@
 import logging
 import mmap
 import multiprocessing
+import multiprocessing.process
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from ..data.render import Synthesizer
 from ..data.songs import song
 from ..data.songwords import describe
 from ..lm.scored import FRAME_TARGETS, UNKNOWN
-from ..recipe import CLIP_S
+from ..recipe import CLIP_S, melody_of
 from .recipe import N_FRAME_TARGETS, N_TEXT_TARGETS, N_TEXTS, N_TOKENS, PANSORI_EVERY, Recipe
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Clips:
         self.targets = _shared((n, N_TEXTS, N_TEXT_TARGETS), np.uint8)
         self.state = _shared((n,), np.uint8)
         self._next, self._stop = multiprocessing.Value("l", 0), multiprocessing.Value("b", 0)
-        self._master: multiprocessing.Process
+        self._master: multiprocessing.process.BaseProcess
 
     def start(self, synthesizer: Callable[[], Synthesizer | None], encode: Encode, n_processes: int) -> None:
         """Render in the background, begun before anything touches the GPU: processes are forked.
@@ -155,7 +156,7 @@ def _general(recipe: Recipe, split: str, number: int, synthesizer: Synthesizer, 
     piece = song(split, number, CLIP_S)
     samples = levelled(synthesizer.play(piece.parts, piece.first_s, CLIP_S), piece.facts.dynamics, rng)
     t, f = recipe.n_frames, recipe.n_chroma_frames
-    reach_s = f * 2**recipe.model.melody.radix2_exp / 4 / recipe.codec.sample_rate_hz  # chroma frames are centred
+    reach_s = f * 2 ** melody_of(recipe.model).radix2_exp / 4 / recipe.codec.sample_rate_hz  # chroma frames are centred
     frames = np.full((N_FRAME_TARGETS, t), UNKNOWN, np.uint8)
     frames[:2] = piece.beat_frames(CLIP_S, t, _PHASES, _BEATS, UNKNOWN)
     frames[2] = piece.melody_frames(CLIP_S, t)

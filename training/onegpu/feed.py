@@ -9,6 +9,7 @@ from torch import Tensor
 from ...musicgen.codec import Codec
 from ...musicgen.conditioning.chroma import chroma
 from ..lm.scored_train import Shelf
+from ..recipe import melody_of
 from .clips import Clips
 
 _LOOK_EVERY = 20  # batches
@@ -93,7 +94,7 @@ class Growth:
 @torch.no_grad()
 def coded(clips: Clips, codec: Codec, index: np.ndarray, device: torch.device) -> Shelf:
     """Codes, chroma and what the score knows of some clips."""
-    recipe, melody = clips.recipe, clips.recipe.model.melody
+    recipe, melody = clips.recipe, melody_of(clips.recipe.model)
     codes, mixes = [], []
     for rows in np.split(index, range(recipe.encode_batch, len(index), recipe.encode_batch)):
         waves = torch.from_numpy(clips.audio[rows]).to(device).float() / 32767

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 from ...musicgen.config import CodecConfig, ModelConfig
 from ..lm.scored import FRAME_TARGETS, TEXT_TARGETS
-from ..recipe import CLIP_S, CODEC, model_config
+from ..recipe import CLIP_S, CODEC, melody_of, model_config
 
-NAME = "general-mini"
+NAME, CHORD_NAME = "general-mini", "chord-mini"
 MAX_BYTES = 40_000_000
 N_TEXTS, N_TOKENS = 12, 56  # descriptions of a clip, and the most tokens of one
 VOCABULARY = 1800
@@ -30,10 +30,15 @@ class Recipe:
     first_clips: int  # before the codec begins
     adversary_filters: int = 16
     encode_batch: int = 48
+    chords: bool = False  # the language model follows chords, as musicgen-chord does, and no melodies
+
+    @property
+    def name(self) -> str:
+        return CHORD_NAME if self.chords else NAME
 
     @property
     def model(self) -> ModelConfig:
-        return replace(model_config(self.dim, self.n_heads, self.n_layers, self.codec), name=NAME)
+        return replace(model_config(self.dim, self.n_heads, self.n_layers, self.codec, self.chords), name=self.name)
 
     @property
     def clip_length(self) -> int:
@@ -45,7 +50,7 @@ class Recipe:
 
     @property
     def n_chroma_frames(self) -> int:
-        return self.model.melody.n_frames
+        return melody_of(self.model).n_frames
 
 
 FULL = Recipe(

@@ -24,7 +24,7 @@ from ..recipe import CLIP_S
 from .clips import Clips, encoder, summary
 from .feed import Feed, Growth
 from .figures import codec_figures, judged_codes, samples
-from .recipe import MAX_BYTES, N_TEXTS, NAME, VOCABULARY, Recipe
+from .recipe import MAX_BYTES, N_TEXTS, VOCABULARY, Recipe
 
 logger = logging.getLogger(__name__)
 PART_BYTES = 15_000_000  # of the files that come back
@@ -100,20 +100,27 @@ def codec_stage(recipe: Recipe, place: Place, minutes: float, n_processes: int, 
     log(event="stage over", **summary(clips))
 
 
-def lm_stage(recipe: Recipe, place: Place, minutes: float, n_processes: int, device: torch.device) -> None:
-    """Train the language model on the first stage's codes; leaves the model that ships, in parts, music and figures."""
+def lm_stage(
+    recipe: Recipe, place: Place, minutes: float, n_processes: int, device: torch.device, resume: bool = False
+) -> None:
+    """Train the language model on the first stage's codes; leaves the model that ships, in parts, music and figures.
+
+    resume: go on from the checkpoint that an earlier sitting left in `place.work`, if there is one.
+    """
     begun = time.monotonic()
     log = Log(place.out / "log-lm.jsonl", begun)
     clips = Clips(recipe, first_number=recipe.n_clips)  # others than the first stage's
     clips.start(lambda: _synthesizer(recipe, place, log), encoder(_tokenizer(place, log)), n_processes)
     try:
-        _train_lm(recipe, place, begun + 60 * minutes, clips, device, log)
+        _train_lm(recipe, place, begun + 60 * minutes, clips, device, log, resume)
     finally:
         clips.stop()
     log(event="stage over", **summary(clips))
 
 
-def _train_lm(recipe: Recipe, place: Place, end: float, clips: Clips, device: torch.device, log: Log) -> None:
+def _train_lm(
+    recipe: Recipe, place: Place, end: float, clips: Clips, device: torch.device, log: Log, resume: bool
+) -> None:
     begun = time.monotonic()
     _prepare(device)
     codec = load_codec(place.work / "codec.pt").to(device)
@@ -121,16 +128,24 @@ def _train_lm(recipe: Recipe, place: Place, end: float, clips: Clips, device: to
     held_out, train = (_shelf(table[name]) for name in ("held_out", "train"))
     codebooks = torch.stack([layer.codebook.embed.detach().cpu() for layer in codec.quantizer.layers])
     reserve = min(_FINISH_S, 0.4 * (end - begun))
-    plan = scored_train.Plan(0.0, recipe.lm_batch)
+    plan = scored_train.Plan(0.0, recipe.lm_batch, chords=recipe.chords)
     trainer = scored_train.Trainer(recipe.model, plan, table["tokenizer"], device, codebooks)
     log(event="language model", clips=len(train), parameters=sum(p.numel() for p in trainer.model.parameters()))
-    check = held_out.fixed(recipe.lm_batch)
-    trainer.plan = replace(plan, seconds=max(1.0, end - time.monotonic() - reserve))
-    batches = train.batches(plan, Growth(clips, codec, device))
-    scored_train.train(trainer, batches, check, lambda row: log(clips=len(train) + len(clips.ready()), **row))
+    check = held_out.fixed(recipe.lm_batch, recipe.chords)
+    limit_s = max(1.0, end - time.monotonic() - reserve)
+    trainer.plan = replace(plan, seconds=limit_s)
+    checkpoint = place.work / f"{recipe.name}-lm.pt"
+    if resume and checkpoint.exists():
+        trainer.restore(torch.load(checkpoint, map_location=device, weights_only=True))
+        log(event="resumed", step=trainer.step, elapsed_s=trainer.elapsed_s, of_s=trainer.plan.seconds)
+    batches = train.batches(plan, Growth(clips, codec, device), trainer.step)
+    scored_train.train(
+        trainer, batches, check, lambda row: log(clips=len(train) + len(clips.ready()), **row),
+        limit_s=limit_s, checkpoint=checkpoint,
+    )  # fmt: skip
     clips.stop()
     log(event="trained", step=trainer.step, **trainer.measure(check))
-    target = place.out / f"{NAME}.safetensors"
+    target = place.out / f"{recipe.name}.safetensors"
     write(codec.cpu(), trainer.average, trainer.tokenizer_json, target, MAX_BYTES)
     _copy_parts(target, place.out)
     log(event="exported", bytes=target.stat().st_size)

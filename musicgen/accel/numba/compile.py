@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..stock import has_fbgemm
 
@@ -27,15 +28,15 @@ def load_kernels() -> ModuleType | None:
     if not has_fbgemm():  # torch's own mark of an x86 CPU with AVX2
         return None
     try:
-        import numba
+        config = _numba_config()
     except ImportError as error:
         log.info("16-bit and int8 models run about twice as fast with Numba (python -m pip install numba): %s", error)
         return None
-    if numba.config.DISABLE_JIT:
+    if config.DISABLE_JIT:
         return None
     log.info("Preparing the CPU kernels; they are compiled once, in some 20 s")
     try:
-        with _cached_in(cache_folder(numba.config.CACHE_DIR)):
+        with _cached_in(cache_folder(config.CACHE_DIR)):
             return importlib.import_module(f"{__package__}.kernels")
     except Exception:  # a compiler's errors have no common class; music is made without it
         log.warning(
@@ -44,7 +45,15 @@ def load_kernels() -> ModuleType | None:
         return None
 
 
-def digest(sources: Path = SOURCES, package: str = __package__) -> str:
+@functools.cache
+def kernels() -> ModuleType:
+    """`load_kernels` for what runs only where there are some."""
+    module = load_kernels()
+    assert module is not None
+    return module
+
+
+def digest(sources: Path = SOURCES, package: str = __package__ or "") -> str:
     """Changes with the files in `sources`, and with the package's name, which compiled code refers to."""
     sha256 = hashlib.sha256(package.encode())
     for name in _MODULES:
@@ -72,10 +81,16 @@ def cache_folder(configured: str, sources: Path = SOURCES) -> Path:
 @contextlib.contextmanager
 def _cached_in(folder: Path) -> Iterator[None]:
     """Numba's cache in this folder for functions that are defined meanwhile."""
-    import numba
-
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+    config = _numba_config()
+    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
+
+
+def _numba_config() -> Any:
+    """numba.config, whose settings are made when it is imported. ImportError without Numba."""
+    from numba.core import config
+
+    return config

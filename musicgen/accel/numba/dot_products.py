@@ -2,6 +2,8 @@
 
 Written as LLVM IR for the host's instruction set. Addresses and sizes are int64.
 """
+# Numba makes its settings when it is imported.
+# pyright: reportAttributeAccessIssue=false
 
 from llvmlite import ir
 from numba import config, types

@@ -2,6 +2,8 @@
 
 Addresses and sizes are int64.
 """
+# Numba passes an intrinsic its typing context by itself.
+# pyright: reportCallIssue=false
 
 import ctypes
 import sys

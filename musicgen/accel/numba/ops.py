@@ -2,6 +2,8 @@
 
 Weights are plain [out, in]. For int8, rows are quantized to as many bits as keep the sums within int32.
 """
+# Numba passes an intrinsic its typing context by itself.
+# pyright: reportCallIssue=false, reportPrivateImportUsage=false
 
 import numpy as np
 from numba import carray, njit

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...lm import LM, Rows, Stream
+from ...lm.transformer import Block
 from ...memory import release_freed_memory
-from .compile import load_kernels
+from .compile import kernels
 from .tables import Tables
 from .texts import MAX_FOLDED, Texts, text_blocks
 from .threads import team
@@ -42,7 +43,9 @@ class NumbaStepper:
         self._quiet.enter_context(team.alone())
 
     def take_in(self, codes: Tensor, on_pass: Callable[[], None] | None = None) -> Tensor:
-        x = self._lm.embed(codes)
+        run, x = self._run, self._lm.embed(codes)
+        if run is None:
+            raise RuntimeError("take_in() needs a run: call start() first")
         if self._prefix is not None:
             x, self._prefix = torch.cat([self._prefix, x], dim=1), None
         n_at_once = max(self._prefill_cells // len(x), _MIN_COLUMNS)
@@ -52,13 +55,13 @@ class NumbaStepper:
         for columns in passes:
             if on_pass is not None:
                 on_pass()
-            self._run.step(*self._placed(columns), None)
+            run.step(*self._placed(columns), None)
         if passes:
             release_freed_memory()
             if on_pass is not None:
                 on_pass()
         logits = torch.empty(len(x), self._lm.config.n_codebooks, self._lm.config.cardinality)
-        self._run.step(*self._placed(last), logits.flatten(1))
+        run.step(*self._placed(last), logits.flatten(1))
         return logits
 
     def _placed(self, x: Tensor) -> tuple[Tensor, int]:
@@ -93,13 +96,11 @@ class _Run:
     def step(self, x: Tensor, column: int, logits: Tensor | None) -> None:
         """x [R, S, D] float32 from cache position `column` on through all layers, in place; into logits [R, K * c] if asked."""
         rows = x.view(-1, x.shape[-1])
-        logits = np.empty((0, 0), np.float32) if logits is None else logits.numpy()
+        out = np.empty((0, 0), np.float32) if logits is None else logits.numpy()
         if self._workspace is None or len(self._workspace.attended) != len(rows):
             self._workspace = None  # freed before the new one is allocated
             self._workspace = self._new_workspace(*rows.shape)
-        team.run(
-            load_kernels().step, rows.numpy(), column, self._addresses, self._end, self._sizes, self._workspace, logits
-        )
+        team.run(kernels().step, rows.numpy(), column, self._addresses, self._end, self._sizes, self._workspace, out)
 
     def _address(self, tensor: Tensor) -> int:
         """The tensor's address; keeps the tensor alive."""
@@ -107,16 +108,16 @@ class _Run:
         self._held.append(tensor.detach())
         return tensor.data_ptr()
 
-    def _layer(self, block: nn.Module, tables: Tables, text: tuple[Tensor | None, Tensor | None]) -> np.ndarray:
+    def _layer(self, block: Block, tables: Tables, text: tuple[Tensor | None, Tensor | None]) -> np.ndarray:
         """A layer's row of the table of addresses, [N_ADDRESSES] int64; 0 where it has none."""
         norms, matrices = [block.norm_self, block.norm_ffn], [block.qkv, block.out, block.up, block.down]
         if block.has_cross:
             norms, matrices = [*norms, block.norm_cross], [*matrices, block.cross_q, block.cross_out]
-        row = np.zeros(load_kernels().N_ADDRESSES, np.int64)
+        row = np.zeros(kernels().N_ADDRESSES, np.int64)
         for start, tensors in (
-            (load_kernels().NORMS, [tensor for norm in norms for tensor in (norm.weight, norm.bias)]),
-            (load_kernels().MATRICES, [t for each in matrices for t in (each.weight, getattr(each, "scale", None))]),
-            (load_kernels().CACHES, [tables.keys, tables.values, tables.tail, *text]),
+            (kernels().NORMS, [tensor for norm in norms for tensor in (norm.weight, norm.bias)]),
+            (kernels().MATRICES, [t for each in matrices for t in (each.weight, getattr(each, "scale", None))]),
+            (kernels().CACHES, [tables.keys, tables.values, tables.tail, *text]),
         ):
             for at, tensor in enumerate(tensors, start):
                 if tensor is not None:
@@ -124,18 +125,18 @@ class _Run:
         return row
 
     def _new_workspace(self, n_rows: int, dim: int):
-        padded, n_threads, sizes = load_kernels().padded_rows(n_rows), team.n_threads, self._sizes
-        n_sums = n_rows if sizes.is_half else load_kernels().SUMS * padded
+        padded, n_threads, sizes = kernels().padded_rows(n_rows), team.n_threads, self._sizes
+        n_sums = n_rows if sizes.is_half else kernels().SUMS * padded
 
         def floats(*size: int) -> np.ndarray:
             return np.zeros(size, np.float32)
 
         def quantized(width: int) -> np.ndarray:
-            n_values = 1 if sizes.is_half else width + load_kernels().SPARE
+            n_values = 1 if sizes.is_half else width + kernels().SPARE
             # Allocated by torch, which aligns to cache lines.
             return torch.zeros(n_threads, padded, n_values, dtype=torch.int16).numpy()
 
-        return load_kernels().Workspace(
+        return kernels().Workspace(
             floats(n_rows, 3 * dim),
             floats(n_rows, dim),
             floats(n_rows, self._n_hidden),
@@ -158,7 +159,7 @@ class _Run:
                     folded[layer, row] = [self._address(table) for table in pair]
         padding = np.zeros(n_rows, np.int64) if rows.padding is None else rows.padding.numpy().astype(np.int64)
         weight = lm.layers[0].qkv.weight
-        return load_kernels().Sizes(
+        return kernels().Sizes(
             config.n_heads, config.head_dim, tables.values.shape[2], padding, np.array(texts.n_folded, np.int64), folded,
             text_blocks(config), np.array(texts.n_attended, np.int64), max(1, *texts.n_attended),
             weight.dtype != torch.int8, weight.dtype == torch.bfloat16,

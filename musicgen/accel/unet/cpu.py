@@ -85,6 +85,7 @@ class _Block:
     """Norm, ReLU and a convolution of 3 taps that keeps the length."""
 
     def __init__(self, norm: Norm, conv: nn.Conv1d):
+        assert conv.bias is not None  # ResBlock's have one
         self._norm, self._bias = norm, conv.bias
         self._taps = Taps3(conv.weight, conv.dilation[0])
 
@@ -120,7 +121,7 @@ class _Encoder:
         weight, stride = encoder.conv.weight, encoder.conv.stride[0]
         # Frames of `stride` samples side by side: the strided convolution of 2 * stride taps has 2 taps of these.
         first, second = (part.permute(0, 2, 1).flatten(1, 2).t() for part in weight.split(stride, dim=2))
-        self._taps, self._stride, self._margin = Taps2(first, second), stride, encoder.conv.padding[0]
+        self._taps, self._stride, self._margin = Taps2(first, second), stride, int(encoder.conv.padding[0])
         self._norm = encoder.norm
         self._res_blocks = [_ResBlock(block) for block in encoder.res_blocks]
 
@@ -150,7 +151,7 @@ class _Decoder:
         weight, stride = decoder.convtr.weight, decoder.convtr.stride[0]
         # Each frame of `stride` outputs gets the first half of its own input's taps, and the second half of the last's.
         own, last = (part.permute(0, 2, 1).flatten(1, 2) for part in weight.split(stride, dim=2))
-        self._taps, self._stride, self._margin = Taps2(last, own), stride, decoder.convtr.padding[0]
+        self._taps, self._stride, self._margin = Taps2(last, own), stride, int(decoder.convtr.padding[0])
         self._norm = decoder.norm
         self._res_blocks = [_ResBlock(block) for block in decoder.res_blocks]
 

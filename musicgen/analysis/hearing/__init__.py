@@ -6,14 +6,16 @@ the piece, a beat at a time.
 
 from ..choices import MAX_METER, VOCABULARIES
 from .chords import NONE, ChordSpan
-from .listen import LONGEST_S, SHORTEST_S, hear
-from .midi import midi_bytes
-from .notes import Hit, Note
+from .listen import LONGEST_S, SHORTEST_S, check_hearing, hear
+from .midi import heard_parts, midi_bytes
+from .notes import DRUMS, Hit, Note
 from .picture import hearing_picture
 from .result import Heard
 from .sections import Section
+from .voice import hear_voice
 
 __all__ = [
+    "DRUMS",
     "LONGEST_S",
     "MAX_METER",
     "NONE",
@@ -24,7 +26,10 @@ __all__ = [
     "Hit",
     "Note",
     "Section",
+    "check_hearing",
     "hear",
+    "hear_voice",
+    "heard_parts",
     "hearing_picture",
     "midi_bytes",
 ]

@@ -59,7 +59,7 @@ def hear(
     Without a pulse: bpm, meter, beats and downbeats are 0 or empty, and chords are looked for each half second; `notices` says
     so, and the log. InputError: several clips, silence, shorter than 2 s or longer than 20 min, values out of range.
     """
-    _check(audio, bpm, meter, vocabulary)
+    check_hearing(audio, bpm, meter, vocabulary)
     stages = _Stages(on_step)
     mono = _mono(audio, stages.next("samples"))
     with torch.inference_mode():
@@ -106,7 +106,8 @@ class _Stages:
         self._on_step(100, 100)
 
 
-def _check(audio: Audio, bpm: float, meter: int, vocabulary: str) -> None:
+def check_hearing(audio: Audio, bpm: float = 0.0, meter: int = 0, vocabulary: str = VOCABULARIES[0]) -> None:
+    """InputError for what `hear` refuses: several clips, silence, shorter than 2 s or longer than 20 min, values out of range."""
     if len(audio.samples) != 1:
         raise InputError(
             f"'audio' holds {len(audio.samples)} clips, and one is heard at a time. Choose one with MusicGen Takes."

@@ -10,6 +10,7 @@ import pickle
 import pickletools
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -77,6 +78,8 @@ class _Reader(pickle._Unpickler):
 
     `budget` is the number of items that calls may copy.
     """
+
+    stack: list  # the library's
 
     def __init__(self, data: bytes, source: str, budget: int):
         super().__init__(io.BytesIO(data), encoding="latin-1")
@@ -183,10 +186,10 @@ class _Reader(pickle._Unpickler):
         return struct.unpack("<" + _SCALARS[code], data)[0]
 
 
-def _loaders() -> dict[int, Callable[[_Reader], None]]:
+def _loaders() -> dict[int, Callable[[Any], None]]:
     """The library's table of opcodes, only of those that are admitted, with keys looked at before they are hashed."""
 
-    def checked(load: Callable[[_Reader], None], keys: slice) -> Callable[[_Reader], None]:
+    def checked(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
         def load_checked(reader: _Reader) -> None:
             for key in reader.stack[keys]:
                 reader.check_key(key)
@@ -195,7 +198,7 @@ def _loaders() -> dict[int, Callable[[_Reader], None]]:
         return load_checked
 
     codes = {op.name: ord(op.code) for op in pickletools.opcodes if op.name in _OPCODES}
-    loaders = {
+    loaders: dict[int, Callable[[Any], None]] = {
         code: pickle._Unpickler.dispatch[code] for name, code in codes.items() if name not in ("OBJ", "NEWOBJ_EX")
     }
     loaders |= {codes[name]: checked(loaders[codes[name]], keys) for name, keys in _KEYS.items()}

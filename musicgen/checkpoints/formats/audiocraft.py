@@ -44,8 +44,8 @@ def _open(
     codec_required: bool,
     find_codec: FindCodec | None,
 ) -> Checkpoint:
-    state = _state(package)
-    settings = Settings.from_audiocraft(package.contents["xp.cfg"], str(package.path))
+    state, written = _contents(package)
+    settings = Settings.from_audiocraft(written, str(package.path))
     lm, layout = lm_config(settings), CodecLayout.of(settings, is_stereo(settings))
     codec = _codec(package, settings, layout, find_codec) if codec_required else stand_in(settings, lm, layout)
     segment_s = settings.number("dataset.segment_duration")
@@ -68,8 +68,8 @@ def _open(
     return Checkpoint(path, "audiocraft", config, lm_weights, conditioner, codec.weights, source, codec.origin)
 
 
-def _state(package: TorchFile) -> dict:
-    """The table of the language model's tensors. Source: audiocraft `utils.export.export_lm`, `utils.export_legacy`."""
+def _contents(package: TorchFile) -> tuple[dict, object]:
+    """The table of the language model's tensors, and the settings. Source: audiocraft `utils.export.export_lm`, `utils.export_legacy`."""
     table = package.contents
     if not isinstance(table, dict) or "xp.cfg" not in table:
         if (state := find_table(table)) is not None:
@@ -92,7 +92,7 @@ def _state(package: TorchFile) -> dict:
         provider = table.get("condition_provider")  # separate in the oldest training runs
         if isinstance(provider, dict):
             state = {**state, **{f"condition_provider.{name}": value for name, value in provider.items()}}
-        return state
+        return state, table["xp.cfg"]
     raise CheckpointError(
         f"{package.path} is no model of audiocraft: it has settings, but no weights ('best_state', 'model')"
     )

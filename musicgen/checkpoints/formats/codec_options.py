@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ...config import CodecConfig
 from ..settings import REQUIRED, Settings
 
-Reader = Callable[[Settings, str, object], object]  # (settings, key, default) -> value
+Reader = Callable[[Settings, str, object], Any]  # (settings, key, default) -> value
 
 
 def _whole(most: int = 2**20, least: int = 1) -> Reader:

@@ -63,7 +63,7 @@ def open_converted(path: Path) -> Checkpoint:
         table = t5_config(settings.section("text_encoder"))
         weights = take_t5(text, table, f"{path} (text_encoder)")
         source = TextEncoderSource(
-            config=table, weights=weights, tokenizer_json=metadata.get(TOKENIZER_KEY), origin=str(path)
+            config=table, weights=weights, tokenizer_json=metadata.get(TOKENIZER_KEY, ""), origin=str(path)
         )
     inventory.check()
     return Checkpoint(

@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ...conditioning.tokenizer import read_tokenizer
 from ...config import CodecConfig, LMConfig, MelodyConfig, ModelConfig, TextConfig, delays_for
@@ -162,7 +163,7 @@ def codec_config(codec: Settings, channels: int, n_active: int | None) -> CodecC
 
 def _n_codebooks(codec: Settings, config: CodecConfig) -> int:
     """Number of codebooks of the codec's widest band. Source: transformers `EncodecConfig.num_quantizers`."""
-    bandwidths = codec.get("target_bandwidths", [1.5, 3.0, 6.0, 12.0, 24.0])
+    bandwidths: Any = codec.get("target_bandwidths", [1.5, 3.0, 6.0, 12.0, 24.0])
     sound = isinstance(bandwidths, list) and bandwidths and all(type(item) in (int, float) for item in bandwidths)
     if not sound or not all(0 < item <= MAX_BANDWIDTH for item in bandwidths) or config.codebook_size < 2:
         raise codec.wrong("target_bandwidths", bandwidths, f"a list of numbers above 0, up to {MAX_BANDWIDTH} kbit/s")
@@ -173,8 +174,9 @@ def _n_codebooks(codec: Settings, config: CodecConfig) -> int:
 def _text_config(text: Settings) -> TextConfig:
     dim = text.integer("d_model", 512, most=2**16)
     name = text.get("_name_or_path", None)
-    known = isinstance(name, str) and re.fullmatch(r"[\w-]+(/[\w.-]+)?", name)
-    return TextConfig(name=name if known else _TEXT_NAMES.get(dim, f"T5 {dim} wide"), dim=dim)
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+(/[\w.-]+)?", name):
+        name = _TEXT_NAMES.get(dim, f"T5 {dim} wide")
+    return TextConfig(name=name, dim=dim)
 
 
 def _melody_config(settings: Settings) -> MelodyConfig:
@@ -192,7 +194,8 @@ def take_conditioner(inventory: Inventory, config: ModelConfig) -> dict[str, Wei
     for name, shape in conditioner_shapes(config).items():
         module, _, part = name.partition(".")
         theirs = f"{_PROJECTIONS[module]}.{part}"
-        n_in = config.text.dim if module == "text_projection" else config.melody.n_chroma
+        melody = config.melody if module == "melody_projection" else None
+        n_in = melody.n_chroma if melody else config.text.dim
         if n_in == config.lm.dim and not inventory.has(theirs):
             # transformers leaves a projection out where both sides are equally wide.
             weights[name] = identity(n_in) if part == "weight" else zeros(n_in)
@@ -208,5 +211,5 @@ def _text_source(folder: Path, settings: Settings, tensors: dict[str, Stored]) -
     config = t5_config(settings)
     weights = take_t5(tensors, config, f"{folder / WEIGHTS_FILE} (text_encoder)")
     has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
-    tokenizer_json = read_tokenizer(folder) if has_tokenizer else None
+    tokenizer_json = read_tokenizer(folder) if has_tokenizer else ""
     return TextEncoderSource(config=config, weights=weights, tokenizer_json=tokenizer_json, origin=str(folder))

@@ -72,8 +72,8 @@ def convert_diffusion(
     _check(target, precision)
     entries = []
     for name, weight in checkpoint.weights.items():
-        wide = precision and ".unet." in name and len(weight.shape) > 2
-        entries.append(_Entry(name, weight, getattr(torch, precision) if wide else weight.dtype))
+        wide = ".unet." in name and len(weight.shape) > 2
+        entries.append(_Entry(name, weight, getattr(torch, precision) if precision and wide else weight.dtype))
     entries.sort(key=lambda entry: -entry.dtype.itemsize)
     return _save(target, entries, {"format": "pt", **metadata_of(checkpoint.config)}, on_step)
 
@@ -145,7 +145,7 @@ def _write(file: BinaryIO, header: bytes, entries: Sequence[_Entry], on_bytes: C
     done, digest = len(header), hashlib.sha256()
     for entry in entries:
         for _, rows in entry.weight.slabs():
-            data = rows.read(entry.dtype).reshape(-1).view(torch.uint8).numpy()
+            data = rows.read(entry.dtype).reshape(-1).view(torch.uint8).numpy().data
             file.write(data)
             digest.update(data)
             done += data.nbytes

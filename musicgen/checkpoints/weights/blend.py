@@ -62,7 +62,7 @@ def _check(base: Checkpoint, tuned: Checkpoint) -> None:
 
 def _compared(tuned: ModelConfig, base: ModelConfig) -> list[tuple[str, object, object]]:
     """(what, the fine-tune's, the base's) of everything that gives weights their shape or meaning."""
-    rows = [
+    rows: list[tuple[str, object, object]] = [
         (label, getattr(tuned.lm, name), getattr(base.lm, name))
         for label, name in (
             ("width", "dim"),
@@ -78,7 +78,7 @@ def _compared(tuned: ModelConfig, base: ModelConfig) -> list[tuple[str, object, 
     rows.append(("conditioning by", kinds[tuned.lm.cross_attention], kinds[base.lm.cross_attention]))
     rows.append(("melody conditioning", _melody(tuned), _melody(base)))
     rows.append(("a text encoder of width", tuned.text.dim, base.text.dim))
-    names = [config.text.name.rpartition("/")[2] for config in (tuned, base)]
+    names = tuned.text.name.rpartition("/")[2], base.text.name.rpartition("/")[2]
     if all(name in _TEXT_NAMES for name in names):  # others are names of folders, which say nothing
         rows.append(("the text encoder", *names))
     rows.append(("a sample rate of", tuned.codec.sample_rate_hz, base.codec.sample_rate_hz))

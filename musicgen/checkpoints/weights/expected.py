@@ -9,7 +9,7 @@ from torch import nn
 
 from ...codec import Codec
 from ...conditioning import Conditioner
-from ...conditioning.text import t5_encoder
+from ...conditioning.text import TextEncoder, t5_encoder
 from ...config import CodecConfig, LMConfig, ModelConfig
 from ...lm import LM
 
@@ -38,7 +38,14 @@ def codec_shapes(config: CodecConfig) -> Shapes:
 
 def conditioner_shapes(config: ModelConfig) -> Shapes:
     """The projections of the text's and the melody's features to the model's width."""
-    return shapes_of(lambda: Conditioner(config, nn.Module()))
+    return shapes_of(lambda: Conditioner(config, _NoTextEncoder()))
+
+
+class _NoTextEncoder(TextEncoder):
+    """Stands where the text encoder would, whose weights are not asked for."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
 
 
 def t5_shapes(config: Mapping) -> Shapes:

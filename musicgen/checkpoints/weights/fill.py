@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ def fill(module: nn.Module, weights: Mapping[str, Weight], source: str, check: C
     names the checkpoint. What `check` raises ends the reading. CheckpointError, before anything is read, unless names and shapes agree exactly; and for values
     that are not finite.
     """
-    targets = dict(module.named_parameters(remove_duplicate=False))
+    targets: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
     targets.update(module.named_buffers(remove_duplicate=False))
     targets = {name: targets[name] for name in module.state_dict(keep_vars=True)}
     _check(targets, weights, source)
@@ -70,5 +71,5 @@ def _materialized(target: Tensor) -> Tensor:
 def _replace(module: nn.Module, name: str, tensor: Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     owner = module.get_submodule(path)
-    table = owner._parameters if leaf in owner._parameters else owner._buffers
+    table: dict[str, Any] = owner._parameters if leaf in owner._parameters else owner._buffers
     table[leaf] = tensor

@@ -67,7 +67,8 @@ class Inventory:
         weights: dict[str, Weight] = {}
         for name, shape in lm_shapes(config).items():
             key, layer = re.subn(r"^layers\.\d+\.", "layers.", name)
-            theirs = (names[key],) if isinstance(names[key], str) else names[key]
+            found = names[key]
+            theirs = [found] if isinstance(found, str) else list(found)
             if "{k}" in theirs[0]:
                 theirs = [theirs[0].replace("{k}", str(k)) for k in range(config.n_codebooks)]
             theirs = [other.replace("{i}", name.split(".")[1]) if layer else other for other in theirs]

@@ -6,8 +6,8 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class WeightsFile:
             raise CheckpointError(f"{path} is empty. Download it again.")
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[BinaryIO]:
+    def _open(self) -> Iterator[FileIO]:
         try:
             with open(self.path, "rb", buffering=0) as file:
                 stat = os.fstat(file.fileno())
@@ -60,7 +60,7 @@ class WeightsFile:
 
     def read_into(self, out: Tensor, offset: int, check: Check = unchecked) -> None:
         """Fill the contiguous CPU tensor `out` with the bytes from `offset` on; `check` is called for each chunk."""
-        memory = memoryview(out.view(-1).view(torch.uint8).numpy())
+        memory = out.view(-1).view(torch.uint8).numpy().data
         with self._open() as file:
             file.seek(offset)
             while len(memory):
@@ -237,6 +237,7 @@ class Computed(Weight):
 
     def _copy(self, out: Tensor, check: Check) -> None:
         for start, slab in self.slabs():
+            assert isinstance(slab, Computed)
             values = slab.compute(*(part.read(check=check) for part in slab.parts))
             out[start : start + len(values)].copy_(values)
 
@@ -252,7 +253,11 @@ def join(parts: Sequence[Weight]) -> Weight:
 def weight_norm(gain: Weight, direction: Weight) -> Weight:
     """v * g / ||v||, the norm over all dimensions but the first, by the function behind torch's weight_norm."""
     names = (*gain.names, *direction.names)
-    return Computed(direction.shape, names, (gain, direction), lambda g, v: torch._weight_norm(v, g, 0))
+    return Computed(direction.shape, names, (gain, direction), _folded)
+
+
+def _folded(gain: Tensor, direction: Tensor) -> Tensor:
+    return torch._weight_norm(direction, gain, 0)  # pyright: ignore[reportPrivateImportUsage]  # no public one is as plain
 
 
 def identity(size: int) -> Weight:

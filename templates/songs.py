@@ -1,0 +1,68 @@
+"""Templates that begin with a song."""
+
+from .basics import loaded
+from .graph import BYPASSED, Graph
+from .notes import MODELS
+
+
+def remix() -> Graph:
+    graph = Graph("Remix")
+    loader = loaded(
+        graph,
+        "Remix",
+        "A song gets new music under its voice: on its chords, its beats, its length. Every stage is a node, and a change runs again "
+        "only what follows it: the dials of **Mix** make nothing anew.\n"
+        "1. The song here is two example clips, a voice and a zither, so that it plays at once. For your own, put **Load Audio** in "
+        "place of *The song*, enable **Separate Stems** (grey; it needs Demucs with its weights), wire the song to it and its `vocals` to "
+        "`audio_2` of the last **Mix**.\n"
+        "2. **Hear Music** finds tempo, bars and chords. Its report tells **MusicGen Chords** the chords at their times.\n"
+        "3. A second **Hear Music** finds the beats of the new music, and **Align to Beats** lays them on the song's.\n"
+        "4. pansori-mini was taught melodies, not chords: its music is in no key to speak of and keeps time loosely. For chords that are "
+        "followed, choose **sakemin/musicgen-stereo-chord** in **Load MusicGen** (downloaded when it is first used, not for commercial "
+        "use).\n\n" + MODELS,
+    )
+    graph.column()
+    voice = graph.add("MusicGenExample", "The voice", clip="pansori voice")
+    zither = graph.add("MusicGenExample", "Its accompaniment", clip="gayageum melody")
+    song = graph.add("MusicGenMix", "The song", audio_1=zither["audio"], audio_2=voice["audio"])
+    graph.add("MusicGenStems", "For your own song", mode=BYPASSED, audio=song["audio"])
+    graph.column()
+    heard = graph.add("MusicGenAnalyze", "Hear the song", audio=song["audio"])
+    graph.add("PreviewImage", "What is heard", images=heard["picture"])
+    length = graph.add("MusicGenLength", audio=song["audio"], extra_s=0.3)
+    graph.column()
+    text = graph.add(
+        "MusicGenText",
+        conditioner=loader["conditioner"],
+        text="gayageum zither over the buk drum, jungjungmori",
+        bpm=heard["bpm"],
+    )
+    chords = graph.add(
+        "MusicGenChords",
+        conditioner=loader["conditioner"],
+        conditioning=text["conditioning"],
+        chord_list=heard["report"],
+    )
+    graph.column()
+    sampler = graph.add(
+        "MusicGenSampler",
+        model=loader["model"],
+        codec=loader["codec"],
+        positive=chords["conditioning"],
+        duration_s=length["seconds"],
+    )
+    decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=sampler["codes"])
+    graph.column()
+    again = graph.add("MusicGenAnalyze", "Hear the new music", audio=decode["audio"], bpm=heard["bpm"])
+    align = graph.add(
+        "MusicGenAlign",
+        audio=decode["audio"],
+        beats=again["report"],
+        target_beats=heard["report"],
+        like=song["audio"],
+    )
+    graph.column()
+    mixed = graph.add("MusicGenMix", "The remix", audio_1=align["audio"], audio_2=voice["audio"], gain_2_db=-2.0)
+    graph.add("MusicGenSaveAudio", audio=mixed["audio"], filename_prefix="audio/remix", format="flac")
+    graph.app((text, "text"), (sampler, "seed"), (mixed, "gain_1_db"), (mixed, "gain_2_db"))
+    return graph
