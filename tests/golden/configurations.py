@@ -205,7 +205,9 @@ def predicted(bench: Bench, *, toy: Mapping[str, Any], **values: Any) -> Outputs
 
 def _as_in_0_11() -> dict[str, Any]:
     """Options that switch off what later versions do to the ends of the music."""
-    return {"fade_ms": 0.0} if "fade_ms" in inspect.signature(pack().predict).parameters else {}
+    parameters = inspect.signature(pack().predict).parameters
+    takes_options = "version" in parameters  # among the others, since 0.15
+    return {"fade_ms": 0.0} if "fade_ms" in parameters or takes_options else {}
 
 
 def saved(bench: Bench, *, sample_format: str) -> Outputs:

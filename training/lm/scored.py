@@ -97,11 +97,8 @@ class ScoredMusicGen(MusicGen):
         config = self.config.lm
         texts = self.text.t5(input_ids=batch.ids).last_hidden_state
         hidden = torch.full_like(batch.codes, config.cardinality)
-        _, asked, _ = self._run(
-            self.rows_prefix(batch, texts),
-            delay(hidden, config.delays, config.cardinality)[..., :-1],
-            self._asked_layer,
-        )
+        inputs = delay(hidden, config.delays, config.cardinality)[..., :-1]
+        _, asked = self._through_layers(self.rows_prefix(batch, texts), inputs, self._asked_layer)
         loss, phase, beat = self.auxiliary(asked[:, : batch.codes.shape[2]], texts, batch)
         return {"auxiliary": loss, "phase": phase, "beat": beat}
 

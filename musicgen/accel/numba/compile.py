@@ -91,6 +91,7 @@ def _cached_in(folder: Path) -> Iterator[None]:
 
 def _numba_config() -> Any:
     """numba.config, whose settings are made when it is imported. ImportError without Numba."""
-    from numba.core import config
+    import numba
 
-    return config
+    module: Any = numba
+    return module.config
