@@ -16,6 +16,7 @@ from .train import set_levels, shipped, trainable
 
 _WEIGHTS = {"wave": 1.0, "spectrum": 1.2, "verdict": 0.35, "features": 0.7}  # shares of the gradient
 _COMMITMENT, _KMEANS_VECTORS = 0.25, 40_000
+_CARRIED = (nn.Conv1d, nn.ConvTranspose1d, nn.LSTM)
 _ALL_CODEBOOKS = 0.7  # chance that a clip is coded with all codebooks; otherwise with any number
 
 
@@ -126,14 +127,14 @@ class Trainer:
             raise InputError(
                 f"the codec to begin with has other sizes ({codec.config}) than this recipe ({self.config})."
             )
-        for kind in (nn.Conv1d, nn.ConvTranspose1d, nn.LSTM):
-            ours, theirs = ([m for m in each.modules() if isinstance(m, kind)] for each in (self.codec, codec))
-            for module, other in zip(ours, theirs, strict=True):
-                if kind is nn.LSTM:
-                    module.load_state_dict(other.state_dict())
-                else:
-                    module.weight = other.weight.detach()  # by weight norm's inverse
-                    module.bias.copy_(other.bias)
+        ours, theirs = ([m for m in each.modules() if isinstance(m, _CARRIED)] for each in (self.codec, codec))
+        for module, other in zip(ours, theirs, strict=True):
+            if isinstance(module, nn.LSTM):
+                module.load_state_dict(other.state_dict())
+            elif isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+                module.weight = other.state_dict()["weight"]  # by weight norm's inverse
+                if module.bias is not None:
+                    module.bias.copy_(other.state_dict()["bias"])
         for layer, other in zip(self.codec.quantizer.layers, codec.quantizer.layers, strict=True):
             layer.codebook.embed.copy_(other.codebook.embed)
         self.quantizer.go_on()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,10 +118,10 @@ def _shard(
 
 
 def _save(path: Path, shelf: Shelf) -> None:
-    columns = {name: getattr(shelf, name) for name in _FIELDS}
+    columns: dict[str, Any] = {name: np.asarray(getattr(shelf, name)) for name in _FIELDS}
     draft = path.with_suffix(f".{os.getpid()}.part")
     with open(draft, "wb") as file:
-        np.savez_compressed(file, **{k: v.numpy() if torch.is_tensor(v) else v for k, v in columns.items()})
+        np.savez_compressed(file, **columns)
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)

@@ -59,5 +59,5 @@ class Crops:
             crop = samples[start : start + self._length]
             if np.abs(crop).max() > _SILENT:
                 break
-            start = rng.integers(len(samples) - self._length + 1)
+            start = int(rng.integers(len(samples) - self._length + 1))
         return crop
