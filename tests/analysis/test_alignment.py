@@ -126,7 +126,7 @@ def test_limits_are_checked(value):
         map_of(grid(120, 9), grid(120, 9), threshold_beats=value)
 
 
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_one_heard_song_is_laid_on_the_beats_of_another(seed):
     """Both heard; beats of the result heard anew. Chance: the same without alignment."""
     target, _ = song(seed)

@@ -113,7 +113,7 @@ def both(engines, stereo, melody, params, prompt=None):
     return ours.codes, expected
 
 
-@pytest.mark.parametrize("stereo", [False, True])
+@pytest.mark.parametrize("stereo", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "melody",
     [tune(4), tune(2.5, 44100, 2), tune(0.3, 16000), tune(33, 48000, 2)],

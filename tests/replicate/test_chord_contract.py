@@ -143,7 +143,16 @@ def values_of(name, recording):
     return {**values, name: value}, values
 
 
-@pytest.mark.parametrize("name", FIELD_VALUES)
+# Fields of pansori too, which its own tests vary.
+SHARED = {
+    "prompt", "duration", "normalization_strategy", "top_k", "top_p", "temperature", "classifier_free_guidance",
+    "output_format", "seed", "multi_band_diffusion",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SHARED else name for name in FIELD_VALUES]
+)
 def test_every_field_means_the_same_on_the_command_line_and_changes_the_music(
     chord_toy, recording, tmp_path, capsys, name
 ):
