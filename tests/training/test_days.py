@@ -231,9 +231,12 @@ def test_options_change_the_sizes_that_they_name():
     days = cli.recipe_of(parser.parse_args(["codes", "--audio-hours", "3", "--clips", "640"]))
     assert days.codec_hours == 3.0 and days.recipe.n_clips == 640 and days.lm_hours == DAYS.lm_hours
     assert cli.recipe_of(parser.parse_args(["lm", "--audio-hours", "3"])).lm_hours == 3.0
+    assert cli.recipe_of(parser.parse_args(["codec", "--learning-rate", "1e-4"])).codec_rate == 1e-4
     for line, said in (
         ("lm --audio-hours -1", "above 0"),
         ("export --audio-hours 1", "not for export"),
+        ("codec --learning-rate 0", "above 0"),
+        ("codes --learning-rate 1e-4", "not for codes"),
         ("codes --clips 1", "shard"),
     ):
         with pytest.raises(InputError, match=said):

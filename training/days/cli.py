@@ -8,6 +8,7 @@ from ...musicgen.errors import InputError
 from .recipe import DAYS, Days
 
 STEPS = ("codec", "codes", "lm", "export", "figures")
+_RATES = {"codec": "codec_rate", "lm": "lm_rate"}
 _HOURS = {"codec": "codec_hours", "codes": "codec_hours", "lm": "lm_hours"}  # what --audio-hours changes
 SOUNDFONT = Path("/usr/share/sounds/sf3/MuseScore_General.sf3")  # of Debian's musescore-general-soundfont-small
 
@@ -24,6 +25,11 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
         "--audio-hours",
         type=float,
         help="over which the learning rate falls, of `codec` (and then `codes`) or `lm`; the same at each sitting",
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        help=f"highest one of `codec` (default: {DAYS.codec_rate:g}) or `lm` ({DAYS.lm_rate:g}); lower for a codec that is begun with",
     )
     parser.add_argument("--begin-with", type=Path, help="`codec`: a codec.pt of `onegpu` that a new run begins with")
     parser.add_argument("--clips", type=int, help=f"to code, for training (default: {DAYS.recipe.n_clips})")
@@ -50,6 +56,12 @@ def recipe_of(options: argparse.Namespace) -> Days:
         if options.what not in _HOURS:
             raise InputError(f"--audio-hours is for {', '.join(_HOURS)}, not for {options.what}. Leave it out.")
         days = replace(days, **{_HOURS[options.what]: options.audio_hours})
+    if options.learning_rate is not None:
+        if not 0 < options.learning_rate <= 0.01:
+            raise InputError(f"--learning-rate must be above 0, at most 0.01, got {options.learning_rate:g}")
+        if options.what not in _RATES:
+            raise InputError(f"--learning-rate is for {', '.join(_RATES)}, not for {options.what}. Leave it out.")
+        days = replace(days, **{_RATES[options.what]: options.learning_rate})
     if options.clips is not None:
         if options.clips < days.shard_clips:
             raise InputError(f"--clips must be at least a shard of {days.shard_clips}, got {options.clips}")
