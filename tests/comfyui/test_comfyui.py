@@ -147,8 +147,7 @@ def test_negative_changes_the_music(comfy):
 # Cancel and memory
 
 
-def interrupted_after_s(comfy):
-    """Seconds from a press of Cancel while the sampler writes to the message that it ended."""
+def test_interrupt_ends_sampling_at_once_and_leaves_nothing(comfy):
     started = threading.Event()
     ended_s = []
 
@@ -174,12 +173,7 @@ def interrupted_after_s(comfy):
     comfy.post("/interrupt")
     thread.join(30)
     assert [type(error) for error in failures] == [client.InterruptedRunError]
-    return ended_s[0] - pressed_s
-
-
-def test_interrupt_ends_sampling_at_once_and_leaves_nothing(comfy):
-    """Of two presses, the quicker one counts: other tests may hold both cores at the other."""
-    assert interrupted_after_s(comfy) < 0.5 or interrupted_after_s(comfy) < 0.5
+    assert ended_s[0] - pressed_s < 0.5
     comfy.wait_for("/probe/engine", {"caches": 0}, timeout_s=2)  # the message comes a moment before they are dropped
     assert len(comfy.run(workflow("text_to_music", MusicGenSampler__seed=12)).saved) == 1
 
