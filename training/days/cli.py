@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
         type=float,
         help=f"highest one of `codec` (default: {DAYS.codec_rate:g}) or `lm` ({DAYS.lm_rate:g}); lower for a codec that is begun with",
     )
-    parser.add_argument("--begin-with", type=Path, help="`codec`: a codec.pt of `onegpu` that a new run begins with")
+    parser.add_argument("--begin-with", type=Path, help="`codec`: what a new run begins with: a codec.pt of `onegpu`, or a model that ships (.safetensors)")
     parser.add_argument("--clips", type=int, help=f"to code, for training (default: {DAYS.recipe.n_clips})")
     parser.add_argument("--early", action="store_true", help="code with the codec as it is, before it is done")
     parser.add_argument("--target", type=Path, help="file to export to (default: general-mini.safetensors in --out)")
@@ -72,11 +72,13 @@ def recipe_of(options: argparse.Namespace) -> Days:
 def _codec(options: argparse.Namespace, place, days: Days) -> int:
     from ..onegpu.clips import made
     from ..onegpu.run import load_codec
+    from ..shipped import SUFFIX, codec_of
     from .codec import train
     from .place import synthesizer
 
     synth = synthesizer(options.soundfont, days.recipe.codec)
-    begin_with = load_codec(options.begin_with) if options.begin_with else None
+    given = options.begin_with
+    begin_with = given and (codec_of(given) if given.suffix == SUFFIX else load_codec(given))
     play, held_out = (
         lambda n, split=split: made(days.recipe, split, n, synth).samples for split in ("train", "held-out")
     )

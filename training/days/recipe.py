@@ -1,6 +1,6 @@
 """Sizes for two cores: those of `onegpu.recipe.Recipe`, and over how much music each step goes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..onegpu.recipe import Recipe
 from ..recipe import CODEC
@@ -13,7 +13,7 @@ class Days:
     recipe: Recipe
     codec_hours: float  # of audio, over which the codec's learning rate falls
     lm_hours: float
-    codec_rate: float = 6e-4  # peak learning rates, for batches of a few rows
+    codec_rate: float = 3e-4  # peak learning rates, for batches of a few rows
     lm_rate: float = 1.2e-3
     average: float = 0.999  # of the language model's weights, per step
     guesses_from: float = 0.5  # share of its training from which some rows see its guesses
@@ -41,8 +41,8 @@ class Days:
 
 DAYS = Days(
     Recipe(
-        codec=replace(CODEC, n_filters=24, lstm_layers=1), dim=256, n_heads=4, n_layers=6, n_clips=20_000, n_held_out=256,
+        codec=CODEC, dim=256, n_heads=4, n_layers=6, n_clips=20_000, n_held_out=256,
         codec_batch=4, codec_crop_s=1.0, lm_batch=4, first_clips=0, adversary_filters=2, encode_batch=4,
     ),
-    codec_hours=20.0, lm_hours=220.0,
+    codec_hours=6.0, lm_hours=220.0,
 )  # fmt: skip
