@@ -7,6 +7,7 @@ from ...musicgen.errors import InputError
 from .. import runs
 from ..codec import adversarial
 from ..codec.train import finished
+from ..codec.widen import widened
 from ..onegpu.figures import codec_figures
 from ..onegpu.run import load_codec
 from .crops import Crops, Play
@@ -22,7 +23,7 @@ def train(
 ) -> adversarial.Trainer:
     """Train until the minutes are over, the process is asked to end, or the codec is done; goes on where it was.
 
-    play, held_out: number of a clip of the split -> samples [L]. begin_with: what a new run begins with.
+    play, held_out: number of a clip of the split -> samples [L]. begin_with: what a new run begins with, which may be narrower.
     """
     box = runs.TimeBox(minutes)
     place.out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def begun(place: Place, days: Days, crops: Crops, begin_with: Codec | None = Non
             raise InputError(f"{place.codec} has other sizes than this recipe. Give another --out, or the same recipe.")
         trainer.restore(table)
     elif begin_with:
-        trainer.begin_with(begin_with)
+        trainer.begin_with(widened(begin_with, recipe.codec))
     return trainer
 
 
