@@ -179,6 +179,16 @@ def test_a_run_may_begin_with_a_narrower_codec_and_sounds_like_it(codec_place):
             widened(narrow, other)
 
 
+def test_a_codec_to_begin_with_is_a_checkpoint_a_frozen_one_or_a_model_that_ships(codec_place):
+    first = codec.frozen(codec_place, TINY).state_dict()
+    for path in (codec_place.codec, codec_place.frozen):
+        assert_same(codec.opened(path).state_dict(), first)
+    root = Path(__file__).parents[2]
+    assert codec.opened(root / "pretrained/pansori-mini.safetensors").config.n_filters == 16
+    with pytest.raises(InputError, match="to begin with"):
+        codec.opened(codec_place.out / "none.pt")
+
+
 def test_a_checkpoint_of_other_sizes_is_refused(codec_place):
     wider = replace(TINY, recipe=replace(TINY.recipe, codec=replace(TINY.recipe.codec, n_filters=4)))
     with pytest.raises(InputError, match="other sizes"):
