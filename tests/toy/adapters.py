@@ -85,8 +85,8 @@ def merged(wrapped: Any) -> dict[str, Tensor]:
     return copy.deepcopy(wrapped).merge_and_unload().state_dict()
 
 
-def file_of(folder: Path, target: Path, wanted: str, **changes: Any) -> Path:
-    """A copy of the folder with the tensors in another form: "float16", "bin"."""
+def other_form(folder: Path, target: Path, wanted: str) -> Path:
+    """A copy of an adapter's folder with its tensors in another form: "float16", "bfloat16" or "bin"."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(folder, target)
