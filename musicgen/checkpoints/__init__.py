@@ -4,7 +4,7 @@ from .adapter import Adapter
 from .checkpoint import Checkpoint, TextEncoderSource
 from .open import open_checkpoint, open_fine_tune
 from .weights.adapt import adapt_text_encoder
-from .weights.blend import blend
+from .weights.blend import blend, merge
 from .weights.fill import fill
 from .weights.lazy import Weight
 
@@ -16,6 +16,7 @@ __all__ = [
     "adapt_text_encoder",
     "blend",
     "fill",
+    "merge",
     "open_checkpoint",
     "open_fine_tune",
 ]

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..config import PRECISIONS
+from ..errors import InputError
 from ..store import ModelStore
 
 
@@ -17,6 +18,30 @@ def add_model(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--model", default=default, metavar="DIR_OR_NAME", help="checkpoint, or a name below --models (%(default)s)"
     )
+
+
+def add_weights(parser: argparse.ArgumentParser, what: str) -> None:
+    """--weights, any number of times, each with a strength of its own."""
+    parser.add_argument(
+        "--weights", nargs="+", action="append", default=[], metavar=("FILE_OR_NAME", "STRENGTH"),
+        help=f"{what}: a LoRA or a whole fine-tune, and how strongly (1), such as '--weights style.safetensors 0.7'; once more "
+        "for another one",
+    )  # fmt: skip
+
+
+def parse_weights(arguments: argparse.Namespace) -> list[tuple[str, float]]:
+    """(name, strength) of each --weights, in their order. InputError for a strength that is no number."""
+    pairs = []
+    for name, *rest in arguments.weights:
+        try:
+            (strength,) = map(float, rest or ["1"])
+        except ValueError as error:
+            given = " ".join(rest)[:100]
+            raise InputError(
+                f"'--weights {name}' takes one strength behind the name, a number, got {given!r}"
+            ) from error
+        pairs.append((name, strength))
+    return pairs
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:

@@ -70,7 +70,9 @@ def make_adapter(
     """  # fmt: skip
     model = copy.deepcopy(model)
     config = peft().LoraConfig(**options)
-    wrapped = peft().get_peft_model(part(model) if part else model, config, adapter_name=name)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        wrapped = peft().get_peft_model(part(model) if part else model, config, adapter_name=name)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in wrapped.parameters():

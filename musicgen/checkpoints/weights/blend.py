@@ -10,10 +10,10 @@ from torch import Tensor
 from ...config import ModelConfig
 from ...errors import CheckpointError, InputError
 from ..adapter import Adapter
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, TextEncoderSource
 from ..formats.audiocraft_settings import TEXT_DIMS
-from .adapt import adapt
-from .adapted import whole_of, with_whole
+from .adapt import adapt, alters_text_encoder, changes_of
+from .adapted import whole_of, with_changes, with_whole
 from .lazy import Computed, Weight
 
 MAX_STRENGTH = 2.0
@@ -30,7 +30,7 @@ def blend(base: Checkpoint, tuned: Checkpoint | Adapter, strength: float) -> Che
     if isinstance(tuned, Adapter):
         adapted = adapt(base, tuned, strength)
         return base if strength == 0 else adapted
-    _check(base, tuned)
+    check_architecture(base, tuned)
     if strength == 0:
         return base
     return replace(
@@ -39,6 +39,25 @@ def blend(base: Checkpoint, tuned: Checkpoint | Adapter, strength: float) -> Che
         lm=_blend(base.lm, tuned.lm, strength),
         conditioner=_blend(base.conditioner, tuned.conditioner, strength),
     )
+
+
+def merge(
+    base: Checkpoint, text_encoder: TextEncoderSource | None, tuned: Checkpoint | Adapter, strength: float
+) -> tuple[Checkpoint, TextEncoderSource | None]:
+    """As `blend`, with the text encoder that is to be written beside `base`.
+
+    InputError for an adapter that changes the text encoder, where none is to be written.
+    """
+    blended = blend(base, tuned, strength)
+    if not isinstance(tuned, Adapter) or not alters_text_encoder(tuned) or strength == 0:
+        return blended, text_encoder
+    if text_encoder is None:
+        raise InputError(
+            f"{tuned.path} changes the text encoder too, which is left out of this file. It must be on this machine, and "
+            "'--no-text-encoder' away."
+        )
+    changes = changes_of(base, tuned, strength, text_encoder.weights).text_encoder
+    return blended, replace(text_encoder, weights=with_changes(text_encoder.weights, changes))
 
 
 def check_strength(tuned: Checkpoint | Adapter, strength: float) -> None:
@@ -73,7 +92,8 @@ def _name(base: ModelConfig, tuned: ModelConfig, strength: float) -> str:
     return f"{base.name} + {tuned.name}" + ("" if strength == 1 else f" x {strength:g}")
 
 
-def _check(base: Checkpoint, tuned: Checkpoint) -> None:
+def check_architecture(base: Checkpoint, tuned: Checkpoint) -> None:
+    """CheckpointError, naming both, unless the two are of one architecture."""
     differences = [
         f"{what} {theirs}, not {ours}" for what, theirs, ours in _compared(tuned.config, base.config) if theirs != ours
     ]
