@@ -42,7 +42,7 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the file, and print its path."""
     store = model_store(arguments)
-    source = store.find(arguments.source)
+    source = store.find(arguments.source, "weights")
     if kind_of(source) == "diffusion":
         with Progress() as on_progress:
             on_step = functools.partial(on_progress, "converting")

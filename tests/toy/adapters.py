@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -110,3 +111,36 @@ def logits_of(model: Any, ids: list[int], codes: Tensor) -> Tensor:
     with torch.no_grad():
         made = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), decoder_input_ids=codes[0])
     return made.logits[None, :, -codes.shape[-1] :]
+
+
+# --- adapters written by hand, for what PEFT would not write, and where it is not needed
+
+LAYER = "decoder.model.decoder.layers.0."
+MODULES = {  # of a toy of SMALL -> (out, in)
+    f"{LAYER}self_attn.q_proj": (32, 32),
+    f"{LAYER}self_attn.v_proj": (32, 32),
+    f"{LAYER}fc1": (128, 32),
+    "decoder.lm_heads.2": (64, 32),
+}
+
+
+def pairs(modules: dict[str, tuple[int, int]] = MODULES, rank: int = 4, seed: int = 0) -> dict[str, Tensor]:
+    """Random A and B of linear modules, under PEFT's names."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, (n_out, n_in) in modules.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = 0.3 * torch.randn(rank, n_in, generator=generator)
+        tensors[f"base_model.model.{name}.lora_B.weight"] = 0.3 * torch.randn(n_out, rank, generator=generator)
+    return tensors
+
+
+def write_adapter(folder: Path, tensors: dict[str, Tensor] | None = None, settings: dict | str | None = None) -> Path:
+    """A folder as PEFT's; settings: changes of the plain ones, or the whole text."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    save_file(pairs() if tensors is None else tensors, folder / "adapter_model.safetensors")
+    plain = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
+    text = settings if isinstance(settings, str) else json.dumps({**plain, **(settings or {})})
+    (folder / "adapter_config.json").write_text(text)
+    return folder

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ..containers.torch_zip import TorchFile
 from ..settings import Settings
 from ..weights.fill import check_finite
 from ..weights.lazy import Stored
-from .peft_names import CODEC, is_adapter_name, parse
+from .peft_names import CODEC, is_adapter_name, is_flat, parse
 from .peft_settings import AdapterSettings, read_settings
 
 logger = logging.getLogger(__name__)
@@ -152,17 +151,13 @@ def _settings(path: Path, file: Path, metadata: Mapping[str, str], modules: Mapp
             return read_settings(Settings.from_text(metadata[key], f"{file} (metadata, {key})"))
     if "lora_alpha" in metadata:
         return read_settings(Settings(_loose(metadata), f"{file} (metadata)"))
-    if any("alpha" in module.tensors for module in modules.values()) or _is_flat(modules):
+    # kohya leaves alpha out where it is the rank.
+    if any("alpha" in module.tensors for module in modules.values()) or any(map(is_flat, modules)):
         return AdapterSettings()
     raise CheckpointError(
         f"{file} does not say how strong its changes are (lora_alpha). Put its {CONFIG_FILE} beside it"
         f"{'' if file.name in WEIGHTS_FILES else f', as {beside.name}'}, or give the folder that the trainer wrote."
     )
-
-
-def _is_flat(modules: Mapping[str, Module]) -> bool:
-    """kohya's way of writing, which leaves alpha out where it is the rank."""
-    return any(re.match(r"lora_\w+$", name) for name in modules)
 
 
 def _loose(metadata: Mapping[str, str]) -> dict:

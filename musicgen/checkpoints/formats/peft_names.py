@@ -141,10 +141,15 @@ def _lm_places(config: LMConfig) -> dict[str, Place]:
     return table
 
 
+def is_flat(module: str) -> bool:
+    """Whether a module is named in kohya's way."""
+    return _FLAT.match(module) is not None
+
+
 def unflattened(module: str, known: Mapping[str, Place]) -> str:
     """A module that kohya's way of writing has taken the dots of, as one of `known`; any other as it is."""
     if not (flat := _FLAT.match(module)):
         return module
     dotted = {name.rpartition(".")[0].replace(".", "_"): name.rpartition(".")[0] for name in known}
-    plain = module[flat.end() :]
+    plain = module[flat.end() :].replace(".", "_")
     return next((dotted[name] for name in (plain, f"decoder_{plain}") if name in dotted), module)
