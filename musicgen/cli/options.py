@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+import re
 from pathlib import Path
 
 from ..config import PRECISIONS
@@ -23,24 +24,25 @@ def add_model(parser: argparse.ArgumentParser, default: str) -> None:
 def add_weights(parser: argparse.ArgumentParser, what: str) -> None:
     """--weights, any number of times, each with a strength of its own."""
     parser.add_argument(
-        "--weights", nargs="+", action="append", default=[], metavar=("FILE_OR_NAME", "STRENGTH"),
-        help=f"{what}: a LoRA or a whole fine-tune, and how strongly (1), such as '--weights style.safetensors 0.7'; once more "
+        "--weights", action="append", default=[], metavar="FILE_OR_NAME[:STRENGTH]",
+        help=f"{what}: a LoRA or a whole fine-tune, and how strongly (1), such as '--weights style.safetensors:0.7'; once more "
         "for another one",
     )  # fmt: skip
 
 
 def parse_weights(arguments: argparse.Namespace) -> list[tuple[str, float]]:
-    """(name, strength) of each --weights, in their order. InputError for a strength that is no number."""
+    """(name, strength) of each --weights, in their order. No name ends in a colon and a number: those of models have no colon."""
     pairs = []
-    for name, *rest in arguments.weights:
+    for given in arguments.weights:
+        name, colon, strength = given.rpartition(":")
         try:
-            (strength,) = map(float, rest or ["1"])
+            pairs.append((name, float(strength)) if colon else (given, 1.0))
         except ValueError as error:
-            given = " ".join(rest)[:100]
-            raise InputError(
-                f"'--weights {name}' takes one strength behind the name, a number, got {given!r}"
-            ) from error
-        pairs.append((name, strength))
+            if not re.search(r"[/\\]", strength):  # of an address, or of a path behind its drive
+                raise InputError(
+                    f"'--weights {given[:200]}' takes a number as the strength behind the colon, such as {name[:100]}:0.7."
+                ) from error
+            pairs.append((given, 1.0))
     return pairs
 
 
