@@ -37,6 +37,7 @@ CASES: dict[str, tuple[dict, dict]] = {
     "bias-lora-only": ({}, {**PLAIN, "bias": "lora_only"}),
     "lora-bias": ({}, {**PLAIN, "lora_bias": True, "target_modules": ["enc_to_dec_proj"]}),
     "modules-to-save": ({}, {**PLAIN, "target_modules": ATTENTION, "modules_to_save": ["enc_to_dec_proj", *_TABLES, *_NORMS]}),
+    "all-norms": ({}, {**PLAIN, "target_modules": ["fc1"], "modules_to_save": ["layer_norm"]}),  # of T5 as well
     "all-linear": ({"melody": True}, {**PLAIN, "target_modules": "all-linear"}),
     "saved-projections": ({"melody": True}, {**PLAIN, "target_modules": ["fc2"], "modules_to_save": ["enc_to_dec_proj", "audio_enc_to_dec_proj"]}),
 }  # fmt: skip
