@@ -50,7 +50,7 @@ def describe_adapter(path: Path, store: ModelStore) -> list[tuple[str, str]]:
         ),
     ]
     told = [(key, value) for key, value in sorted(adapter.metadata.items()) if key not in _UNTOLD]
-    return rows + [(key[:15], value.replace("\n", " ")[:_MAX_TEXT]) for key, value in told[:_MAX_ROWS]]
+    return rows + [(key[:40], value.replace("\n", " ")[:_MAX_TEXT]) for key, value in told[:_MAX_ROWS]]
 
 
 def _fitting(adapter: Adapter, store: ModelStore) -> Iterator[str]:
