@@ -62,13 +62,18 @@ def workflow(precision, batch_size, duration_s, seed, prompt_s=0.0):
     return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in prompt.items()}
 
 
-def without_sampling(precision, batch_size, seconds):
-    """A tone of `batch_size` rows through the codec and back, then normalized: what comes after sampling, without it."""
+def without_sampling(precision, batch_size, seconds, seed):
+    """A tone of `batch_size` rows through the codec and back, then normalized: what comes after sampling, without it.
+
+    The seed cuts off so many frames, so that nothing behind the encoder is remembered.
+    """
     prompt = workflow(precision, batch_size, 1.0, 0, prompt_s=seconds)
     for name in ("text", "sample"):
         del prompt[name]
     prompt["clip"]["inputs"]["batch"] = batch_size
-    prompt["decode"]["inputs"]["codes"] = ["encode", 0]
+    cut = {"codes": ["encode", 0], "start_s": 0.02 * seed, "end_s": -1.0}
+    prompt["cut"] = {"class_type": "MusicGenTrimCodes", "inputs": cut}
+    prompt["decode"]["inputs"]["codes"] = ["cut", 0]
     return prompt
 
 
@@ -166,7 +171,7 @@ def measure(server, options):
                     is_long = stage in ("start of sampling", "sampling")
                     prompt_s = 20.0 if stage == "start of sampling" else 0.0
                     prompt = (
-                        without_sampling(precision, batch_size, options.seconds)
+                        without_sampling(precision, batch_size, options.seconds, seed)
                         if stage in ("decode", "normalize")
                         else workflow(precision, batch_size, 30.0 if is_long else 0.2, seed, prompt_s)
                     )
