@@ -25,7 +25,7 @@ _EXTRA_HEIGHT = {
     "MusicGenLength": 60,
     "MusicGenTimeline": 110,
     "MusicGenTempo": 150,
-    "MusicGenChords": 150,
+    "MusicGenChords": 210,  # four lines of what the model makes of it
     "MusicGenAnalyze": 150,
     "MusicGenAlign": 150,
     "MusicGenMix": 110,
