@@ -31,7 +31,8 @@ def text_to_music() -> Graph:
         "Text to music",
         "1. Describe the music in **MusicGen Text**: who plays, which rhythm (*jinyangjo*, *jungmori*, *jungjungmori*, "
         "*jajinmori*, *hwimori*), how fast, which mode (*ujo*, *pyeongjo*, *gyemyeonjo*).\n"
-        "2. Each run takes a new seed. To keep a piece and try other levels or file formats, set *control after generate* "
+        "2. While the piece is written, its beginning is heard in **MusicGen Sampler**; the whole is in **Save Audio File**.\n"
+        "3. Each run takes a new seed. To keep a piece and try other levels or file formats, set *control after generate* "
         "to **fixed**: only what you changed runs again.\n\n" + MODELS,
     )
     graph.column()
@@ -200,7 +201,7 @@ def fine_tune() -> Graph:
     text = graph.add(
         "MusicGenText",
         conditioner=tuned["conditioner"],
-        text="pansori, a rough deep voice tells a story over the buk drum, slow jinyangjo",
+        text="pansori, a rough deep voice over the buk drum, slow jinyangjo",
     )
     graph.column()
     sampler = graph.add(

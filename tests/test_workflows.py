@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
-from comfyui_musicgen.musicgen.store.published import SHIPPED
+from comfyui_musicgen.musicgen.card import read_card, vocabulary_of
+from comfyui_musicgen.musicgen.store.published import SHIPPED, SHIPPED_FILE
 from comfyui_musicgen.templates import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,6 +135,13 @@ def test_graphs_explain_themselves_and_name_their_pack(path):
             assert node["properties"]["ver"] == version
         else:
             assert node["type"] in NOTES or node["properties"]["cnr_id"] == "comfy-core"
+
+
+@graphs
+def test_texts_have_no_word_that_the_model_was_not_taught(path):
+    vocabulary = vocabulary_of(read_card(SHIPPED_FILE))
+    texts = [node["inputs"]["text"] for node in load(api_path(path)).values() if node["class_type"] == "MusicGenText"]
+    assert [vocabulary.warning(vocabulary.translate(text), "pansori-mini") for text in texts] == [None] * len(texts)
 
 
 @graphs

@@ -64,7 +64,12 @@ def draw(options: argparse.Namespace) -> None:
     server = None if options.server else comfy_server.ComfyUI(Path(tempfile.mkdtemp(prefix="thumbnails-")))
     address = options.server or server.address
     try:
-        settings = {"TutorialCompleted": True, "VueNodes.Enabled": options.nodes2, "Minimap.Visible": False}
+        settings = {
+            "TutorialCompleted": True,
+            "VueNodes.Enabled": options.nodes2,
+            "Minimap.Visible": False,
+            "Graph.CanvasInfo": False,
+        }
         comfy_server.ComfyUI.post(
             SimpleNamespace(address=address), "/settings", {f"Comfy.{name}": value for name, value in settings.items()}
         )
@@ -99,7 +104,7 @@ def photograph(page, path: Path, options: argparse.Namespace) -> list[str]:
         return ended
     x, y, width, height = page.evaluate(FIT, [30, 110, 60])
     page.wait_for_timeout(700)
-    box = {"x": max(0, x - 12), "y": max(0, y - 12), "width": width + 24, "height": height + 24}
+    box = {"x": max(0, x - 12), "y": max(0, y - 28), "width": width + 24, "height": height + 40}
     save(page, box, options.out / f"{path.stem}.{options.format}")
     for node in graph["nodes"]:
         target = PICTURES / f"{node['type']}.jpg"
