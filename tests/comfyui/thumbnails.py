@@ -98,12 +98,12 @@ def photograph(page, path: Path, options: argparse.Namespace) -> list[str]:
     ended = page.evaluate(browser_page.RUN)
     if "minutes" in path.stem:
         page.evaluate(browser_page.SET, ["MusicGenSampler", {"duration_s": 120}])
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(4000)  # players and videos come later
     if options.app:
         save(page, None, options.out / f"{path.stem}.{options.format}")
         return ended
-    x, y, width, height = page.evaluate(FIT, [30, 110, 60])
-    page.wait_for_timeout(700)
+    x, y, width, height = page.evaluate(FIT, [30, 110, 75])
+    page.wait_for_timeout(2000)
     box = {"x": max(0, x - 12), "y": max(0, y - 28), "width": width + 24, "height": height + 40}
     save(page, box, options.out / f"{path.stem}.{options.format}")
     for node in graph["nodes"]:
