@@ -107,7 +107,7 @@ class Codec(nn.Module):
         frames_at_once *= max(1, rows_at_once // n_rows)
         groups = range(0, n_rows, rows_at_once)
         done, total = 0, len(groups) * math.ceil(n_frames / frames_at_once)
-        check = (lambda: on_step(done, total)) if on_step else None
+        check = (lambda: on_step(done, total)) if on_step else (lambda: None)
         front, back = Section(before, n_in, 1, check), Section(after, 1, n_out, check)
         for start in groups:
             group = slice(start, start + rows_at_once)
