@@ -106,6 +106,16 @@ def apply_fine_tune(
     return blended, conditioner
 
 
+def with_weights(
+    model: LanguageModel, conditioner: Conditioner, source: Checkpoint, check: Check = unchecked
+) -> tuple[LanguageModel, Conditioner]:
+    """New objects of the same kind with the weights of `source`. The text encoder is shared; nothing given is altered."""
+    encoder, vocabulary = conditioner.text_encoder, conditioner.vocabulary
+    made = _build(source, model.precision, model.loaded_for, encoder, vocabulary, check=check)
+    made[0].silence = model.silence
+    return made
+
+
 def _build(
     source: Checkpoint,
     precision: str,

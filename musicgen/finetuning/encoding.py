@@ -1,0 +1,142 @@
+"""Clips as the model learns them: codes, pitch classes, hidden states of their texts; computed once and kept in a folder."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..audio import Audio, convert
+from ..codec import Codec
+from ..conditioning import Conditioner
+from ..conditioning.chroma import chroma
+from ..config import MelodyConfig
+from ..outputs import atomic_file
+from .dataset import Clip, Dataset
+
+logger = logging.getLogger(__name__)
+
+OnStep = Callable[[int, int], None]
+Separate = Callable[[Audio], Audio]  # a song -> its voices
+_CHROMA_PIECE_S = 60
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One piece of music for training. On the CPU."""
+
+    name: str
+    codes: Tensor  # [K, T] int16
+    states: Tensor  # hidden states [n, t] of its text; [0, t] without one
+    text: str
+    chroma: Tensor | None = None  # strongest pitch class [F] uint8; of models that follow melodies
+    frames_a_class: float = 1.0  # frames of codes in one of them
+
+
+class Cache:
+    """Arrays by key in a folder; None keeps nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of a key, made if it is not there or damaged."""
+        path = None if self.folder is None else self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.npy"
+        if path is not None and path.is_file():
+            try:
+                return np.load(path, allow_pickle=False)
+            except (ValueError, OSError, EOFError) as error:
+                logger.warning("%s is damaged and made anew (%s)", path, error)
+        array = make()
+        if path is not None:
+            with atomic_file(path) as file:
+                np.save(file, array, allow_pickle=False)
+        return array
+
+
+def encode_codes(
+    dataset: Dataset, codec: Codec, melody: MelodyConfig | None, cache: Cache,
+    separate: Separate | None = None, on_step: OnStep | None = None,
+) -> list[tuple[Clip, Tensor, Tensor | None]]:  # fmt: skip
+    """(clip, codes [K, T] int16, pitch classes [F] uint8 or None) of each clip.
+
+    separate: takes the voices out of a song, for a data set whose vocals are dropped. Kept by the file's content, the
+    codec's identity, and whether vocals were dropped. on_step(done, total) is called often; what it raises ends the work.
+    """
+    results, done, total = [], 0.0, dataset.duration_s
+    for clip in dataset.clips:
+        sounds: list[Audio] = []
+
+        def heard(clip: Clip = clip, sounds: list[Audio] = sounds) -> Audio:
+            if not sounds:
+                sounds.append(_music(dataset.read(clip), codec, separate if dataset.drop_vocals else None))
+            return sounds[0]
+
+        def report(part: int, parts: int, done: float = done, clip: Clip = clip) -> None:
+            if on_step is not None:
+                on_step(int(done + clip.duration_s * part / max(parts, 1)), max(1, int(total)))
+
+        report(0, 1)
+        key = f"{clip.digest} {dataset.drop_vocals} {codec.config.identity}"
+        codes = cache.get(f"codes {key}", lambda: codec.encode(heard(), report).codes[0].short().numpy())
+        classes = None
+        if melody is not None and not melody.chords:
+            of = f"chroma {key} {melody.radix2_exp} {melody.n_chroma}"
+            classes = torch.from_numpy(cache.get(of, lambda: _classes(heard(), codec, melody)))
+        results.append((clip, torch.from_numpy(codes), classes))
+        done += clip.duration_s
+    return results
+
+
+def _music(sound: Audio, codec: Codec, separate: Separate | None) -> Audio:
+    """The clip at the codec's rate and channels, without its voices where they are separated."""
+    if separate is not None:
+        sound = convert(sound, sound.rate_hz, min(2, sound.n_channels))
+        sound = Audio(sound.samples - separate(sound).samples, sound.rate_hz)
+    return convert(sound, codec.config.sample_rate_hz, codec.config.channels)
+
+
+def _classes(sound: Audio, codec: Codec, melody: MelodyConfig) -> np.ndarray:
+    """The strongest pitch class of each frame of a melody model's own chroma, a minute at a time."""
+    mono = sound.samples[0].mean(dim=0)
+    hop = 2**melody.radix2_exp // 4
+    piece = _CHROMA_PIECE_S * codec.config.sample_rate_hz // hop * hop
+    parts = [
+        chroma(part, codec.config.sample_rate_hz, melody).argmax(dim=-1)[: max(1, len(part) // hop)]
+        for part in mono.split(piece)
+    ]
+    return torch.cat(parts).to(torch.uint8).numpy()
+
+
+def encode_texts(texts: Iterable[str], conditioner: Conditioner, cache: Cache) -> dict[str, Tensor]:
+    """Hidden states [n, t] float32 of each text, [0, t] of the empty one; before the projection, which may be trained.
+
+    Kept by the text encoder's fingerprint and the text, as the model is told it at inference.
+    """
+    encoder = conditioner.text_encoder
+    fingerprint = ""
+    states: dict[str, Tensor] = {}
+    for text in dict.fromkeys(texts):
+        told = conditioner.vocabulary.translate(text) if text and conditioner.vocabulary else text
+        if not told:
+            states[text] = torch.zeros(0, encoder.dim)
+            continue
+        fingerprint = fingerprint or _fingerprint(encoder)
+        made = cache.get(f"text {fingerprint} {told}", lambda told=told: encoder(told).cpu().numpy().copy())
+        states[text] = torch.from_numpy(made)
+    return states
+
+
+def _fingerprint(encoder: torch.nn.Module) -> str:
+    """Digest of parts of every weight of a text encoder."""
+    digest = hashlib.sha256()
+    for name, parameter in encoder.named_parameters():
+        sample = parameter.detach().flatten()[:64].float().cpu().numpy().tobytes()
+        digest.update(name.encode() + str(tuple(parameter.shape)).encode() + sample)
+    return digest.hexdigest()
