@@ -123,14 +123,19 @@ def encode_texts(texts: Iterable[str], conditioner: Conditioner, cache: Cache) -
     fingerprint = ""
     states: dict[str, Tensor] = {}
     for text in dict.fromkeys(texts):
-        told = conditioner.vocabulary.translate(text) if text and conditioner.vocabulary else text
-        if not told:
+        words = told(text, conditioner)
+        if not words:
             states[text] = torch.zeros(0, encoder.dim)
             continue
         fingerprint = fingerprint or _fingerprint(encoder)
-        made = cache.get(f"text {fingerprint} {told}", lambda told=told: encoder(told).cpu().numpy().copy())
+        made = cache.get(f"text {fingerprint} {words}", lambda words=words: encoder(words).cpu().numpy().copy())
         states[text] = torch.from_numpy(made)
     return states
+
+
+def told(text: str, conditioner: Conditioner) -> str:
+    """A text in the model's own words, as it is told it at inference."""
+    return conditioner.vocabulary.translate(text) if text and conditioner.vocabulary else text
 
 
 def _fingerprint(encoder: torch.nn.Module) -> str:

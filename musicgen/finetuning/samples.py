@@ -1,7 +1,9 @@
 """Music by the fine-tune while it is trained, and by its base: written by the fast engine, from weights merged for the purpose."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from ..config import GenerationParams
 from ..loading import with_weights
 from ..pipeline import LanguageModel
 from ..seeds import row_seed
-from .encoding import Encoded
+from .encoding import Encoded, told
 from .low_rank import LowRank
 from .model import Trainable
 
@@ -68,13 +70,15 @@ class Writer:
 
     def __init__(self, base: Base, source: Checkpoint | None, device: torch.device, check: Callable[[], None]) -> None:
         """source: merged weights; None = the base itself."""
-        self._base, self._device, self._check = base, device, check
+        self._check = check
         model, conditioner = base.model, base.conditioner
         if source is not None:
             model, conditioner = with_weights(base.model, base.conditioner, source, check)
-        self._model, self._conditioner = model.to(device), conditioner
-        if source is not None:
             conditioner.text_projection.to(conditioner.text_encoder.device)
+        self._model, self._conditioner = model.to(device), copy.copy(conditioner)
+        # Words that the model was not taught are what it is taught now: no warning of them.
+        self._conditioner.vocabulary = None
+        self._told = partial(told, conditioner=base.conditioner)
 
     def write(self, texts: Sequence[str], duration_s: float, seed: int, on_step: OnStep | None = None) -> Codes:
         """One clip a text, [n, K, T], each from a seed of its own that follows from `seed` and its number."""
@@ -88,7 +92,11 @@ class Writer:
                 if on_step is not None:
                     on_step(int(1000 * (first + n * done / max(1, total))), 1000 * len(texts))
 
-            made.append(self._model.generate(self._conditioner.encode_text(some), params, on_step=report))
+            made.append(
+                self._model.generate(
+                    self._conditioner.encode_text([self._told(text) for text in some]), params, on_step=report
+                )
+            )
         return replace(made[0], codes=torch.cat([one.codes for one in made]), origins=None)
 
 

@@ -22,6 +22,10 @@ from .settings import TrainSettings
 logger = logging.getLogger(__name__)
 
 _BETAS, _EPS, _CLIP = (0.9, 0.99), 1e-8, 1.0
+_A_COLUMN = (
+    24  # activations of a layer that the backward pass needs, in widths of a column; the feed-forward's twice beside
+)
+_REMEMBERED_BYTES = 2**29  # of a clip, up to which activations are held instead of being computed again
 _KEEP_S = 60.0  # between two checkpoints
 _PATIENCE, _GAIN = 3, 0.005  # measurements without so many nats of gain end a training
 _TOO_FAR = 1.5  # times max_forgetting at which a training ends at once
