@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..dependencies import require
+from .dataset import Dataset
 from .proof import Losses, Proof
 from .settings import TrainSettings
 from .trainer import History
@@ -16,6 +17,7 @@ _BACKGROUND, _LINES, _TEXT = (18, 20, 28), (41, 46, 59), (226, 229, 236)
 _LOSS, _SMOOTH, _HELD_OUT, _FOREIGN = (70, 76, 98), (140, 150, 190), (245, 186, 74), (110, 190, 150)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 36, 34
 _SMOOTHING = 0.9
+_SHOWN, _ROW, _RED = 32, 20, (224, 108, 100)  # rows of clips, pixels of a row
 
 
 def loss_image(history: History, total: int) -> object:
@@ -110,3 +112,29 @@ def _line(what: str, losses: Losses) -> str:
         f"Loss on {what}: {losses.base:.3f} -> {losses.tuned:.3f} ({100 * losses.change:+.1f} %; change {losses.low:+.3f} to "
         f"{losses.high:+.3f} in 95 % of resamplings)."
     )
+
+
+def dataset_picture(dataset: Dataset) -> Tensor:
+    """Clips as bars as long as they are, with their names and texts, and what is not used in red: [1, H, W, 3] float32 in 0..1."""
+    pillow = require("PIL.Image", "The picture of the clips", "pillow")
+    drawing = require("PIL.ImageDraw", "The picture of the clips", "pillow")
+    rows = [(clip.name, f"{clip.duration_s:.0f} s  {clip.text}", clip.duration_s) for clip in dataset.clips[:_SHOWN]]
+    rows += [(problem.name, problem.reason, 0.0) for problem in dataset.problems[: max(8, _SHOWN - len(rows))]]
+    left_out = len(dataset.clips) + len(dataset.problems) - len(rows)
+    image = pillow.new("RGB", (WIDTH, _ROW * (len(rows) + 2)), _BACKGROUND)
+    draw = drawing.Draw(image)
+    head = f"{len(dataset.clips)} clips, {dataset.duration_s / 60:.1f} min; {len(dataset.problems)} not used"
+    draw.text((8, 6), head + (f"; {left_out} more" if left_out else ""), fill=_TEXT)
+    longest = max(clip.duration_s for clip in dataset.clips)
+    for number, (name, words, duration_s) in enumerate(rows, start=1):
+        top = _ROW * number + 6
+        draw.rectangle((240, top, 240 + duration_s / longest * (WIDTH - 256), top + _ROW - 6), fill=_LINES)
+        draw.text((8, top), _ascii(name, 36), fill=_TEXT if duration_s else _RED)
+        draw.text((246, top), _ascii(words, 95), fill=_TEXT if duration_s else _RED)
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
+
+
+def _ascii(text: str, longest: int) -> str:
+    """What Pillow's own font can show."""
+    shown = text.encode("ascii", "replace").decode()
+    return shown if len(shown) <= longest else shown[: longest - 3] + "..."

@@ -10,13 +10,13 @@ from ..config import MAX_SEED, Parameter
 from ..errors import InputError
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
-SCHEDULERS = ("cosine", "linear_warmup", "polynomial_decay", "inverse_sqrt", "exponential")
+LR_SCHEDULERS = ("cosine", "linear_warmup", "polynomial_decay", "inverse_sqrt", "exponential")
 METHODS = ("lora", "whole weights")
 TARGETS = ("all", "layers", "attention")
 TRAINING_PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 CHOICES = {
     "optimizer": OPTIMIZERS,
-    "lr_scheduler": SCHEDULERS,
+    "lr_scheduler": LR_SCHEDULERS,
     "method": METHODS,
     "targets": TARGETS,
     "precision": TRAINING_PRECISIONS,

@@ -31,7 +31,11 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
         type=float,
         help=f"highest one of `codec` (default: {DAYS.codec_rate:g}) or `lm` ({DAYS.lm_rate:g}); lower for a codec that is begun with",
     )
-    parser.add_argument("--begin-with", type=Path, help="`codec`: what a new run begins with: a codec.pt of `onegpu`, or a model that ships (.safetensors)")
+    parser.add_argument(
+        "--begin-with",
+        type=Path,
+        help="`codec`: what a new run begins with: a codec.pt of `onegpu`, or a model that ships (.safetensors)",
+    )
     parser.add_argument("--clips", type=int, help=f"to code, for training (default: {DAYS.recipe.n_clips})")
     parser.add_argument("--early", action="store_true", help="code with the codec as it is, before it is done")
     parser.add_argument("--target", type=Path, help="file to export to (default: general-mini.safetensors in --out)")
