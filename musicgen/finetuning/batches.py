@@ -23,6 +23,7 @@ class Window:
     states: Tensor
     chroma: Tensor | None  # [F], of the window; None: no melody is shown
     drop_text: bool = False
+    by_base: bool = False  # the base's own music
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,12 @@ def batch(
     for _ in range(size):
         own, dropped, shown, at, which = torch.rand(5, generator=generator).tolist()
         track = learned[int(torch.multinomial(chances, 1, generator=generator))]
-        if base and own < keep_base:
+        by_base = bool(base) and own < keep_base
+        if by_base:
             track = base[int(which * len(base))]
         room = max(0, track.codes.shape[-1] - n_frames)
-        windows.append(_window(track, int(at * (room + 1)), n_frames, n_chroma, dropped < cfg_p, shown < _MELODY_SHOWN))
+        window = _window(track, int(at * (room + 1)), n_frames, n_chroma, dropped < cfg_p, shown < _MELODY_SHOWN)
+        windows.append(replace(window, by_base=by_base))
     return windows
 
 

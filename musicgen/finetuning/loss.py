@@ -29,21 +29,32 @@ def valid_cells(n_valid: Tensor, n_frames: int, delays: Sequence[int]) -> Tensor
 
 
 def cell_losses(
-    lm: LM, codes: Tensor, n_valid: Tensor, streams: Sequence[Stream], remember: bool = True, check: Check | None = None
-) -> tuple[Tensor, Tensor]:
+    lm: LM, codes: Tensor, n_valid: Tensor, streams: Sequence[Stream], remember: bool = True, check: Check | None = None,
+    teacher: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Cross-entropy of each cell in nats and where it counts: codes [R, K, T] -> [R, K, T] float32, [R, K, T] boolean.
 
     n_valid: frames of each row [R] that are music; those after them are padding of any value.
     remember False: activations of a layer are computed again in the backward pass, instead of being held. check: called
-    between layers, forwards and backwards; what it raises ends the work.
+    between layers, forwards and backwards; what it raises ends the work. teacher: `cell_logits` of a model whose every
+    probability is to be kept, in place of the codes.
     """
     config, n_frames = lm.config, codes.shape[-1]
-    sequence = delay(codes, config.delays, config.cardinality)
     valid = valid_cells(n_valid, n_frames, config.delays)
-    targets = sequence[..., 1 : n_frames + 1].masked_fill(~valid, 0)
-    logits = _logits(lm, sequence[..., :n_frames], streams, remember, check or (lambda: None))
+    logits = cell_logits(lm, codes, streams, remember, check)
+    if teacher is not None:
+        return -(teacher.softmax(dim=-1) * logits.log_softmax(dim=-1)).sum(dim=-1) * valid, valid
+    targets = delay(codes, config.delays, config.cardinality)[..., 1 : n_frames + 1].masked_fill(~valid, 0)
     losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none").view(targets.shape)
     return losses * valid, valid
+
+
+def cell_logits(
+    lm: LM, codes: Tensor, streams: Sequence[Stream], remember: bool = True, check: Check | None = None
+) -> Tensor:
+    """Logits of the columns 1..T of the delayed codes [R, K, T]: [R, K, T, cardinality] float32."""
+    sequence = delay(codes, lm.config.delays, lm.config.cardinality)[..., : codes.shape[-1]]
+    return _logits(lm, sequence, streams, remember, check or (lambda: None))
 
 
 def batch_loss(losses: Tensor, n_cells: Tensor) -> Tensor:

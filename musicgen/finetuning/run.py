@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_S = 8.0  # of a clip to listen to, and of those of the proof
 _OTHER_S = 10.0  # of a clip of the base's own music
-_LEARNED, _WATCHED, _TESTED = 8, 4, 6  # such clips: learned beside the data, watched in training, kept for the proof
+_LEARNED, _WATCHED, _TESTED = 12, 4, 8  # such clips: learned beside the data, watched in training, kept for the proof
 _MEASURED = 16  # held-out windows, at most
 _DATA_SEED, _SAMPLE_SEED = 20_000, 1_000
 

@@ -15,8 +15,8 @@ from ..errors import InputError
 from ..outputs import atomic_file
 from .batches import Window, batch, mixed
 from .encoding import Encoded
-from .loss import batch_loss, cell_losses, valid_cells
-from .model import State, Trainable, padded, put_state, state_of
+from .loss import batch_loss, cell_logits, cell_losses, valid_cells
+from .model import AtStrength, State, Trainable, padded, put_state, state_of
 from .settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ _A_COLUMN = (
 _REMEMBERED_BYTES = 2**29  # of a clip, up to which activations are held instead of being computed again
 _KEEP_S = 60.0  # between two checkpoints
 _PATIENCE, _GAIN = 3, 0.005  # measurements without so many nats of gain end a training
-_TOO_FAR = 1.5  # times max_forgetting at which a training ends at once
 _BAD_STEPS = 2  # updates in a row with a loss that is no number
 
 
@@ -98,14 +97,22 @@ def clip_losses(model: Trainable, windows: Sequence[Window], check: Callable[[],
 
 
 def _losses_of(
-    model: Trainable, window: Window, n_frames: int, check: Callable[[], None] | None
+    model: Trainable, window: Window, n_frames: int, check: Callable[[], None] | None, keep: bool = False
 ) -> tuple[Tensor, Tensor]:
+    """`cell_losses` of one window, padded to n_frames. keep: against the base's own probabilities, not against the codes."""
     codes, n_valid = padded([window.codes], model.config.lm.cardinality)
     codes = torch.nn.functional.pad(codes, (0, n_frames - codes.shape[-1]), value=model.config.lm.cardinality)
+    codes, n_valid = codes.to(model.device), n_valid.to(model.device)
     stream = model.stream(window.states, window.chroma, window.drop_text)
-    return cell_losses(
-        model.lm, codes.to(model.device), n_valid.to(model.device), [stream], remember=False, check=check
-    )
+    teacher = None
+    if keep:
+        with AtStrength(model, 0.0), torch.no_grad():
+            own = model.stream(window.states, window.chroma, window.drop_text)
+            teacher = cell_logits(model.lm, codes, [own], check=check)
+    lm = model.config.lm
+    n_columns = n_frames + len(stream.prefix)
+    remember = lm.n_layers * n_columns * (_A_COLUMN * lm.dim + 2 * lm.ffn_dim) * 4 <= _REMEMBERED_BYTES
+    return cell_losses(model.lm, codes, n_valid, [stream], remember, check, teacher)
 
 
 def schedule(settings: TrainSettings, step: int) -> float:
@@ -200,7 +207,8 @@ class Trainer:
         with torch.random.fork_rng(devices):  # dropout's; the program's own generator goes on as if nothing was drawn
             torch.manual_seed(mixed(settings.seed ^ 0x5EED, self.step))
             for window in windows:
-                losses, _ = _losses_of(model, window, n_frames, watcher.check)
+                keep = window.by_base and bool(model.adapters)
+                losses, _ = _losses_of(model, window, n_frames, watcher.check, keep)
                 loss = batch_loss(losses, n_cells)
                 loss.backward()
                 total += float(loss.detach())
@@ -225,13 +233,14 @@ class Trainer:
         rise = foreign / history.base.foreign - 1 if history.base.foreign else 0.0
         if self.step == 0 or (held_out < history.best.held_out and (not allowed or rise <= allowed)):
             history.best_step, self._best = self.step, state_of(self.model)
-        gains = [one.held_out for one in history.measured if one.step > history.best_step]
-        if allowed and rise > _TOO_FAR * allowed:
+        recent = history.measured[-_PATIENCE:]
+        before = history.measured[:-_PATIENCE]
+        if allowed and before and all(one.foreign / history.base.foreign - 1 > allowed for one in recent):
             history.stopped = (
                 f"other music is forgotten by {100 * rise:.1f} %, more than the {100 * allowed:g} % allowed"
             )
-        elif len(gains) >= _PATIENCE and min(gains) > history.best.held_out - _GAIN:
-            history.stopped = f"nothing was gained in {len(gains) * self.settings.measure_every} updates"
+        elif before and min(one.held_out for one in recent) > min(one.held_out for one in before) - _GAIN:
+            history.stopped = f"nothing was gained in {_PATIENCE * self.settings.measure_every} updates"
 
     def keep(self) -> None:
         """Write the checkpoint. Nothing without a folder."""

@@ -152,7 +152,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_weights(source, tmp_path)
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(ROOT), str(source.path), str(tmp_path)]
     assert subprocess.run(command, timeout=300).returncode == 9
     watcher = Silent()
-    resumed, history = trained(source, tmp_path, watcher)
+    resumed, _ = trained(source, tmp_path, watcher)
     assert watcher.steps == [4, 5, 6], "it went on from the checkpoint of update 3"
     weights = state_of(trained(source)[0])
     assert all(torch.equal(weights[name], tensor) for name, tensor in state_of(resumed).items())
