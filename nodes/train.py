@@ -170,7 +170,7 @@ class MusicGenTrain(Node):
                 ),
                 **{
                     name: _widget(name)
-                    for name in ("segment_s", "alpha", "dropout", "weight_decay", "keep_base", "max_forgetting", "proof_clips")
+                    for name in ("segment_s", "alpha", "dropout", "weight_decay", "keep_base", "max_forgetting", "proof_clips", "variants")
                 },
             },
         }  # fmt: skip
@@ -190,13 +190,13 @@ class MusicGenTrain(Node):
         epochs: int, updates_per_epoch: int, batch_size: int, optimizer: str, lr: float, lr_scheduler: str, warmup: int,
         cfg_p: float, rank: int, seed: int, method: str = METHODS[0], sample_every: int = 0, targets: str = TARGETS[0],
         precision: str = TRAINING_PRECISIONS[0], segment_s: float = 0.0, alpha: float = 0.0, dropout: float = 0.05,
-        weight_decay: float = 0.1, keep_base: float = 0.25, max_forgetting: float = 0.03, proof_clips: int = 8,
+        weight_decay: float = 0.1, keep_base: float = 0.25, max_forgetting: float = 0.03, proof_clips: int = 8, variants: int = 0,
     ) -> dict:  # fmt: skip
         settings = TrainSettings(
             epochs=epochs, updates_per_epoch=updates_per_epoch, batch_size=batch_size, optimizer=optimizer, lr=lr,
             lr_scheduler=lr_scheduler, warmup=warmup, cfg_p=cfg_p, rank=rank, seed=seed, method=method, sample_every=sample_every,
             targets=targets, precision=precision, segment_s=segment_s, alpha=alpha, dropout=dropout, weight_decay=weight_decay,
-            keep_base=keep_base, max_forgetting=max_forgetting, proof_clips=proof_clips,
+            keep_base=keep_base, max_forgetting=max_forgetting, proof_clips=proof_clips, variants=variants,
         )  # fmt: skip
         file = _file_name(name)
         _check(model, conditioner, codec, dataset)

@@ -36,19 +36,25 @@ class Split:
 
 
 def split_tracks(tracks: Sequence[Encoded], seed: int) -> Split:
-    """Hold out 10 % of the tracks, two at least; of fewer than four tracks, the end of each."""
-    if len(tracks) < _FEW_TRACKS:
+    """Hold out 10 % of the clips, two at least, as they are; of fewer than four clips, the end of each.
+
+    Tracks of one name are variants of one clip: none of a clip that is held out is learned.
+    """
+    names = list(dict.fromkeys(track.name for track in tracks))
+    if len(names) < _FEW_TRACKS:
         learned, held = [], []
         for track in tracks:
             at = track.codes.shape[-1] - max(1, round(_TAIL * track.codes.shape[-1]))
             learned.append(_part(track, 0, at))
-            held.append(_part(track, at, track.codes.shape[-1]))
+            if track.variant == 0:
+                held.append(_part(track, at, track.codes.shape[-1]))
         return Split(learned, held, False)
-    order = torch.randperm(len(tracks), generator=torch.Generator().manual_seed(seed & (2**63 - 1))).tolist()
-    n = max(2, round(0.1 * len(tracks)))
-    held_out = set(order[:n])
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed & (2**63 - 1))).tolist()
+    held_out = {names[i] for i in order[: max(2, round(0.1 * len(names)))]}
     return Split(
-        [track for i, track in enumerate(tracks) if i not in held_out], [tracks[i] for i in sorted(held_out)], True
+        [track for track in tracks if track.name not in held_out],
+        [track for track in tracks if track.name in held_out and track.variant == 0],
+        True,
     )
 
 

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 OnStep = Callable[[int, int], None]
 Separate = Callable[[Audio], Audio]  # a song -> its voices
 _CHROMA_PIECE_S = 60
+_ENOUGH_S, _MOST_VARIANTS = 600.0, 8
+_SEMITONES, _GAINS_DB = (1, -1, 2, -2, 0, 1, -1), (-3.0, 2.0, -2.0, 3.0, -1.0, 1.0, -4.0)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Encoded:
     text: str
     chroma: Tensor | None = None  # strongest pitch class [F] uint8; of models that follow melodies
     frames_a_class: float = 1.0  # frames of codes in one of them
+    variant: int = 0  # of the clip of this name; 0 = as it is
 
 
 class Cache:
@@ -62,9 +65,12 @@ class Cache:
 
 def encode_codes(
     dataset: Dataset, codec: Codec, melody: MelodyConfig | None, cache: Cache,
-    separate: Separate | None = None, on_step: OnStep | None = None,
-) -> list[tuple[Clip, Tensor, Tensor | None]]:  # fmt: skip
-    """(clip, codes [K, T] int16, pitch classes [F] uint8 or None) of each clip.
+    separate: Separate | None = None, on_step: OnStep | None = None, variants: int = 1,
+) -> list[tuple[Clip, int, Tensor, Tensor | None]]:  # fmt: skip
+    """(clip, number of the variant, codes [K, T] int16, pitch classes [F] uint8 or None) of each variant of each clip.
+
+    variants: 1 = the clips as they are; more of them are faster or slower by one or two semitones, louder or softer, and
+    shifted within a frame. Codes of such copies differ nearly everywhere, so that few clips are learned instead of memorised.
 
     separate: takes the voices out of a song, for a data set whose vocals are dropped. Kept by the file's content, the
     codec's identity, and whether vocals were dropped. on_step(done, total) is called often; what it raises ends the work.
@@ -82,16 +88,42 @@ def encode_codes(
             if on_step is not None:
                 on_step(int(done + clip.duration_s * part / max(parts, 1)), max(1, int(total)))
 
-        report(0, 1)
-        key = f"{clip.digest} {dataset.drop_vocals} {codec.config.identity}"
-        codes = cache.get(f"codes {key}", lambda: codec.encode(heard(), report).codes[0].short().numpy())
-        classes = None
-        if melody is not None and not melody.chords:
-            of = f"chroma {key} {melody.radix2_exp} {melody.n_chroma}"
-            classes = torch.from_numpy(cache.get(of, lambda: _classes(heard(), codec, melody)))
-        results.append((clip, torch.from_numpy(codes), classes))
+        for variant in range(variants):
+            report(variant, variants)
+            key = f"{clip.digest} {dataset.drop_vocals} {codec.config.identity} {variant}"
+
+            def varied(variant: int = variant, heard: Callable[[], Audio] = heard) -> Audio:
+                return _varied(heard(), variant, codec.config.hop)
+
+            def encode(varied: Callable[[], Audio] = varied, variant: int = variant) -> np.ndarray:
+                on_part = lambda part, parts: report(variant * parts + part, variants * parts)  # noqa: E731
+                return codec.encode(varied(), on_part).codes[0].short().numpy()
+
+            codes = cache.get(f"codes {key}", encode)
+            classes = None
+            if melody is not None and not melody.chords:
+                of = f"chroma {key} {melody.radix2_exp} {melody.n_chroma}"
+                classes = torch.from_numpy(cache.get(of, lambda varied=varied: _classes(varied(), codec, melody)))
+            results.append((clip, variant, torch.from_numpy(codes), classes))
         done += clip.duration_s
     return results
+
+
+def variants_for(duration_s: float) -> int:
+    """How many variants make ten minutes of this much music, 1 to 8."""
+    return max(1, min(_MOST_VARIANTS, round(_ENOUGH_S / max(duration_s, 1.0))))
+
+
+def _varied(sound: Audio, variant: int, hop: int) -> Audio:
+    """A copy of the sound: another speed, level and first sample; variant 0 is the sound itself."""
+    if variant == 0:
+        return sound
+    semitones, gain_db = _SEMITONES[(variant - 1) % len(_SEMITONES)], _GAINS_DB[(variant - 1) % len(_GAINS_DB)]
+    as_if_hz = round(sound.rate_hz * 2 ** (semitones / 12) / 100) * 100  # of a short filter
+    samples = convert(Audio(sound.samples, as_if_hz), sound.rate_hz, sound.n_channels).samples
+    samples = samples[..., variant * hop // (_MOST_VARIANTS + 1) :]
+    gain = min(10 ** (gain_db / 20), 1 / float(samples.abs().max().clamp(min=1e-3)))
+    return Audio(samples * gain, sound.rate_hz)
 
 
 def _music(sound: Audio, codec: Codec, separate: Separate | None) -> Audio:

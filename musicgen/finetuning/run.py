@@ -18,7 +18,7 @@ from ..memory import release_freed_memory
 from . import export
 from .batches import split_tracks, windows_of
 from .dataset import Dataset
-from .encoding import Cache, Encoded, Separate, encode_codes, encode_texts
+from .encoding import Cache, Encoded, Separate, encode_codes, encode_texts, variants_for
 from .model import Trainable, build
 from .proof import STRENGTHS, Clips, Proof, prove
 from .samples import Base, Writer, as_tracks, merged, other_texts
@@ -146,17 +146,20 @@ def _fine_tune(
     n_chroma = config.melody.n_frames if config.melody else 0
     watch.place("codec")
     encoded = encode_codes(
-        dataset, base.codec, config.melody, cache, separate, lambda done, total: watch.stage("encoding", done, total)
-    )
+        dataset, base.codec, config.melody, cache, separate, lambda done, total: watch.stage("encoding", done, total),
+        settings.variants or variants_for(dataset.duration_s),
+    )  # fmt: skip
     watch.place("conditioner")
     others = other_texts(base.conditioner, _LEARNED + _WATCHED + _TESTED)
     states = encode_texts([*(clip.text for clip in dataset.clips), *others], base.conditioner, cache)
     a_class = 1.0 if config.melody is None else 2**config.melody.radix2_exp / 4 / config.codec.hop
     tracks = [
-        Encoded(clip.name, codes, states[clip.text], clip.text, classes, a_class) for clip, codes, classes in encoded
+        Encoded(clip.name, codes, states[clip.text], clip.text, classes, a_class, variant)
+        for clip, variant, codes, classes in encoded
     ]
     split = split_tracks(tracks, settings.seed)
-    texts = [split.learned[i % len(split.learned)].text for i in range(max(1, settings.proof_clips))]
+    as_it_is = [track for track in split.learned if track.variant == 0]
+    texts = [as_it_is[i % len(as_it_is)].text for i in range(max(1, settings.proof_clips))]
     run = _Run(base, device, watch, texts)
     own = _own_music(run, others, states, cache, fingerprint)
     foreign = windows_of(own, n_frames, 0, len(own))
@@ -180,7 +183,7 @@ def _fine_tune(
     watch.stage("proof", 0, 1)
     watch.place("codec")
     proof = prove(
-        model, music.held_out, foreign[_LEARNED + _WATCHED :], split.learned, clips, run.texts, states, base.codec, n_frames,
+        model, music.held_out, foreign[_LEARNED + _WATCHED :], as_it_is, clips, run.texts, states, base.codec, n_frames,
         n_chroma, watch.check,
     )  # fmt: skip
     save(base, dataset, settings, target, model, history, proof, peft_folder)

@@ -79,6 +79,11 @@ class TrainSettings:
         0.0, 0.0, 60.0, 0.5,
         "Length of the clips that are learned, in seconds. Half the length takes half the memory. 0 = the model's window.",
     )  # fmt: skip
+    variants: int = _parameter(
+        0, 0, 8, 1,
+        "How many copies of each clip are learned (a count): other than the first, faster or slower by up to two semitones, louder "
+        "or softer. 0 = as many as make ten minutes.",
+    )  # fmt: skip
     seed: int = _parameter(0, 0, MAX_SEED, 1, "Decides order, cuts, dropout and beginning (no unit).")
     method: str = "lora"
     targets: str = "all"
