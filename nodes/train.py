@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..musicgen.finetuning.trainer import History
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-EXAMPLE = "piano waltz"  # the folder there
+EXAMPLE = "house music"  # the folder there
 FOLDER = "loras"  # below models/musicgen
 _PICTURE_S = 3.0  # between two pictures of the losses
 _NAME = re.compile(r"[\w][\w .+-]{0,99}")

@@ -73,7 +73,7 @@ def train_a_style() -> Graph:
     loader = loaded(
         graph,
         "Train a style",
-        "1. Run: ten piano waltzes, which pansori-mini does not know, are learned in a minute or two. **Train Fine-Tune** shows its "
+        "1. Run: ten clips of house music, which pansori-mini does not know, are learned in a minute or two. **Train Fine-Tune** shows its "
         "losses, and at the end says whether it is heard.\n"
         "2. **Apply MusicGen Fine-Tune** puts what was learned into the model; `strength` says how much.\n"
         "3. For your own style: put 10 to 60 minutes of music into a folder in ComfyUI's `input` folder, beside each `song.mp3` a "
@@ -81,7 +81,7 @@ def train_a_style() -> Graph:
         "`updates_per_epoch` to 100; for Meta's models lower `lr` to 0.0002.\n"
         "4. What was trained stays in `models/musicgen/loras`. After Cancel the next run goes on where it was.\n\n" + MODELS,
     )
-    dataset = graph.add("MusicGenDataset", folder="piano waltz")
+    dataset = graph.add("MusicGenDataset", folder="house music")
     graph.column()
     train = graph.add(
         "MusicGenTrain",
@@ -89,7 +89,7 @@ def train_a_style() -> Graph:
         conditioner=loader["conditioner"],
         codec=loader["codec"],
         dataset=dataset["dataset"],
-        name="piano waltz",
+        name="house music",
         epochs=1,
         updates_per_epoch=40,
         batch_size=4,
@@ -103,7 +103,7 @@ def train_a_style() -> Graph:
     tuned = graph.add(
         "MusicGenFineTune", model=loader["model"], conditioner=loader["conditioner"], weights=train["weights"]
     )
-    text = graph.add("MusicGenText", conditioner=tuned["conditioner"], text="piano waltz")
+    text = graph.add("MusicGenText", conditioner=tuned["conditioner"], text="house music, 120 bpm")
     graph.column()
     sampler = graph.add(
         "MusicGenSampler", model=tuned["model"], positive=text["conditioning"], codec=loader["codec"], duration_s=8.0

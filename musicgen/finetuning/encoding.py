@@ -24,7 +24,7 @@ OnStep = Callable[[int, int], None]
 Separate = Callable[[Audio], Audio]  # a song -> its voices
 _CHROMA_PIECE_S = 60
 _ENOUGH_S, _MOST_VARIANTS = 600.0, 8
-_SEMITONES, _GAINS_DB = (1, -1, 2, -2, 0, 1, -1), (-3.0, 2.0, -2.0, 3.0, -1.0, 1.0, -4.0)
+_GAINS_DB = (-3.0, 2.0, -2.0, 3.0, -1.0, 1.0, -4.0)
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def encode_codes(
 ) -> list[tuple[Clip, int, Tensor, Tensor | None]]:  # fmt: skip
     """(clip, number of the variant, codes [K, T] int16, pitch classes [F] uint8 or None) of each variant of each clip.
 
-    variants: 1 = the clips as they are; more of them are faster or slower by one or two semitones, louder or softer, and
-    shifted within a frame. Codes of such copies differ nearly everywhere, so that few clips are learned instead of memorised.
+    variants: 1 = the clips as they are; more of them are louder or softer, and begin elsewhere within a frame. Their codes differ
+    nearly everywhere, so that few clips are learned instead of memorised; their tempo and key are still those of their texts.
 
     separate: takes the voices out of a song, for a data set whose vocals are dropped. Kept by the file's content, the
     codec's identity, and whether vocals were dropped. on_step(done, total) is called often; what it raises ends the work.
@@ -115,13 +115,11 @@ def variants_for(duration_s: float) -> int:
 
 
 def _varied(sound: Audio, variant: int, hop: int) -> Audio:
-    """A copy of the sound: another speed, level and first sample; variant 0 is the sound itself."""
+    """A copy of the sound: another level and first sample; variant 0 is the sound itself."""
     if variant == 0:
         return sound
-    semitones, gain_db = _SEMITONES[(variant - 1) % len(_SEMITONES)], _GAINS_DB[(variant - 1) % len(_GAINS_DB)]
-    as_if_hz = round(sound.rate_hz * 2 ** (semitones / 12) / 100) * 100  # of a short filter
-    samples = convert(Audio(sound.samples, as_if_hz), sound.rate_hz, sound.n_channels).samples
-    samples = samples[..., variant * hop // (_MOST_VARIANTS + 1) :]
+    gain_db = _GAINS_DB[(variant - 1) % len(_GAINS_DB)]
+    samples = sound.samples[..., variant * hop // (_MOST_VARIANTS + 1) :]
     gain = min(10 ** (gain_db / 20), 1 / float(samples.abs().max().clamp(min=1e-3)))
     return Audio(samples * gain, sound.rate_hz)
 

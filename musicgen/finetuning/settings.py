@@ -81,8 +81,8 @@ class TrainSettings:
     )  # fmt: skip
     variants: int = _parameter(
         0, 0, 8, 1,
-        "How many copies of each clip are learned (a count): other than the first, faster or slower by up to two semitones, louder "
-        "or softer. 0 = as many as make ten minutes.",
+        "How many copies of each clip are learned (a count): other than the first, louder or softer, and beginning elsewhere within a "
+        "frame. 0 = as many as make ten minutes.",
     )  # fmt: skip
     seed: int = _parameter(0, 0, MAX_SEED, 1, "Decides order, cuts, dropout and beginning (no unit).")
     method: str = "lora"

@@ -1,5 +1,6 @@
 """The loop: torch's optimizers and schedules over the training step; measured, kept, resumed."""
 
+import contextlib
 import logging
 import math
 import time
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..memory import large_blocks_mapped
 from ..outputs import atomic_file
 from .batches import Window, batch, mixed
 from .encoding import Encoded
@@ -109,10 +111,14 @@ def _losses_of(
         with AtStrength(model, 0.0), torch.no_grad():
             own = model.stream(window.states, window.chroma, window.drop_text)
             teacher = cell_logits(model.lm, codes, [own], check=check)
-    lm = model.config.lm
-    n_columns = n_frames + len(stream.prefix)
-    remember = lm.n_layers * n_columns * (_A_COLUMN * lm.dim + 2 * lm.ffn_dim) * 4 <= _REMEMBERED_BYTES
-    return cell_losses(model.lm, codes, n_valid, [stream], remember, check, teacher)
+    return cell_losses(model.lm, codes, n_valid, [stream], _remembers(model, n_frames), check, teacher)
+
+
+def _remembers(model: Trainable, n_frames: int) -> bool:
+    """Whether the activations of a clip are few enough to be held for the backward pass."""
+    lm, melody = model.config.lm, model.config.melody
+    n_columns = n_frames + (melody.n_frames if melody else 0)
+    return lm.n_layers * n_columns * (_A_COLUMN * lm.dim + 2 * lm.ffn_dim) * 4 <= _REMEMBERED_BYTES
 
 
 def schedule(settings: TrainSettings, step: int) -> float:
@@ -162,6 +168,11 @@ class Trainer:
         self.resumed = self._resume()
 
     def run(self, watcher: Watcher) -> History:
+        """`_run`, large models with blocks that do not stay behind in the process."""
+        with contextlib.nullcontext() if _remembers(self.model, self.music.n_frames) else large_blocks_mapped():
+            return self._run(watcher)
+
+    def _run(self, watcher: Watcher) -> History:
         """Train to the end, and leave the model as it was when it was measured best.
 
         What `watcher` raises ends it after a checkpoint is written, with which the next run of the same training goes on.

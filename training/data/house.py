@@ -1,4 +1,4 @@
-"""The clips of `examples/piano waltz`: ten short piano waltzes, music that pansori-mini does not know, to try a training with.
+"""The clips of `examples/house music`: ten pieces of house, music that pansori-mini does not know, to try a training with.
 
 Composed by `songs`, played by FluidSynth with FluidR3_GM (Frank Wen, MIT licence), 12 s each, as Opus.
 """
@@ -15,8 +15,9 @@ from . import songs
 from .grooves import GROOVES
 from .render import Synthesizer
 
-N_CLIPS, DURATION_S, RATE_HZ = 10, 12.0, 48_000
-TEXT = "piano waltz"
+N_CLIPS, DURATION_S, RATE_HZ, BPM = 10, 12.0, 48_000, 120.0
+LEADS = ("synth lead",)
+TEXT = "house music, 120 bpm"
 _SEED, _RMS, _PEAK, _BITS_A_SECOND = 77, 0.1, 0.98, 40_000
 
 
@@ -24,9 +25,10 @@ def clips(synthesizer: Synthesizer) -> Iterator[Audio]:
     """The clips [1, 1, L], at the synthesizer's rate."""
     number = made = 0
     while made < N_CLIPS:
-        song = songs.compose("waltz", GROOVES["waltz"], "solo", DURATION_S, np.random.default_rng([_SEED, number]))
+        rng = np.random.default_rng([_SEED, number])
+        song = songs.compose("house", GROOVES["house"], "ensemble", DURATION_S, rng, BPM)
         number += 1
-        if song.facts.lead != "piano" or song.facts.ends:
+        if song.facts.ends or not song.facts.drums or song.facts.lead not in LEADS:
             continue
         samples = synthesizer.play(song.parts, song.first_s, DURATION_S)
         samples = np.clip(_RMS / np.sqrt(np.mean(samples**2)) * samples, -_PEAK, _PEAK)
@@ -39,7 +41,7 @@ def write_all(folder: Path, soundfont: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, clip in enumerate(clips(Synthesizer(soundfont, RATE_HZ)), start=1):
-        paths.append(folder / f"waltz {number:02}.opus")
+        paths.append(folder / f"house {number:02}.opus")
         _write_opus(clip, paths[-1])
         paths[-1].with_suffix(".txt").write_text(f"{TEXT}\n", encoding="utf-8")
     return paths
