@@ -88,7 +88,7 @@ def told_apart(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]]) -> 
     right = 0
     for left_out in range(len(clips)):
         rest = torch.arange(len(clips)) != left_out
-        mean, spread = clips[rest].mean(dim=0), clips[rest].std(dim=0).clamp(min=1e-3)
+        mean, spread = clips[rest].mean(dim=0), clips[rest].std(dim=0, correction=0).clamp(min=1e-3)
         known, asked = (clips[rest] - mean) / spread, (clips[left_out] - mean) / spread
         kernel = known @ known.T + len(known) * torch.eye(len(known), dtype=torch.double)
         centre = labels[rest].mean()
