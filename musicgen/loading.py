@@ -71,7 +71,7 @@ def load(
     text_encoder = load_text_encoder(checkpoint, text_encoder_dirs, check)
     wait_for(lambda: accel.warm_up(config.lm, precision, device), check)
     card = read_card(checkpoint.path)
-    model, conditioner = _build(checkpoint, precision, device, text_encoder, vocabulary_of(card), check=check)
+    model, conditioner = build(checkpoint, precision, device, text_encoder, vocabulary_of(card), check=check)
     model.silence = silence_of(card, config.lm)
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
@@ -100,23 +100,13 @@ def apply_fine_tune(
     if strength == 0:
         return model, conditioner
     encoder, vocabulary = conditioner.text_encoder, conditioner.vocabulary
-    blended, conditioner = _build(source, model.precision, model.loaded_for, encoder, vocabulary, own, check)
+    blended, conditioner = build(source, model.precision, model.loaded_for, encoder, vocabulary, own, check)
     blended.silence = model.silence
     logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)
     return blended, conditioner
 
 
-def with_weights(
-    model: LanguageModel, conditioner: Conditioner, source: Checkpoint, check: Check = unchecked
-) -> tuple[LanguageModel, Conditioner]:
-    """New objects of the same kind with the weights of `source`. The text encoder is shared; nothing given is altered."""
-    encoder, vocabulary = conditioner.text_encoder, conditioner.vocabulary
-    made = _build(source, model.precision, model.loaded_for, encoder, vocabulary, check=check)
-    made[0].silence = model.silence
-    return made
-
-
-def _build(
+def build(
     source: Checkpoint,
     precision: str,
     device: torch.device,

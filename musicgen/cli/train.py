@@ -5,9 +5,12 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from .. import audio as audio_files
 from ..audio import Audio
 from ..finetuning.dataset import Dataset, read_dataset
+from ..finetuning.encoding import Separate
 from ..finetuning.report import loss_image, summary, time_left
 from ..finetuning.run import Part, Watch, fine_tune
 from ..finetuning.samples import Base
@@ -70,13 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     with Progress() as on_progress:
         dataset = _dataset(arguments, folder, on_progress)
         print(dataset.report, flush=True)
-        separate = None
-        if dataset.drop_vocals:
-            separator = load_separator([arguments.models / "demucs"]).to(device)
-
-            def separate(song: Audio) -> Audio:
-                return separate_stems(song, separator, lambda done, total: on_progress("voices", done, total)).vocals
-
+        separate = _voices(arguments, device, on_progress) if dataset.drop_vocals else None
         path = store.ensure(arguments.base, lambda done, total: on_progress("downloading", done, total))
         encoders = [arguments.models / "text_encoders"]
         loaded = load(
@@ -114,6 +111,12 @@ def _dataset(arguments: argparse.Namespace, folder: Path, on_progress: Progress)
         arguments.folder, arguments.caption, arguments.one_same_description, arguments.auto_labeling,
         arguments.drop_vocals, folder / ".cache" / "archives", lambda done, total: on_progress("reading", done, total),
     )  # fmt: skip
+
+
+def _voices(arguments: argparse.Namespace, device: torch.device, on_progress: Progress) -> Separate:
+    """Takes the voices out of a song."""
+    separator = load_separator([arguments.models / "demucs"]).to(device)
+    return lambda song: separate_stems(song, separator, lambda done, total: on_progress("voices", done, total)).vocals
 
 
 class _Follower(Watch):

@@ -14,7 +14,7 @@ from ..codec import Codec
 from ..codes import Codes
 from ..conditioning import Conditioner
 from ..config import GenerationParams
-from ..loading import with_weights
+from ..loading import build
 from ..pipeline import LanguageModel
 from ..seeds import row_seed
 from .encoding import Encoded, told
@@ -73,7 +73,9 @@ class Writer:
         self._check = check
         model, conditioner = base.model, base.conditioner
         if source is not None:
-            model, conditioner = with_weights(base.model, base.conditioner, source, check)
+            encoder = base.conditioner.text_encoder
+            model, conditioner = build(source, model.precision, model.loaded_for, encoder, None, check=check)
+            model.silence = base.model.silence
             conditioner.text_projection.to(conditioner.text_encoder.device)
         self._model, self._conditioner = model.to(device), copy.copy(conditioner)
         # Words that the model was not taught are what it is taught now: no warning of them.

@@ -39,8 +39,9 @@ def reference_loss(lm: Any, codes: torch.Tensor, attributes: list, n_valid: torc
         provider = lm.condition_provider
         output = lm.compute_predictions(codes, [], provider(provider.tokenize(attributes)))
         padding = torch.arange(codes.shape[-1]) < n_valid[:, None]
+        solver: Any = None  # of which the function uses nothing
         loss, by_codebook = MusicGenSolver._compute_cross_entropy(
-            None, output.logits, codes, output.mask & padding[:, None]
+            solver, output.logits, codes, output.mask & padding[:, None]
         )
         loss.backward()
     return loss.detach(), torch.stack(by_codebook)

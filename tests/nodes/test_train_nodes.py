@@ -1,7 +1,7 @@
 """Training Clips and Train Fine-Tune without ComfyUI: what they take, refuse, and write."""
 
 import sys
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,11 +21,12 @@ SETTINGS = {
 @pytest.fixture
 def comfy_folders(tmp_path, monkeypatch):
     """A fake folder_paths with an input, a temp and a models folder."""
-    module = ModuleType("folder_paths")
-    module.get_input_directory = lambda: str(tmp_path / "input")
-    module.get_temp_directory = lambda: str(tmp_path / "temp")
-    module.models_dir = str(tmp_path / "models")
-    module.get_folder_paths = lambda name: [str(tmp_path / "models" / name)]
+    module = SimpleNamespace(
+        get_input_directory=lambda: str(tmp_path / "input"),
+        get_temp_directory=lambda: str(tmp_path / "temp"),
+        models_dir=str(tmp_path / "models"),
+        get_folder_paths=lambda name: [str(tmp_path / "models" / name)],
+    )
     monkeypatch.setitem(sys.modules, "folder_paths", module)
     for name in ("input", "temp", "models/musicgen"):
         (tmp_path / name).mkdir(parents=True)
