@@ -23,7 +23,9 @@ from .trainer import clip_losses
 
 STRENGTHS = (0.0, 0.5, 1.0)
 _HEARD, _FAINT = 0.9, 0.7  # shares of clips told apart by their sound
-_MEMORISED_GAP = 0.5  # nats between learned and held-out music, more than the base has
+_MEMORISED_GAP = (
+    0.5  # nats that learned music fell further than held-out music, if that is also more than held-out music fell
+)
 _COPIED = 0.2  # share of seconds that are nearly the data's, more than the data's clips share among themselves
 _LITTLE = 0.02  # nats of held-out loss that are hardly heard
 _FORGOTTEN = 0.1  # rise of the loss on other music
@@ -103,8 +105,9 @@ def prove(
 def verdict(proof: Proof) -> str:
     """A sentence for who trained it: is it heard, was it memorised, what to do."""
     fall = -proof.held_out.change
-    gap = (proof.held_out.tuned - proof.learned.tuned) - (proof.held_out.base - proof.learned.base)
-    if gap > _MEMORISED_GAP or proof.copied > proof.copied_among_data + _COPIED:
+    learned_alone = (proof.held_out.tuned - proof.learned.tuned) - (proof.held_out.base - proof.learned.base)
+    is_memorised = learned_alone > max(_MEMORISED_GAP, proof.held_out.base - proof.held_out.tuned)
+    if is_memorised or proof.copied > proof.copied_among_data + _COPIED:
         said = "Memorised: take fewer updates, or more music."
     elif proof.held_out.base - proof.held_out.tuned < _LITTLE:
         said = "Hardly heard: train longer, or with a higher learning rate or rank."

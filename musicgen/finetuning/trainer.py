@@ -226,9 +226,9 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, _CLIP)
         if math.isfinite(total) and bool(torch.isfinite(norm)):
             self._optimizer.step()
+            self._schedule.step()
         else:
             logger.warning("update %d was skipped: its loss is no number", self.step + 1)
-        self._schedule.step()
         self.history.losses.append(total)
         self.step += 1
         if self.step >= _BAD_STEPS and not any(map(math.isfinite, self.history.losses[-_BAD_STEPS:])):

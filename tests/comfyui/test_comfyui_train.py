@@ -1,11 +1,14 @@
 """Training in a real ComfyUI: data set, training, its weights; Cancel and the run after it."""
 
+import asyncio
 import shutil
+import time
 
 import pytest
 from comfyui_musicgen.clients import comfyui as client
-from comfyui_musicgen.musicgen.audio import write
+from comfyui_musicgen.musicgen.audio import read, write
 from comfyui_musicgen.musicgen.checkpoints.containers.safetensors import read_with_metadata
+from comfyui_musicgen.tests.comfyui import comfy_server
 from comfyui_musicgen.tests.finetuning.test_dataset import tone
 
 MODEL = "toy-train"
@@ -72,3 +75,24 @@ def test_cancel_keeps_the_checkpoint_and_the_next_run_goes_on(train_comfy):
     with pytest.raises(client.InterruptedRunError):
         train_comfy.run(long, on_event=on_event)
     assert seen[0] > first, "it went on where it was"
+
+
+@pytest.mark.slow
+def test_the_template_plays_within_three_minutes_of_the_first_press(comfy):
+    """Ten clips learned, the fine-tune applied by its wire, a clip by it saved; the losses are another picture than none."""
+    prompt = client.load_workflow(comfy_server.ROOT / "workflows" / "api" / "train_a_style.json")
+    loras = comfy.base / "models" / "musicgen" / "loras"
+    shutil.rmtree(loras, ignore_errors=True)
+    begun_s = time.monotonic()
+
+    async def run():
+        async with client.Server(comfy.address) as server:
+            return await asyncio.wait_for(server.run(prompt), 900)
+
+    result = asyncio.run(run())
+    took_s = time.monotonic() - begun_s
+    assert result.saved and (loras / "house music.safetensors").is_file()
+    sound = read(comfy.path_of(next(file for file in result.saved if file["type"] == "output")))
+    assert sound.duration_s == 8.0 and sound.samples.abs().max() > 0.05
+    print(f"the first press took {took_s:.0f} s")
+    assert took_s < 180
