@@ -62,6 +62,21 @@ def workflow(precision, batch_size, duration_s, seed, prompt_s=0.0):
     return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in prompt.items()}
 
 
+def without_sampling(precision, batch_size, seconds, seed):
+    """A tone of `batch_size` rows through the codec and back, then normalized: what comes after sampling, without it.
+
+    The seed cuts off so many frames, so that nothing behind the encoder is remembered.
+    """
+    prompt = workflow(precision, batch_size, 1.0, 0, prompt_s=seconds)
+    for name in ("text", "sample"):
+        del prompt[name]
+    prompt["clip"]["inputs"]["batch"] = batch_size
+    cut = {"codes": ["encode", 0], "start_s": 0.02 * seed, "end_s": -1.0}
+    prompt["cut"] = {"class_type": "MusicGenTrimCodes", "inputs": cut}
+    prompt["decode"]["inputs"]["codes"] = ["cut", 0]
+    return prompt
+
+
 def cancelled_after_ms(server, prompt, node, delay_s):
     """Milliseconds from a press of Cancel, `delay_s` into a node, to `execution_interrupted`; None if it had ended."""
     from comfyui_musicgen.clients import comfyui as client
@@ -118,6 +133,7 @@ def main():
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--tries", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of what is decoded and normalized")
     parser.add_argument("--threads", default="2", help="OMP_NUM_THREADS of the server")
     options = parser.parse_args()
     register()
@@ -153,12 +169,12 @@ def measure(server, options):
                         server.post("/free", {"unload_models": True, "free_memory": True})
                         time.sleep(1)
                     is_long = stage in ("start of sampling", "sampling")
-                    # A long prompt where sampling begins; a short piece where what comes after is interrupted.
-                    duration_s = 30.0 if is_long else 0.2
                     prompt_s = 20.0 if stage == "start of sampling" else 0.0
-                    if stage in ("decode", "normalize"):
-                        prompt_s, duration_s = 8.0, 8.2
-                    prompt = workflow(precision, batch_size, duration_s, seed, prompt_s)
+                    prompt = (
+                        without_sampling(precision, batch_size, options.seconds, seed)
+                        if stage in ("decode", "normalize")
+                        else workflow(precision, batch_size, 30.0 if is_long else 0.2, seed, prompt_s)
+                    )
                     found.append(cancelled_after_ms(server, prompt, node, delay_s))
                 heard = [ms for ms in found if ms is not None]
                 slowest, median = (f"{f(heard):.0f}" if heard else "-" for f in (max, statistics.median))

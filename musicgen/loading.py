@@ -12,7 +12,7 @@ from torch import nn
 
 from . import accel
 from .card import read_card, silence_of, vocabulary_of
-from .checkpoints import Checkpoint, Weight, blend, fill, open_fine_tune
+from .checkpoints import Checkpoint, Weight, adapt_text_encoder, blend, fill, open_fine_tune
 from .checkpoints.weights.lazy import Check, unchecked
 from .codec import Codec, fingerprint
 from .conditioning import Conditioner, TextEncoder, Tokenizer, t5_encoder
@@ -80,12 +80,12 @@ def load(
 def apply_fine_tune(
     model: LanguageModel, conditioner: Conditioner, tuned: Path, strength: float = 1.0, check: Check = unchecked
 ) -> tuple[LanguageModel, Conditioner]:
-    """New objects whose weights are moved from the base's towards those of the checkpoint `tuned`, a file or folder.
+    """New objects whose weights are moved from the base's towards those of `tuned`, a file or folder: a whole fine-tune or an adapter.
 
-    strength: 0 gives back the base itself, 1 the fine-tune, between and beyond (to 2) a blend. The base's objects
-    are not altered; the text encoder, which no fine-tune trains, is shared with them. Weights are read from the
-    files again and blended before they are rounded, so any precision works, and fine-tunes can be chained. A file of
-    weights without settings is taken where every tensor fits the base. check: as for `load`.
+    strength: 0 gives back the base itself, 1 the fine-tune, between and beyond (to 2; of adapters from -2) a blend. The
+    base's objects are not altered; the text encoder is shared with them, unless an adapter changes it. Weights are read
+    from the files again and blended before they are rounded, so any precision works, and fine-tunes can be chained (`blend`).
+    A file of weights without settings is taken where every tensor fits the base. check: as for `load`.
     InputError for objects of the audiocraft engine; CheckpointError for another architecture, naming both.
     """
     if not isinstance(model, LanguageModel) or not isinstance(conditioner, Conditioner):
@@ -99,7 +99,8 @@ def apply_fine_tune(
     own = source if conditioner.source is model.source else blend(conditioner.source, checkpoint, strength)
     if strength == 0:
         return model, conditioner
-    encoder, vocabulary = conditioner.text_encoder, conditioner.vocabulary
+    encoder = adapt_text_encoder(conditioner.text_encoder, model.source, checkpoint, strength)
+    vocabulary = conditioner.vocabulary
     blended, conditioner = build(source, model.precision, model.loaded_for, encoder, vocabulary, own, check)
     blended.silence = model.silence
     logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)

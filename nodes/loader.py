@@ -201,8 +201,8 @@ class MusicGenDiffusionLoader(Node):
 
 class MusicGenFineTune(Node):
     DESCRIPTION = (
-        "Applies a fine-tune, such as one trained on Replicate, to a model of the same architecture. The model that comes "
-        "in stays as it is; several fine-tunes can follow one another."
+        "Applies a fine-tune to a model of the same architecture: a LoRA, or whole weights such as those trained on Replicate. "
+        "The model that comes in stays as it is; several fine-tunes can follow one another."
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = (
@@ -229,14 +229,15 @@ class MusicGenFineTune(Node):
                 "conditioner": socket(CONDITIONER, "The conditioner of the same Load MusicGen node."),
                 "weights": text(
                     "",
-                    "File or folder in models/musicgen, such as trained_model.tar, or an https address that is "
-                    "downloaded there once. Empty = no fine-tune: the model as it came in.",
+                    "File or folder in models/musicgen or its folder loras: a LoRA (PEFT's folder, or a file), or whole weights "
+                    "such as trained_model.tar. Or an https address that is downloaded there once. Empty = no fine-tune: the "
+                    "model as it came in.",
                     placeholder="trained_model.tar, or https://...",
                 ),
                 "strength": number(
-                    1.0, 0.0, MAX_STRENGTH, 0.05,
+                    1.0, -MAX_STRENGTH, MAX_STRENGTH, 0.05,
                     "How far to go from the model towards the fine-tune (a factor). 0 = the model as it came in, 1 = the "
-                    "fine-tune, between = a blend, above 1 = exaggerated.",
+                    "fine-tune, between = a blend, above 1 = exaggerated. Below 0, away from its style: LoRA alone.",
                 ),
             },
         }  # fmt: skip

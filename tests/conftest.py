@@ -7,6 +7,7 @@ never on sys.path, where its `nodes` would be mistaken for ComfyUI's.
 import gc
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def _few_threads():
     """Toy sizes gain nothing from more threads, which on a busy machine wait for one another."""
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 
 @pytest.fixture(scope="session")

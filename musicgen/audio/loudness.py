@@ -25,7 +25,7 @@ _WEIGHTS = (1.0, 1.0, 1.0, 1.41, 1.41)  # of the channels
 _SHELF = (4.0, 1 / math.sqrt(2), 1500.0)
 _HIGH_PASS = (0.0, 0.5, 38.0)
 _LEAD_S = 0.5  # after which the filters have forgotten what came before, to below float32's rounding
-_STRETCH = 2**19  # samples that are filtered at once
+_STRETCH = 2**18  # samples that are filtered at once
 _HEADROOM = 0.5  # peak up to which the filters, which cut at full scale, leave the signal whole
 
 

@@ -3,16 +3,20 @@
 from pathlib import Path
 
 from ..errors import CheckpointError
+from .adapter import Adapter
 from .checkpoint import Checkpoint
 from .containers.safetensors import FP16_FILE, INDEX_FILE, WEIGHTS_FILE, looks_like_safetensors
-from .formats import audiocraft, bare, converted, huggingface
+from .formats import audiocraft, bare, converted, huggingface, peft
 from .formats.codecs import CODEC_FILE, FindCodec
-
-PEFT_FILE = "adapter_config.json"
 
 
 def detect(folder: Path) -> str | None:
-    """The format of the checkpoint in `folder`, None if there is none. Reads config.json at most."""
+    """The format of the checkpoint in `folder`, None if there is none. Reads config.json at most.
+
+    A folder of adapters is none, whatever settings of their base were saved beside them.
+    """
+    if peft.adapter_folders(folder):
+        return None
     has_audiocraft = (folder / audiocraft.LM_FILE).is_file()
     if not huggingface.is_huggingface(folder):
         return "audiocraft" if has_audiocraft else None
@@ -37,16 +41,13 @@ def open_checkpoint(
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist. Give the folder or the file of a checkpoint.")
+    if path.is_dir() and peft.adapter_folders(path):
+        raise peft.IsAdapterError(path)
     if path.is_file():
         if looks_like_safetensors(path):
             return converted.open_converted(path)
         return audiocraft.open_torch_file(path, codec_required, find_codec)
     found = format or detect(path)
-    if (path / PEFT_FILE).is_file():
-        raise CheckpointError(
-            f"{path} holds an adapter of PEFT (LoRA and the like: {PEFT_FILE}), not a whole model, which is not read yet. "
-            "Merge it into its base with PEFT (merge_and_unload, save_pretrained), and give that folder."
-        )
     if found is None:
         raise CheckpointError(
             f"{path} holds no MusicGen checkpoint: it needs either {audiocraft.LM_FILE} and {CODEC_FILE} "
@@ -58,9 +59,11 @@ def open_checkpoint(
     return huggingface.open_huggingface(path)
 
 
-def open_fine_tune(path: Path, base: Checkpoint) -> Checkpoint:
-    """As `open_checkpoint`, for weights that are put into `base`: they may come without settings, which are then the base's."""
+def open_fine_tune(path: Path, base: Checkpoint) -> Checkpoint | Adapter:
+    """As `open_checkpoint`, for weights that are put into `base`: an adapter, or weights without settings, which are then the base's."""
     try:
         return open_checkpoint(path, codec_required=False)
+    except peft.IsAdapterError:
+        return peft.open_adapter(Path(path))
     except bare.NoSettingsError as error:
         return bare.as_fine_tune(error.weights, base)

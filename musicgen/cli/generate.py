@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,13 +17,13 @@ from ..conditioning.timeline import CADENCE_S, timeline_lines
 from ..config import PARAMETERS, GenerationParams
 from ..dependencies import require
 from ..errors import InputError
-from ..loading import load
+from ..loading import apply_fine_tune, load
 from ..outputs import atomic_file, check_output
 from ..render import RenderRequest, find_device, render
 from ..store.published import SHIPPED
 from ..units import Length, Meter, check_bpm, told
 from .console import Progress
-from .options import add_execution, add_model, add_models, model_store
+from .options import add_execution, add_model, add_models, add_weights, model_store, parse_weights
 from .score import add_score, read_asked, save_midi
 
 # Option -> field of GenerationParams; --duration besides.
@@ -45,6 +46,7 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
     parser.set_defaults(run=run)
     add_model(parser, SHIPPED)
     add_models(parser, models)
+    add_weights(parser, "put on the model")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="description of the music; empty = free")
     parser.add_argument(
         "--timeline", metavar="TEXT",
@@ -132,7 +134,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.fit_tempo is not None and meter is not None:
         check_meter(meter)  # before any music is made
-    request = _request(arguments, length, bpm, meter)
+    request, weights = _request(arguments, length, bpm, meter), parse_weights(arguments)
     device = find_device(arguments.device)
     store = model_store(arguments)
     with Progress() as on_progress:
@@ -142,7 +144,11 @@ def run(arguments: argparse.Namespace) -> None:
 
         path = store.ensure(arguments.model, downloaded)
         encoders = [arguments.models / "text_encoders"]
+        tuned = [(store.ensure(name, downloaded, "weights"), strength) for name, strength in weights]
         loaded = load(path, arguments.precision, device, encoders, store=store, on_download=downloaded)
+        for file, strength in tuned:
+            model, conditioner = apply_fine_tune(loaded.model, loaded.conditioner, file, strength)
+            loaded = replace(loaded, model=model, conditioner=conditioner)
         audio, codes = render(loaded, request, params, device, on_progress, [arguments.models / "demucs"])
     if arguments.codes:
         _save_codes(codes.codes, arguments.codes)

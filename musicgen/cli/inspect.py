@@ -11,6 +11,7 @@ from ..checkpoints.checkpoint import TextEncoderSource
 from ..checkpoints.containers.torch_zip import TorchFile
 from ..checkpoints.formats.codecs import MissingCodecError
 from ..checkpoints.formats.huggingface import is_encodec, open_encodec
+from ..checkpoints.formats.peft import IsAdapterError
 from ..checkpoints.open import open_checkpoint
 from ..checkpoints.tools.verify import check_digest, files_of, verify, verify_weights
 from ..checkpoints.weights.lazy import Weight
@@ -18,6 +19,7 @@ from ..config import ModelConfig
 from ..diffusion.checkpoint import open_diffusion
 from ..store import ModelStore
 from ..store.sniff import kind_of
+from .inspect_adapter import describe_adapter
 from .options import add_models, model_store
 
 _FORMATS = {
@@ -38,7 +40,7 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print one line a fact."""
     store = model_store(arguments)
-    path = store.find(arguments.path)
+    path = store.find(arguments.path, "weights")
     print(path)
     for label, value in _describe(path, store.dirs):
         print(f"  {label:<15} {value}")
@@ -59,6 +61,8 @@ def _describe(path: Path, dirs: Sequence[Path] = ()) -> list[tuple[str, str]]:
     codec = ""
     try:
         checkpoint = ModelStore(dirs).open(path)
+    except IsAdapterError:
+        return describe_adapter(path, ModelStore(dirs))
     except MissingCodecError as error:
         checkpoint, codec = open_checkpoint(path, codec_required=False), f"{error.name}, which is not on this machine"
     verified = verify(checkpoint)

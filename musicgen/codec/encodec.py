@@ -21,9 +21,8 @@ from .streaming import Section, split_at_lstm, stream
 OnStep = Callable[[int, int], None]
 
 _PAD_MODES = ("reflect", "constant", "replicate")
-# Rows and frames of a chunk; Cancel is checked between chunks. 50 frames are one second of audio, about 0.2 s of work
-# on two slow cores. More rows keep a GPU busy within a few hundred MB. Fewer rows get longer chunks, as short chunks
-# lose more to their overlap.
+# Rows and frames of a chunk; Cancel is checked between its layers. 50 frames are one second of audio. More rows keep a GPU
+# busy within a few hundred MB. Fewer rows get longer chunks, as short chunks lose more to their overlap.
 _AT_ONCE_ON_CPU, _AT_ONCE = (2, 50), (8, 50)
 
 
@@ -104,11 +103,12 @@ class Codec(nn.Module):
     ) -> Iterator[tuple[slice, int, int, Tensor]]:
         """Run a network of `n_in` input and `n_out` output samples a frame; yield (rows, first, last, result) a chunk."""
         before, lstm, after = split_at_lstm(network)
-        front, back = Section(before, n_in, 1), Section(after, 1, n_out)
         rows_at_once, frames_at_once = _AT_ONCE_ON_CPU if self.device.type == "cpu" else _AT_ONCE
         frames_at_once *= max(1, rows_at_once // n_rows)
         groups = range(0, n_rows, rows_at_once)
         done, total = 0, len(groups) * math.ceil(n_frames / frames_at_once)
+        check = (lambda: on_step(done, total)) if on_step else None
+        front, back = Section(before, n_in, 1, check), Section(after, 1, n_out, check)
         for start in groups:
             group = slice(start, start + rows_at_once)
             read_group = functools.partial(read, group)

@@ -26,11 +26,15 @@ def split_at_lstm(network: nn.Module) -> tuple[list[nn.Module], nn.LSTM, list[nn
 
 @dataclass(frozen=True)
 class Section:
-    """Sequence of convolutions with `n_in` input and `n_out` output samples a frame; one of the two is 1."""
+    """Sequence of convolutions with `n_in` input and `n_out` output samples a frame; one of the two is 1.
+
+    `check` is called before every layer: a second of audio is most of a second's work on two slow cores.
+    """
 
     layers: list[nn.Module]
     n_in: int
     n_out: int
+    check: Callable[[], object] | None = None
     left: int = field(init=False)  # frames of the receptive field before and after a frame
     right: int = field(init=False)
 
@@ -46,6 +50,8 @@ class Section:
     def run(self, x: Tensor, begin: int, first: int, last: int) -> Tensor:
         """Output of the frames first..last-1 from the widened input x, which starts at frame `begin`."""
         for layer in self.layers:
+            if self.check:
+                self.check()
             x = layer(x)
         return x[..., (first - begin) * self.n_out : (last - begin) * self.n_out]
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.formats import audiocraft, codecs, huggingface
+from ..checkpoints.formats.peft import IsAdapterError, adapter_folders
 from ..checkpoints.open import detect, open_checkpoint
 from ..errors import CheckpointError
 from . import hub, published, sniff
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 # Diffusion.
 Kind = Literal["model", "weights", "diffusion"]
 OnStep = Callable[[int, int], None]
+
+ADAPTERS = "loras"  # a folder below that of models, where trainings put theirs: its name may be left out
 
 _LISTED = {"model": {"model"}, "weights": {"model", "weights"}, "diffusion": {"diffusion"}}
 _MAX_NAMES = 10  # in a message
@@ -70,8 +73,11 @@ class ModelStore:
             self._web().check(address)
             return
         downloadable = published.repository_of(_text(name), kind) and self.dirs and not hub.is_offline()
-        if self._locate(name, kind) is None and not downloadable:
+        path = self._locate(name, kind)
+        if path is None and not downloadable:
             raise self._missing(name, kind)
+        if path is not None and kind == "model" and path.is_dir() and adapter_folders(path):
+            raise IsAdapterError(path)
 
     def ensure(self, name: str | Path, on_step: OnStep, kind: Kind = "model") -> Path:
         """As `find`, but a published model that is absent is downloaded, and so is one given by an address.
@@ -130,9 +136,9 @@ class ModelStore:
                 f"{name[:200]!r} is not a usable name of a model. Give {allowed}, such as 'my-model'."
             )
         repository = published.repository_of(name, kind)
-        for candidate in (name, name.rpartition("/")[2]) if repository else (name,):
+        for candidate in _candidates(name, kind, repository):
             paths = _distinct(root / candidate for root in self.dirs)
-            found = [path for path in paths if path.is_file() or (kind != "diffusion" and detect(path))]
+            found = [path for path in paths if path.is_file() or (kind != "diffusion" and _is_found(path))]
             if len(found) > 1:
                 both = " and ".join(map(str, found))
                 raise CheckpointError(f"There are {len(found)} models named '{candidate}': {both}. Rename all but one.")
@@ -211,6 +217,18 @@ class ModelStore:
         """The hosts that are downloaded from. An endpoint of the user's own may well be a mirror inside the house."""
         hosts = allowed_hosts(self.dirs[0] if self.dirs else Path())
         return Web(hosts, "" if endpoint == hub.DEFAULT_ENDPOINT else endpoint, self._network)
+
+
+def _candidates(name: str, kind: Kind, repository: str | None) -> Sequence[str]:
+    """The paths below a folder of models that a name may stand for, the likeliest first."""
+    if repository:
+        return name, name.rpartition("/")[2]
+    return (name, f"{ADAPTERS}/{name}") if kind == "weights" else (name,)
+
+
+def _is_found(folder: Path) -> bool:
+    """Whether a folder holds a model, or an adapter, which is told from one when it is opened."""
+    return detect(folder) is not None or bool(adapter_folders(folder))
 
 
 def _cached(name: str, repository: str | None) -> Path | None:

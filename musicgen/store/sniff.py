@@ -8,6 +8,8 @@ from pathlib import Path
 from ..checkpoints.containers.safetensors import looks_like_safetensors
 from ..checkpoints.formats.bare import mentions_bare
 from ..checkpoints.formats.converted import KEY
+from ..checkpoints.formats.peft import holds_adapter
+from ..checkpoints.formats.peft_names import mentions_adapter
 from ..checkpoints.open import detect
 from ..checkpoints.settings import DIFFUSION_KEY
 from ..errors import CheckpointError
@@ -26,6 +28,9 @@ def checkpoints_below(folder: Path, kinds: set[str], depth: int = MAX_DEPTH) -> 
     for child in children:
         if child.is_file():
             if kind_of(child) in kinds:
+                yield child
+        elif holds_adapter(child):
+            if "weights" in kinds:
                 yield child
         elif detect(child):
             if "model" in kinds:
@@ -56,14 +61,14 @@ def _kind_of(path: Path, size: int, mtime_ns: int) -> str | None:
                 return "diffusion"
             if f'"{KEY}":'.encode() in header:
                 return "model"
-            return "weights" if mentions_bare(header) else None
+            return "weights" if mentions_bare(header) or mentions_adapter(header) else None
         contents = _pickle(path)
     except (CheckpointError, OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile):
         return None
     if b"model_state" in contents and b"processor_state" in contents:
         return "diffusion"
     if b"xp.cfg" not in contents:
-        return "weights" if mentions_bare(contents) else None
+        return "weights" if mentions_bare(contents) or mentions_adapter(contents) else None
     if b"transformer_lm" not in contents:
         return None
     return "model" if f"//pretrained/{CODEC}".encode() in contents else "weights"

@@ -205,13 +205,15 @@ def test_a_row_of_a_batch_equals_the_run_of_that_row_alone():
         assert torch.equal(codec.encode(Audio(audio.samples[row : row + 1], RATE_HZ)).codes[0], encoded[row])
 
 
-def test_every_chunk_is_reported_and_may_interrupt(monkeypatch):
+def test_every_chunk_is_reported_and_every_layer_may_interrupt(monkeypatch):
+    """One chunk took 0.4 to 1.3 s on busy cores."""
     codec = toy_codec()
     at_once(monkeypatch, 2, 10)
     for work, result in ((codec.decode, toy_codes(codec, 35, batch=3)), (codec.encode, noise(35 * HOP, batch=3))):
         steps = []
         work(result, lambda *step, steps=steps: steps.append(step))
-        assert steps == [(n + 1, 8) for n in range(8)]
+        assert list(dict.fromkeys(steps)) == [(n, 8) for n in range(9)]
+        assert min(steps.count((n, 8)) for n in range(8)) > 10  # layers
 
         def interrupt(done, total):
             if done == 3:

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = Path(__file__).resolve().parent / "corpus"
 PACK = "comfyui_musicgen"
-KINDS = ("tokenizer", "pickle", "yaml", "safetensors", "config")
+KINDS = ("tokenizer", "pickle", "yaml", "safetensors", "config", "adapter")
 HANG_S = 60  # of processor time for one input; a busy machine is no fault of the input
 SILENT_S = 600  # without a word from the reading process
 

@@ -22,6 +22,8 @@ from ...musicgen.checkpoints.settings import Settings
 from ...musicgen.checkpoints.weights.expected import codec_shapes, t5_shapes
 from ...musicgen.conditioning import Tokenizer
 from ...musicgen.errors import CheckpointError, InputError
+from .adapters import make_adapter, read_adapter
+from .values import with_junk
 
 MAX_S = 20
 MAX_GROWTH_BYTES = 300 * 2**20
@@ -80,33 +82,6 @@ def from_seed(kind: str, seed: int) -> bytes:
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
         data = bytes(damaged)
     return data
-
-
-# --- values that no setting should have
-
-
-def junk(rng: random.Random) -> object:
-    """A value of a wrong type, sign or size."""
-    return rng.choice(
-        (None, True, -1, 0, 10**9, 10**30, 1e308, float("nan"), float("inf"), "", "x" * 3000, "os.system", "${a}", [],
-         [[]] * 50, [1e308], {}, {"type": "Evil"}, {"a": {"a": {}}}, "\ud800", 0.5, 24, [10**20], "9" * 5000)
-    )  # fmt: skip
-
-
-def with_junk(rng: random.Random, table: object) -> object:
-    """`table` with one to three values replaced, removed or added, at any depth."""
-    for _ in range(rng.choice((1, 1, 3))):
-        node = table
-        while isinstance(node, (dict, list)) and node:
-            key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
-            if not isinstance(node[key], (dict, list)) or not node[key] or rng.random() < 0.25:
-                if isinstance(node, dict) and rng.random() < 0.2:
-                    del node[key]
-                else:
-                    node[key] = junk(rng)
-                break
-            node = node[key]
-    return table
 
 
 def sound(name: str) -> dict:
@@ -331,4 +306,5 @@ KINDS = {
     "yaml": Kind(make_yaml, read_xp_cfg),
     "safetensors": Kind(make_safetensors, read_safetensors),
     "config": Kind(make_config, read_config),
+    "adapter": Kind(make_adapter, read_adapter),
 }

@@ -16,7 +16,9 @@ from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.musicgen.loading import load
 from comfyui_musicgen.training import runs
 from comfyui_musicgen.training.codec import adversarial
+from comfyui_musicgen.training.codec.spectral import si_sdr_db
 from comfyui_musicgen.training.codec.train import through
+from comfyui_musicgen.training.codec.widen import widened
 from comfyui_musicgen.training.days import cli, codec, codes, lm
 from comfyui_musicgen.training.days.crops import Crops
 from comfyui_musicgen.training.days.place import Place, synthesizer
@@ -157,6 +159,34 @@ def test_a_new_run_may_begin_with_a_finished_codec(codec_place, tmp_path):
     crops.close()
     with pytest.raises(InputError, match="other sizes"):
         trainer.begin_with(Codec(DAYS.recipe.codec))
+
+
+def test_a_run_may_begin_with_a_narrower_codec_and_sounds_like_it(codec_place):
+    narrow = codec.frozen(codec_place, TINY)
+    wide = widened(narrow, replace(narrow.config, n_filters=5))
+    crops = Crops(TINY, play)
+    waves = crops.batch(3)
+    crops.close()
+    with torch.no_grad():
+        latents = [each.encoder(waves[:, None]) for each in (wide, narrow)]
+        sounds = [each.decoder(latents[1])[:, 0] for each in (wide, narrow)]
+    assert si_sdr_db(*(each.flatten(1) for each in latents)).min() > 30 and si_sdr_db(*sounds).min() > 30
+    assert wide.config.n_filters == 5 and widened(narrow, narrow.config) is narrow
+    new = wide.encoder.state_dict()["layers.0.conv.weight"][2:]
+    assert new.std() > 0.3 * wide.encoder.state_dict()["layers.0.conv.weight"][:2].std()  # they have something to say
+    for other in (replace(narrow.config, n_filters=1), replace(narrow.config, n_filters=5, latent_dim=16)):
+        with pytest.raises(InputError, match="n_filters"):
+            widened(narrow, other)
+
+
+def test_a_codec_to_begin_with_is_a_checkpoint_a_frozen_one_or_a_model_that_ships(codec_place):
+    first = codec.frozen(codec_place, TINY).state_dict()
+    for path in (codec_place.codec, codec_place.frozen):
+        assert_same(codec.opened(path).state_dict(), first)
+    root = Path(__file__).parents[2]
+    assert codec.opened(root / "pretrained/pansori-mini.safetensors").config.n_filters == 16
+    with pytest.raises(InputError, match="to begin with"):
+        codec.opened(codec_place.out / "none.pt")
 
 
 def test_a_checkpoint_of_other_sizes_is_refused(codec_place):

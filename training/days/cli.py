@@ -34,7 +34,11 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument(
         "--begin-with",
         type=Path,
+<<<<<<< HEAD
         help="`codec`: what a new run begins with: a codec.pt of `onegpu`, or a model that ships (.safetensors)",
+=======
+        help="`codec`: what a new run begins with: a codec.pt of `onegpu` or `days`, or a model that ships (.safetensors); it may be narrower",
+>>>>>>> main
     )
     parser.add_argument("--clips", type=int, help=f"to code, for training (default: {DAYS.recipe.n_clips})")
     parser.add_argument("--early", action="store_true", help="code with the codec as it is, before it is done")
@@ -75,14 +79,11 @@ def recipe_of(options: argparse.Namespace) -> Days:
 
 def _codec(options: argparse.Namespace, place, days: Days) -> int:
     from ..onegpu.clips import made
-    from ..onegpu.run import load_codec
-    from ..shipped import SUFFIX, codec_of
-    from .codec import train
+    from .codec import opened, train
     from .place import synthesizer
 
     synth = synthesizer(options.soundfont, days.recipe.codec)
-    given = options.begin_with
-    begin_with = given and (codec_of(given) if given.suffix == SUFFIX else load_codec(given))
+    begin_with = opened(options.begin_with) if options.begin_with else None
     play, held_out = (
         lambda n, split=split: made(days.recipe, split, n, synth).samples for split in ("train", "held-out")
     )

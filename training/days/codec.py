@@ -1,5 +1,7 @@
 """Trains the codec, in as many sittings as one likes: the checkpoint knows everything, the clips follow from the step."""
 
+from pathlib import Path
+
 import torch
 
 from ...musicgen.codec import Codec
@@ -7,8 +9,10 @@ from ...musicgen.errors import InputError
 from .. import runs
 from ..codec import adversarial
 from ..codec.train import finished
+from ..codec.widen import widened
 from ..onegpu.figures import codec_figures
 from ..onegpu.run import load_codec
+from ..shipped import SUFFIX, codec_of
 from .crops import Crops, Play
 from .place import Place
 from .recipe import Days
@@ -22,7 +26,7 @@ def train(
 ) -> adversarial.Trainer:
     """Train until the minutes are over, the process is asked to end, or the codec is done; goes on where it was.
 
-    play, held_out: number of a clip of the split -> samples [L]. begin_with: what a new run begins with.
+    play, held_out: number of a clip of the split -> samples [L]. begin_with: what a new run begins with, which may be narrower.
     """
     box = runs.TimeBox(minutes)
     place.out.mkdir(parents=True, exist_ok=True)
@@ -82,8 +86,17 @@ def begun(place: Place, days: Days, crops: Crops, begin_with: Codec | None = Non
             raise InputError(f"{place.codec} has other sizes than this recipe. Give another --out, or the same recipe.")
         trainer.restore(table)
     elif begin_with:
-        trainer.begin_with(begin_with)
+        trainer.begin_with(widened(begin_with, recipe.codec))
     return trainer
+
+
+def opened(path: Path) -> Codec:
+    """A trained codec: of a model that ships, of this training's checkpoint, or frozen. InputError if it is not there."""
+    if not path.exists():
+        raise InputError(f"there is no {path} to begin with. Give a codec.pt, or a model that ships (.safetensors).")
+    if path.suffix == SUFFIX or "optimizer" in runs.load(path):
+        return codec_of(path)
+    return load_codec(path)
 
 
 def frozen(place: Place, days: Days, early: bool = False) -> Codec:

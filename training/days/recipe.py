@@ -1,6 +1,6 @@
 """Sizes for two cores: those of `onegpu.recipe.Recipe`, and over how much music each step goes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..onegpu.recipe import Recipe
 from ..recipe import CODEC
@@ -41,8 +41,8 @@ class Days:
 
 DAYS = Days(
     Recipe(
-        codec=CODEC, dim=256, n_heads=4, n_layers=6, n_clips=20_000, n_held_out=256,
+        codec=replace(CODEC, n_filters=24), dim=256, n_heads=4, n_layers=6, n_clips=20_000, n_held_out=256,
         codec_batch=4, codec_crop_s=1.0, lm_batch=4, first_clips=0, adversary_filters=2, encode_batch=4,
     ),
-    codec_hours=6.0, lm_hours=220.0,
+    codec_hours=7.0, lm_hours=220.0,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.torch_zip import TorchFile
 from ..settings import Settings
 from ..weights.inventory import Inventory
+from . import peft
 from .audiocraft_names import LM_NAMES, plain_name, split_cross_attention, take_conditioner
 from .audiocraft_settings import is_stereo, lm_config, melody_config, text_config
 from .bare import NoSettingsError, find_bare, find_table
@@ -72,6 +73,8 @@ def _contents(package: TorchFile) -> tuple[dict, object]:
     """The table of the language model's tensors, and the settings. Source: audiocraft `utils.export.export_lm`, `utils.export_legacy`."""
     table = package.contents
     if not isinstance(table, dict) or "xp.cfg" not in table:
+        if peft.find_table(table) is not None:
+            raise peft.IsAdapterError(package.path)
         if (state := find_table(table)) is not None:
             weights = find_bare(package.tensors(state, "the model"), package.path)
             if weights is not None:

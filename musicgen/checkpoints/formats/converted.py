@@ -20,6 +20,7 @@ from ..weights.inventory import Inventory
 from ..weights.lazy import Weight
 from .bare import NoSettingsError, find_bare
 from .codec_options import read_codec
+from .peft import IsAdapterError, names_adapter
 from .t5 import t5_config, take_t5
 
 KEY = "musicgen"  # of the metadata
@@ -32,10 +33,8 @@ def open_converted(path: Path) -> Checkpoint:
     """The model in one file. CheckpointError for anything missing, damaged or not written by `convert`."""
     tensors, metadata = read_with_metadata(path)
     if KEY not in metadata:
-        if any(".lora_" in name for name in tensors):
-            raise CheckpointError(
-                f"{path} holds an adapter (LoRA), not a whole model, which is not read yet. Merge it into its base first."
-            )
+        if names_adapter(tensors):
+            raise IsAdapterError(path)
         if (weights := find_bare(tensors, path)) is not None:
             raise NoSettingsError(weights)
         raise CheckpointError(

@@ -50,7 +50,7 @@ LM_NAMES = {
     "layers.up.weight": _LAYER + "fc1.weight",
     "layers.down.weight": _LAYER + "fc2.weight",
 }
-_PROJECTIONS = {"text_projection": "enc_to_dec_proj", "melody_projection": "audio_enc_to_dec_proj"}
+PROJECTIONS = {"text_projection": "enc_to_dec_proj", "melody_projection": "audio_enc_to_dec_proj"}
 
 
 def is_huggingface(folder: Path) -> bool:
@@ -193,7 +193,7 @@ def take_conditioner(inventory: Inventory, config: ModelConfig) -> dict[str, Wei
     weights = {}
     for name, shape in conditioner_shapes(config).items():
         module, _, part = name.partition(".")
-        theirs = f"{_PROJECTIONS[module]}.{part}"
+        theirs = f"{PROJECTIONS[module]}.{part}"
         melody = config.melody if module == "melody_projection" else None
         n_in = melody.n_chroma if melody else config.text.dim
         if n_in == config.lm.dim and not inventory.has(theirs):

@@ -29,7 +29,7 @@ OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """One tensor to be written."""
 
     name: str
@@ -56,30 +56,31 @@ def convert(
     on_step(bytes written, bytes in all); what it raises ends the work. The file appears whole or not at all.
     notes: further metadata of the file. InputError: a target that exists or cannot be written, a full disk.
     """
-    _check(target, precision)
+    check_target(target, precision)
     entries = list(_entries(checkpoint, precision, text_encoder))
     config = config_json(checkpoint.config, text_encoder.config if text_encoder else None)
     metadata = {**(notes or {}), "format": "pt", KEY: config}
     if text_encoder:
         Tokenizer(text_encoder.tokenizer_json, text_encoder.origin, text_encoder.config["vocab_size"])  # one that loads
         metadata[TOKENIZER_KEY] = text_encoder.tokenizer_json
-    return _save(target, entries, metadata, on_step)
+    return save(target, entries, metadata, on_step)
 
 
 def convert_diffusion(
     checkpoint: DiffusionCheckpoint, target: Path, precision: str | None = None, on_step: OnStep | None = None
 ) -> Path:
     """Write a MultiBand Diffusion model as the file `target`. `precision` is that of the convolutions' weights."""
-    _check(target, precision)
+    check_target(target, precision)
     entries = []
     for name, weight in checkpoint.weights.items():
         wide = ".unet." in name and len(weight.shape) > 2
-        entries.append(_Entry(name, weight, getattr(torch, precision) if precision and wide else weight.dtype))
+        entries.append(Entry(name, weight, getattr(torch, precision) if precision and wide else weight.dtype))
     entries.sort(key=lambda entry: -entry.dtype.itemsize)
-    return _save(target, entries, {"format": "pt", **metadata_of(checkpoint.config)}, on_step)
+    return save(target, entries, {"format": "pt", **metadata_of(checkpoint.config)}, on_step)
 
 
-def _save(target: Path, entries: Sequence[_Entry], metadata: dict[str, str], on_step: OnStep | None) -> Path:
+def save(target: Path, entries: Sequence[Entry], metadata: dict[str, str], on_step: OnStep | None) -> Path:
+    """Write tensors, widest types first, and metadata as a safetensors file with a digest."""
     header = _header(entries, metadata)
     total = len(header) + sum(entry.n_bytes for entry in entries)
     try:
@@ -96,7 +97,8 @@ def _save(target: Path, entries: Sequence[_Entry], metadata: dict[str, str], on_
     return target
 
 
-def _check(target: Path, precision: str | None) -> None:
+def check_target(target: Path, precision: str | None = None) -> None:
+    """InputError for a precision that there is not, and for a target that exists or cannot be written."""
     if precision not in (None, *PRECISIONS):
         raise InputError(f"'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     check_output(target, ["safetensors"])
@@ -111,7 +113,7 @@ def _no_space(target: Path, needed: int, free: int) -> InputError:
     )
 
 
-def _entries(checkpoint: Checkpoint, precision: str | None, text_encoder: TextEncoderSource | None) -> Iterator[_Entry]:
+def _entries(checkpoint: Checkpoint, precision: str | None, text_encoder: TextEncoderSource | None) -> Iterator[Entry]:
     """Tensors to write, widest types first, so that every tensor is aligned."""
     parts = {"lm": checkpoint.lm, "conditioner": checkpoint.conditioner, "codec": checkpoint.codec}
     parts["text_encoder"] = dict(text_encoder.weights) if text_encoder else {}
@@ -121,11 +123,11 @@ def _entries(checkpoint: Checkpoint, precision: str | None, text_encoder: TextEn
         for name, weight in weights.items():
             matrix = part == "lm" and len(weight.shape) == 2
             dtype = getattr(torch, precision) if precision and matrix else weight.dtype
-            entries.append(_Entry(f"{part}.{name}", weight, dtype))
+            entries.append(Entry(f"{part}.{name}", weight, dtype))
     yield from sorted(entries, key=lambda entry: -entry.dtype.itemsize)
 
 
-def _header(entries: Sequence[_Entry], metadata: dict[str, str]) -> bytes:
+def _header(entries: Sequence[Entry], metadata: dict[str, str]) -> bytes:
     table: dict = {"__metadata__": {**metadata, DIGEST_KEY: _NO_DIGEST}}
     position = 0
     for entry in entries:
@@ -141,7 +143,7 @@ def _header(entries: Sequence[_Entry], metadata: dict[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _write(file: BinaryIO, header: bytes, entries: Sequence[_Entry], on_bytes: Callable[[int], None]) -> None:
+def _write(file: BinaryIO, header: bytes, entries: Sequence[Entry], on_bytes: Callable[[int], None]) -> None:
     file.write(header)
     done, digest = len(header), hashlib.sha256()
     for entry in entries:

@@ -22,7 +22,7 @@ class ProbeAudio:
             "required": {
                 "rate_hz": ("INT", {"default": 44100, "min": 1, "max": 1000000}),
                 "channels": ("INT", {"default": 2, "min": 0, "max": 16}),
-                "batch": ("INT", {"default": 1, "min": 1, "max": 8}),
+                "batch": ("INT", {"default": 1, "min": 1, "max": 64}),
                 "seconds": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 100.0}),
                 "dtype": (["float32", "float16", "float64"],),
                 "kind": (["sine", "nan", "none"],),
