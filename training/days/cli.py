@@ -34,11 +34,7 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument(
         "--begin-with",
         type=Path,
-<<<<<<< HEAD
-        help="`codec`: what a new run begins with: a codec.pt of `onegpu`, or a model that ships (.safetensors)",
-=======
         help="`codec`: what a new run begins with: a codec.pt of `onegpu` or `days`, or a model that ships (.safetensors); it may be narrower",
->>>>>>> main
     )
     parser.add_argument("--clips", type=int, help=f"to code, for training (default: {DAYS.recipe.n_clips})")
     parser.add_argument("--early", action="store_true", help="code with the codec as it is, before it is done")
