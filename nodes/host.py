@@ -307,7 +307,7 @@ def progress() -> Callable[..., None]:
         now_s = time.monotonic()
         if done >= total or image is not None or now_s - last_s >= UPDATE_INTERVAL_S:
             last_s = now_s
-            bar.update_absolute(done, total, None if image is None else ("JPEG", image, max(image.size)))
+            bar.update_absolute(done, total, *([] if image is None else [("JPEG", image, max(image.size))]))
 
     return on_step
 
