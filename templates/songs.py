@@ -79,7 +79,8 @@ def train_a_style() -> Graph:
         "3. For your own style: put 10 to 60 minutes of music into a folder in ComfyUI's `input` folder, beside each `song.mp3` a "
         "`song.txt` that says what it is, and write the folder's name into **Training Clips**. Raise `epochs` to 3 and "
         "`updates_per_epoch` to 100; for Meta's models lower `lr` to 0.0002.\n"
-        "4. What was trained stays in `models/musicgen/loras`. After Cancel the next run goes on where it was.\n\n" + MODELS,
+        "4. What was trained stays in `models/musicgen/loras`. After Cancel the next run goes on where it was.\n\n"
+        + MODELS,
     )
     dataset = graph.add("MusicGenDataset", folder="house music")
     graph.column()
