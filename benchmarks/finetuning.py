@@ -129,7 +129,7 @@ def main():
         return write(sys.argv[2], sys.argv[3])
     if sys.argv[1:2] == ["--worker"]:
         return worker(sys.argv[2], float(sys.argv[3]), sys.argv[4])
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(required=True)
     sizes = commands.add_parser("memory")
     sizes.add_argument("--sizes", nargs="+", default=["small", "medium"], choices=SIZES)
