@@ -5,7 +5,7 @@
 
 memory: random weights of the named size. One process loads the base as `python -m musicgen train` does (language model, text encoder,
 codec), builds the training copy, and makes one update of one clip of 30 seconds with its measurements; its peak memory counts.
-effect: the ten clips of house music of `examples/`, rank 16, on pansori-mini; the proof, and seconds of processor and clock.
+effect: the ten clips of house music of `clips/`, rank 16, on pansori-mini; the proof, and seconds of processor and clock.
 Prints tables, asserts nothing.
 """
 
@@ -112,7 +112,7 @@ def effect(arguments):
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "waltz.safetensors"
         base = Base(loaded.model, loaded.conditioner, loaded.codec)
-        result = fine_tune(base, read_dataset(ROOT / "examples" / "house music"), settings, target)
+        result = fine_tune(base, read_dataset(ROOT / "clips" / "house music"), settings, target)
         size = target.stat().st_size
     took = f"{time.perf_counter() - clock:.0f} s, of processor {time.process_time() - processor:.0f} s"
     print(f"{machine('cpu')}; {settings}\n\n{summary(result.history, settings, result.proof)}")

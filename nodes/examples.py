@@ -14,7 +14,7 @@ from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, audio_in, audio_out
 from .widgets import choice, number, socket, text
 
-FOLDER = Path(__file__).resolve().parent.parent / "examples"
+FOLDER = Path(__file__).resolve().parent.parent / "clips"
 SUFFIX = ".flac"
 _DURATION = PARAMETERS["duration_s"]
 

@@ -143,7 +143,7 @@ def show_text(text: str) -> None:
 
     server = getattr(PromptServer, "instance", None)
     if server is not None:
-        server.send_progress_text(text, node_id)
+        server.send_progress_text(text.replace("\n", "  \n"), node_id)  # a break in Markdown, which Nodes 2.0 reads
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..musicgen.finetuning.dataset import Dataset
     from ..musicgen.finetuning.trainer import History
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parent.parent / "clips"
 EXAMPLE = "house music"  # the folder there
 FOLDER = "loras"  # below models/musicgen
 _PICTURE_S = 3.0  # between two pictures of the losses

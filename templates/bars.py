@@ -15,7 +15,7 @@ def bars_on_the_grid() -> Graph:
         "2. The text names the tempo too. It is what the model goes by; how well it keeps it is measured afterwards.\n"
         "3. **Fit Tempo** says what is heard, stretches the music to the tempo at its pitch, and moves the first bar to the "
         "beginning: the file lines up with a project in a sequencer.\n"
-        "4. To hear the music as it was written, set `way` to **measure**.\n\n" + MODELS,
+        "4. To hear the music as it was written, set *way* to **measure**.\n\n" + MODELS,
     )
     length = graph.add("MusicGenLength", length="4 bars @ 120 in 4/4")
     graph.column()
@@ -50,7 +50,7 @@ def chord_progression() -> Graph:
         "2. Length, tempo and meter are written once, in **Length in Seconds**.\n"
         "3. **Hear Music** listens to the result and reports the chords that it finds there.\n"
         "4. With pansori-mini this is an experiment: it was taught melodies, not chords. For chords that are followed, "
-        "choose **sakemin/musicgen-chord** in **Load MusicGen** (downloaded when it is first used, not for commercial use) and tell `bpm` and `meter` of "
+        "choose **sakemin/musicgen-chord** in **Load MusicGen** (downloaded when it is first used, not for commercial use) and tell *bpm* and *meter* of "
         "**MusicGen Text** as well.\n\n" + MODELS,
     )
     length = graph.add("MusicGenLength", length="4 bars @ 100 in 4/4")
@@ -72,6 +72,7 @@ def chord_progression() -> Graph:
         codec=loader["codec"],
         positive=chords["conditioning"],
         duration_s=length["seconds"],
+        seed=8,  # of 0 to 9 the one nearest to the chords and the tempo
     )
     save = finished(graph, loader, sampler["codes"], "audio/chords")
     graph.column()
@@ -87,9 +88,9 @@ def score_to_music() -> Graph:
         graph,
         "Score to music",
         "1. **Read Score** reads *Arirang*, which comes with the pack. For your own, put a MIDI, MusicXML or ABC file into "
-        "ComfyUI's `input` folder and press **R**, or type notes: *C4 D4 E4:2 r G3:0.5*. The picture shows what was read.\n"
+        "ComfyUI's *input* folder and press **R**, or type notes: *C4 D4 E4:2 r G3:0.5*. The picture shows what was read.\n"
         "2. **Follow a Score** tells the model the melody, in the sound that the text asks for.\n"
-        "3. The sampler plays the first 15 seconds; wire `seconds` of **Read Score** to `duration_s` for the whole.\n"
+        "3. The sampler plays the first 15 seconds; wire *seconds* of **Read Score** to *duration_s* for the whole.\n"
         "4. **Save Score** writes a MIDI file with what was asked for and what is heard side by side, and says how much of the "
         "melody is followed.\n"
         "5. Its chords, tempo and meter fit **MusicGen Chords**, for the chord models.\n\n" + MODELS,

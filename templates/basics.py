@@ -31,7 +31,8 @@ def text_to_music() -> Graph:
         "Text to music",
         "1. Describe the music in **MusicGen Text**: who plays, which rhythm (*jinyangjo*, *jungmori*, *jungjungmori*, "
         "*jajinmori*, *hwimori*), how fast, which mode (*ujo*, *pyeongjo*, *gyemyeonjo*).\n"
-        "2. Each run takes a new seed. To keep a piece and try other levels or file formats, set *control after generate* "
+        "2. While the piece is written, its beginning is heard in **MusicGen Sampler**; the whole is in **Save Audio File**.\n"
+        "3. Each run takes a new seed. To keep a piece and try other levels or file formats, set *control after generate* "
         "to **fixed**: only what you changed runs again.\n\n" + MODELS,
     )
     graph.column()
@@ -52,7 +53,7 @@ def continue_a_clip() -> Graph:
         "Continue a clip",
         "1. **Example Clip** brings a clip that is here already. For your own, put **Load Audio** in its place.\n"
         "2. **Trim Audio** keeps the seconds that the model hears: 2 to 10 are plenty. Cut on the beat.\n"
-        "3. `duration_s` of the sampler is the length of the whole result, the clip included.\n"
+        "3. *duration_s* of the sampler is the length of the whole result, the clip included.\n"
         "4. The text should describe the clip, or what it is to become.\n\n" + MODELS,
     )
     graph.column()
@@ -84,7 +85,7 @@ def follow_a_melody() -> Graph:
         "1. **Example Clip** brings a tune that is here already. For your own, put **Load Audio** in its place: hum, whistle "
         "or play one voice alone, without drums.\n"
         "2. The picture shows the notes that the model hears, C at the bottom, time to the right.\n"
-        "3. The text says who plays the tune. Set `duration_s` to the tune's length; in longer music it is followed around.\n"
+        "3. The text says who plays the tune. Set *duration_s* to the tune's length; in longer music it is followed around.\n"
         "\nThe model must be a melody model: pansori-mini is one, and of Meta's those with *melody* in their name.\n\n"
         + MODELS,
     )
@@ -112,13 +113,13 @@ def several_takes() -> Graph:
     loader = loaded(
         graph,
         "Several takes",
-        "1. `batch_size` makes four takes of one text at once, which is quicker than one after another. The first is heard "
+        "1. *batch_size* makes four takes of one text at once, which is quicker than one after another. The first is heard "
         "while it is written.\n"
         "2. **MusicGen Takes** plays each with its measures, the best on top: none silent, distorted or stuck comes first, and "
         "what the model finds likely for this text.\n"
         "3. The best goes on and is saved. For another, press its **choose**, and **Run** again: the seed is **fixed**, so "
         "nothing is written anew.\n"
-        "4. For new takes, change `seed`. `choose` also takes *all*, *best 2* or *1,3*.\n\n" + MODELS,
+        "4. For new takes, change *seed*. *choose* also takes *all*, *best 2* or *1,3*.\n\n" + MODELS,
     )
     graph.column()
     text = graph.add(
@@ -155,10 +156,10 @@ def two_minutes_of_music() -> Graph:
     loader = loaded(
         graph,
         "Two minutes of music",
-        "1. Set `duration_s` up to 3600 seconds. Music longer than the model's window (30 s; pansori-mini 10 s) is written "
+        "1. Set *duration_s* up to 3600 seconds. Music longer than the model's window (30 s; pansori-mini 10 s) is written "
         "in windows that overlap.\n"
-        "2. `extend_stride_s` says how much each window adds: smaller ones hold the thread better, and take longer.\n"
-        "3. The second **MusicGen Text** feeds `negative`: what to steer away from.\n\n"
+        "2. *extend_stride_s* says how much each window adds: smaller ones hold the thread better, and take longer.\n"
+        "3. The second **MusicGen Text** feeds *negative*: what to steer away from.\n\n"
         "Two minutes take about 20 seconds on two processor cores with pansori-mini.\n\n" + MODELS,
     )
     graph.column()
@@ -187,12 +188,12 @@ def fine_tune() -> Graph:
     loader = loaded(
         graph,
         "Fine-tune",
-        "1. Run: with `weights` left empty, **Apply MusicGen Fine-Tune** hands the model on as it is, so that this plays "
+        "1. Run: with *weights* left empty, **Apply MusicGen Fine-Tune** hands the model on as it is, so that this plays "
         "at once.\n"
-        "2. Put a fine-tune into `models/musicgen`, such as the `trained_model.tar` of Replicate's trainer, and write its "
-        "name into `weights`, or an https address, which is downloaded once.\n"
+        "2. Put a fine-tune into *models/musicgen*, such as the *trained_model.tar* of Replicate's trainer, and write its "
+        "name into *weights*, or an https address, which is downloaded once.\n"
         "3. In **Load MusicGen** choose the model that it was trained from; for most, **facebook/musicgen-stereo-melody**.\n"
-        "4. `strength` 1 is the fine-tune, less is a blend with the model. Several fine-tunes can follow one another.\n\n"
+        "4. *strength* 1 is the fine-tune, less is a blend with the model. Several fine-tunes can follow one another.\n\n"
         + MODELS,
     )
     graph.column()
@@ -200,7 +201,7 @@ def fine_tune() -> Graph:
     text = graph.add(
         "MusicGenText",
         conditioner=tuned["conditioner"],
-        text="pansori, a rough deep voice tells a story over the buk drum, slow jinyangjo",
+        text="pansori, a rough deep voice over the buk drum, slow jinyangjo",
     )
     graph.column()
     sampler = graph.add(

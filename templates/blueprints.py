@@ -55,7 +55,7 @@ def text_to_music() -> Blueprint:
     graph = Graph("Text to Music (MusicGen)")
     loader, words, _, writer, level = _chain(graph, "slow pansori, a rough deep voice over the buk drum")
     return Blueprint(
-        graph, "Makes music from words.", _common(loader, words, writer), {"audio": level["audio"]}
+        graph, "Makes music from words. Wire its audio to Save Audio File.", _common(loader, words, writer), {"audio": level["audio"]}
     )  # fmt: skip
 
 

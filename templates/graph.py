@@ -25,7 +25,7 @@ _EXTRA_HEIGHT = {
     "MusicGenLength": 60,
     "MusicGenTimeline": 110,
     "MusicGenTempo": 150,
-    "MusicGenChords": 150,
+    "MusicGenChords": 210,  # what is told, and what the model makes of it
     "MusicGenAnalyze": 150,
     "MusicGenAlign": 150,
     "MusicGenMix": 110,
@@ -42,6 +42,7 @@ _ROOM_BELOW = {"MusicGenSampler": 150}
 _WIDTHS = {
     "MusicGenText": 380,
     "MusicGenTimeline": 420,
+    "MusicGenChords": 380,
     "MusicGenTakes": 480,
     "MusicGenScore": 380,
     "MusicGenSaveAudio": 340,

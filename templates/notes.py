@@ -7,7 +7,7 @@ from .graph import Graph
 MODELS = (
     "**pansori-mini** comes with this pack and plays at once, offline, on any computer: pansori in miniature (a voice, "
     "*buk* drum, *daegeum* flute, *gayageum* zither), rough, and nothing else; MIT licence. For other music, choose a "
-    "larger model in **Load MusicGen**, say **facebook/musicgen-small** (about 1 GB): it is downloaded into `models/musicgen` "
+    "larger model in **Load MusicGen**, say **facebook/musicgen-small** (about 1 GB): it is downloaded into *models/musicgen* "
     "when it is first used. Meta's weights are not for commercial use (CC-BY-NC 4.0)."
 )
 _LINE_CHARACTERS, _LINE_HEIGHT = 62, 18

@@ -13,13 +13,13 @@ def remix() -> Graph:
         "A song gets new music under its voice: on its chords, its beats, its length. Every stage is a node, and a change runs again "
         "only what follows it: the dials of **Mix** make nothing anew.\n"
         "1. The song here is two example clips, a voice and a zither, so that it plays at once. For your own, put **Load Audio** in "
-        "place of *The song*, enable **Separate Stems** (grey; it needs Demucs with its weights), wire the song to it and its `vocals` to "
-        "`audio_2` of the last **Mix**.\n"
+        "place of *The song*, enable **Separate Stems** (grey; it needs Demucs with its weights), wire the song to it and its *vocals* to "
+        "*audio_2* of the last **Mix**.\n"
         "2. **Hear Music** finds tempo, bars and chords. Its report tells **MusicGen Chords** the chords at their times.\n"
         "3. A second **Hear Music** finds the beats of the new music, and **Align to Beats** lays them on the song's.\n"
-        "4. pansori-mini was taught melodies, not chords: its music is in no key to speak of and keeps time loosely. For chords that are "
-        "followed, choose **sakemin/musicgen-stereo-chord** in **Load MusicGen** (downloaded when it is first used, not for commercial "
-        "use).\n\n" + MODELS,
+        "4. pansori-mini was taught melodies, not chords: its music is in no key to speak of and keeps time loosely. With most seeds no "
+        "pulse is heard in it, and nothing is moved; seed 3 has one. For chords that are followed, choose **sakemin/musicgen-stereo-chord** in "
+        "**Load MusicGen** (downloaded when it is first used, not for commercial use).\n\n" + MODELS,
     )
     graph.column()
     voice = graph.add("MusicGenExample", "The voice", clip="pansori voice")
@@ -41,6 +41,7 @@ def remix() -> Graph:
         "MusicGenChords",
         conditioner=loader["conditioner"],
         conditioning=text["conditioning"],
+        chords="",
         chord_list=heard["report"],
     )
     graph.column()
@@ -50,6 +51,7 @@ def remix() -> Graph:
         codec=loader["codec"],
         positive=chords["conditioning"],
         duration_s=length["seconds"],
+        seed=3,  # of 0 to 9 the one in which a pulse is heard
     )
     decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=sampler["codes"])
     graph.column()

@@ -11,11 +11,11 @@ def a_piece_that_changes() -> Graph:
         graph,
         "A piece that changes",
         "1. **Prompt Timeline** holds one text a line, each with its time: seconds or minutes:seconds, or with a minus before "
-        "the end. `@ 0.7` behind a text has it followed less.\n"
+        "the end. *@ 0.7* behind a text has it followed less.\n"
         "2. The music goes over into each text at its time, without a cut.\n"
-        "3. `duration_s` is the length of the piece. `anchor_s` keeps the first 2 seconds in view all the way, which holds the "
+        "3. *duration_s* is the length of the piece. *anchor_s* keeps the first 2 seconds in view all the way, which holds the "
         "sound together.\n"
-        "4. `fade_out_s` of **MusicGen Decode** ends it: the last 4 seconds fade.\n\n" + MODELS,
+        "4. *fade_out_s* of **MusicGen Decode** ends it: the last 4 seconds fade.\n\n" + MODELS,
     )
     graph.column()
     lines = graph.add(
@@ -48,11 +48,11 @@ def seamless_loop() -> Graph:
     loader = loaded(
         graph,
         "Seamless loop",
-        "1. The text names a tempo, and **Seamless Loop** the same in `bpm`: 4 bars of 4 beats at 120 bpm last 8 seconds.\n"
+        "1. The text names a tempo, and **Seamless Loop** the same in *bpm*: 4 bars of 4 beats at 120 bpm last 8 seconds.\n"
         "2. The sampler writes a quarter more than that, 10 seconds, so that there is a choice of places to cut.\n"
         "3. **Seamless Loop** cuts where the end meets the beginning best, and reports the tempo that it hears and how "
         "audible the join is.\n"
-        "4. The file plays round and round without a gap. `fade_ms` of **MusicGen Decode** is 0 here, so that nothing fades "
+        "4. The file plays round and round without a gap. *fade_ms* of **MusicGen Decode** is 0 here, so that nothing fades "
         "inside the loop.\n\n" + MODELS,
     )
     graph.column()
@@ -81,7 +81,7 @@ def blend_of_two_moods() -> Graph:
         graph,
         "Blend of two moods",
         "1. Two texts describe two moods, and **Blend Prompts** mixes them: music that both allow.\n"
-        "2. `ratio` 0 is the first alone, 1 the second alone, 0.5 half of each. Move it with the seed **fixed** to hear one "
+        "2. *ratio* 0 is the first alone, 1 the second alone, 0.5 half of each. Move it with the seed **fixed** to hear one "
         "go over into the other.\n"
         "3. A blend takes about half again as long as one text.\n\n" + MODELS,
     )

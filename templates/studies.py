@@ -14,7 +14,7 @@ def another_ending() -> Graph:
         "1. The first sampler writes a piece. Its seed stays **fixed**, so it is written once.\n"
         "2. **Trim Codes** keeps its beginning, without decoding: nothing is lost.\n"
         "3. The second sampler goes on from there, with a new seed at each run.\n"
-        "4. Both are saved, to compare. Move `end_s` to where the piece is still good.\n\n" + MODELS,
+        "4. Both are saved, to compare. Move *end_s* to where the piece is still good.\n\n" + MODELS,
     )
     graph.column()
     text = graph.add(
@@ -97,9 +97,9 @@ def change_of_mood() -> Graph:
         graph,
         "Change of mood",
         "1. The first text makes the beginning; its sampler's seed stays **fixed**.\n"
-        "2. The second sampler takes those codes as its `prompt` and goes on by the second text: the music turns from one "
+        "2. The second sampler takes those codes as its *prompt* and goes on by the second text: the music turns from one "
         "to the other without a cut.\n"
-        "3. `duration_s` of the second sampler is the length of the whole piece. Add a third in the same way.\n\n"
+        "3. *duration_s* of the second sampler is the length of the whole piece. Add a third in the same way.\n\n"
         + MODELS,
     )
     graph.column()
@@ -144,8 +144,8 @@ def guidance_compared() -> Graph:
         graph,
         "Guidance compared",
         "The same text and the same seed, twice:\n\n"
-        "* `cfg` 1 lets the model play as it likes, in half the time;\n"
-        "* `cfg` 4 holds it to the text, and away from the text of `negative`.\n\n"
+        "* *cfg* 1 lets the model play as it likes, in half the time;\n"
+        "* *cfg* 4 holds it to the text, and away from the text of *negative*.\n\n"
         "Listen to both, then try 2 to 6. Both seeds are **fixed**: change them together.\n\n" + MODELS,
     )
     graph.column()
@@ -263,12 +263,12 @@ def music_for_a_video() -> Graph:
     loader = loaded(
         graph,
         "Music for a video",
-        "1. **Length in Seconds** measures the pictures; the sampler's `duration_s` is wired to it, so the music is exactly "
+        "1. **Length in Seconds** measures the pictures; the sampler's *duration_s* is wired to it, so the music is exactly "
         "as long as the video.\n"
         "2. **EmptyImage** stands for a video of 6 seconds, so that this plays at once. For your own, put **Load Video** and "
         "**Get Video Components** in its place, and wire their *images* and *fps* to **Length in Seconds** and **Create "
         "Video**.\n"
-        "3. `extra_s` makes the music longer or shorter than the pictures.\n\n" + MODELS,
+        "3. *extra_s* makes the music longer or shorter than the pictures.\n\n" + MODELS,
     )
     graph.column()
     images = graph.add("EmptyImage", "Pictures", width=320, height=180, batch_size=150, color=0x7A1F1F)["IMAGE"]

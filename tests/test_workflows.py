@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
-from comfyui_musicgen.musicgen.store.published import SHIPPED
+from comfyui_musicgen.musicgen.card import read_card, vocabulary_of
+from comfyui_musicgen.musicgen.store.published import SHIPPED, SHIPPED_FILE
 from comfyui_musicgen.templates import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,6 +125,8 @@ def test_graphs_explain_themselves_and_name_their_pack(path):
     graph = load(path)
     notes = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]
     assert notes and "models/musicgen" in notes[0]["widgets_values"][0]
+    # Nodes 2.0 writes code spans in blue on the colour of the note: nobody can read them.
+    assert not any("`" in node["widgets_values"][0] for node in notes)
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1]
     for node in graph["nodes"]:
@@ -132,6 +135,13 @@ def test_graphs_explain_themselves_and_name_their_pack(path):
             assert node["properties"]["ver"] == version
         else:
             assert node["type"] in NOTES or node["properties"]["cnr_id"] == "comfy-core"
+
+
+@graphs
+def test_texts_have_no_word_that_the_model_was_not_taught(path):
+    vocabulary = vocabulary_of(read_card(SHIPPED_FILE))
+    texts = [node["inputs"]["text"] for node in load(api_path(path)).values() if node["class_type"] == "MusicGenText"]
+    assert [vocabulary.warning(vocabulary.translate(text), "pansori-mini") for text in texts] == [None] * len(texts)
 
 
 @graphs

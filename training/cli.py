@@ -14,7 +14,7 @@ from .days import cli as days
 from .runs import keep_memory
 
 _RUNS = Path(__file__).resolve().parent / "runs"
-_EXAMPLES = _RUNS.parent.parent / "examples"
+_CLIPS = _RUNS.parent.parent / "clips"
 _CODEC, _CODEC_HELP = _RUNS / "codec", "folder of the codec's run, or a .safetensors that ships"
 
 
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument("--lm", type=Path, default=_RUNS / "lm", help="folder of the language model's run")
     export.set_defaults(run=_export, threads=1)
     examples = steps.add_parser("examples", help="write the clips of the node Example Clip")
-    examples.add_argument("--out", type=Path, default=_EXAMPLES, help="folder to write to (default: %(default)s)")
+    examples.add_argument("--out", type=Path, default=_CLIPS, help="folder to write to (default: %(default)s)")
     examples.set_defaults(run=_examples, threads=1)
     evaluate = steps.add_parser("evaluate", help="measure a model on held-out prompts, and draw pictures")
     evaluate.add_argument("model", type=Path, help="checkpoint of any format: a file or a folder")

@@ -102,7 +102,7 @@ class TimedChords:
         follows = (
             "has no chord behind them" if self.period_s is None else f"begins them anew after {self.period_s:.6g} s"
         )
-        return f"{n} chord{'s' if n > 1 else ''} at their own times: {self.duration_s:.6g} s. Longer music {follows}."
+        return f"{n} chord{'s' if n > 1 else ''} at their own times: {self.duration_s:.2f} s. Longer music {follows}."
 
 
 def _chord(number: int, line: str) -> Chord:

@@ -10,8 +10,8 @@ from .score import Note, Score
 _BACKGROUND, _LINES, _BAR, _TEXT = (18, 20, 28), (32, 36, 47), (66, 73, 92), (226, 229, 236)
 _NOTE, _MELODY = (74, 96, 134), (245, 186, 74)
 _BLACK_KEYS = (1, 3, 6, 8, 10)
-_PER_QUARTER, _NARROWEST, _WIDEST = 32, 480, 4000  # pixels
-_BAND, _ROW = 24, 6  # pixels of a line of text, of a semitone
+_PER_QUARTER, _NARROWEST, _WIDEST = 16, 480, 4000  # pixels
+_BAND, _ROW = 24, 10  # pixels of a line of text, of a semitone
 _LEAST_PITCHES = 24
 _MOST_LINES = 1000  # bar lines
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from comfyui_musicgen.tests.comfyui import comfy_server
-from comfyui_musicgen.tests.comfyui.page import LOAD, SET, draws_elements, problems
+from comfyui_musicgen.tests.comfyui.page import LOAD, RUN, SET, draws_elements, problems
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
@@ -50,6 +50,22 @@ BOXES = """() => window.app.graph._nodes.map((node) => {
     const needed = node.type === "MarkdownNote" ? 0 : node.computeSize()[1];
     return [name, x, y - 30, x + width, y + height, needed, height];
 })"""
+# A graph whose Mix reports a line a clip; a gain that no page before had, for what is cached reports nothing.
+MIX = """(gain) => {
+    const { graph } = window.app, add = (type) => graph.add(window.LiteGraph.createNode(type)) ?? graph._nodes.at(-1);
+    graph.clear();
+    const [clip, mix, save] = ["MusicGenExample", "MusicGenMix", "MusicGenSaveAudio"].map(add);
+    clip.connect(0, mix, 0);
+    clip.connect(0, mix, 1);
+    mix.connect(0, save, 0);
+    mix.widgets.find((widget) => widget.name === "gain_2_db").value = gain;
+}"""
+REPORT = """() => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode() && !texts.currentNode.textContent.includes("LUFS"));
+    const element = texts.currentNode.parentElement;
+    return [element.querySelectorAll("br").length, getComputedStyle(element).wordBreak];
+}"""
 FORM = "async () => (await window.app.graphToPrompt()).output"
 
 
@@ -130,6 +146,16 @@ def test_template_plays_and_comes_back(request, page, path):
     back = page.evaluate(DROP, source)
     assert back == sorted(node["type"] for node in graph["nodes"]), "a saved file opens its workflow"
     assert problems(page) == []
+
+
+def test_reports_keep_their_lines_and_words(page):
+    if not draws_elements(page):
+        pytest.skip("this page shows no texts in Nodes 2.0")
+    page.evaluate(MIX, -3.5 if page.nodes2 else -2.5)
+    assert page.evaluate(RUN) == ["execution_success", ""]
+    page.get_by_text("LUFS").first.wait_for()
+    n_breaks, word_break = page.evaluate(REPORT)
+    assert n_breaks >= 1 and word_break != "break-all"
 
 
 @pytest.mark.parametrize("path", in_short((FIRST,)), ids=lambda path: path.stem)

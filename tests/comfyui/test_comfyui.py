@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import av
 import pytest
@@ -82,6 +83,14 @@ def test_page_content_is_served(comfy):
     assert set(comfy.get("/workflow_templates")["musicgen-pansori"]) == {
         path.stem for path in (ROOT / "workflows").glob("*.json")
     }
+
+
+@pytest.mark.parametrize("kind", ["json", "jpg"])
+def test_templates_are_served_with_their_pictures(comfy, kind):
+    # Of folders named example, examples, workflow and workflows ComfyUI serves the first alone, and lists them all.
+    for path in sorted((ROOT / "workflows").glob(f"*.{kind}")):
+        address = f"/api/workflow_templates/musicgen-pansori/{quote(path.name)}"
+        assert comfy.read(address) == path.read_bytes(), path.name
 
 
 def test_pack_loads_quickly(comfy):

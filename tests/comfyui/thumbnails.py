@@ -64,7 +64,12 @@ def draw(options: argparse.Namespace) -> None:
     server = None if options.server else comfy_server.ComfyUI(Path(tempfile.mkdtemp(prefix="thumbnails-")))
     address = options.server or server.address
     try:
-        settings = {"TutorialCompleted": True, "VueNodes.Enabled": options.nodes2, "Minimap.Visible": False}
+        settings = {
+            "TutorialCompleted": True,
+            "VueNodes.Enabled": options.nodes2,
+            "Minimap.Visible": False,
+            "Graph.CanvasInfo": False,
+        }
         comfy_server.ComfyUI.post(
             SimpleNamespace(address=address), "/settings", {f"Comfy.{name}": value for name, value in settings.items()}
         )
@@ -93,13 +98,13 @@ def photograph(page, path: Path, options: argparse.Namespace) -> list[str]:
     ended = page.evaluate(browser_page.RUN)
     if "minutes" in path.stem:
         page.evaluate(browser_page.SET, ["MusicGenSampler", {"duration_s": 120}])
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(4000)  # players and videos come later
     if options.app:
         save(page, None, options.out / f"{path.stem}.{options.format}")
         return ended
-    x, y, width, height = page.evaluate(FIT, [30, 110, 60])
-    page.wait_for_timeout(700)
-    box = {"x": max(0, x - 12), "y": max(0, y - 12), "width": width + 24, "height": height + 24}
+    x, y, width, height = page.evaluate(FIT, [30, 110, 75])
+    page.wait_for_timeout(2000)
+    box = {"x": max(0, x - 12), "y": max(0, y - 28), "width": width + 24, "height": height + 40}
     save(page, box, options.out / f"{path.stem}.{options.format}")
     for node in graph["nodes"]:
         target = PICTURES / f"{node['type']}.jpg"

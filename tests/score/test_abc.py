@@ -11,7 +11,7 @@ from comfyui_musicgen.musicgen.conditioning.lead_sheet import chord_text
 from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.musicgen.score import melody_of, read_abc, read_score
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+CLIPS = Path(__file__).resolve().parents[2] / "clips"
 MAX_S = 20.0
 MAX_BYTES = 300 * 2**20
 
@@ -181,7 +181,7 @@ def test_random_texts_are_an_error_or_a_score(bounded):
 
 
 def test_the_example_is_arirang():
-    score = read_score(EXAMPLES / "Arirang.abc")
+    score = read_score(CLIPS / "Arirang.abc")
     assert (score.title, str(score.meter), score.bpm, score.duration_s) == ("Arirang", "3/4", 96, 30.0)
     assert [note.pitch % 12 for note in melody_of(score)[:5]] == [2, 4, 2, 4, 7]
     assert chord_text(score) == ("G G E:min D G E:min G G G E:min G D G E:min G G".replace("E:min", "Em"), ())

@@ -1,4 +1,4 @@
-"""The clips of the node Example Clip: short performances by the synthesizer, as FLAC files in `examples/`."""
+"""The clips of the node Example Clip: short performances by the synthesizer, as FLAC files in `clips/`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The clips of `examples/house music`: ten pieces of house, music that pansori-mini does not know, to try a training with.
+"""The clips of `clips/house music`: ten pieces of house, music that pansori-mini does not know, to try a training with.
 
 Composed by `songs`, played by FluidSynth with FluidR3_GM (Frank Wen, MIT licence), 12 s each, as Opus.
 """
