@@ -77,11 +77,11 @@ def train_a_style() -> Graph:
         "Train a style",
         "1. Run: ten clips of house music, which pansori-mini does not know, are learned in a minute or two. **Train Fine-Tune** shows its "
         "losses, and at the end says whether it is heard.\n"
-        "2. **Apply MusicGen Fine-Tune** puts what was learned into the model; `strength` says how much.\n"
-        "3. For your own style: put 10 to 60 minutes of music into a folder in ComfyUI's `input` folder, beside each `song.mp3` a "
-        "`song.txt` that says what it is, and write the folder's name into **Training Clips**. Raise `epochs` to 3 and "
-        "`updates_per_epoch` to 100; for Meta's models lower `lr` to 0.0002.\n"
-        "4. What was trained stays in `models/musicgen/loras`. After Cancel the next run goes on where it was.\n\n"
+        "2. **Apply MusicGen Fine-Tune** puts what was learned into the model; *strength* says how much.\n"
+        "3. For your own style: put 10 to 60 minutes of music into a folder in ComfyUI's *input* folder, beside each *song.mp3* a "
+        "*song.txt* that says what it is, and write the folder's name into **Training Clips**. Raise *epochs* to 3 and "
+        "*updates_per_epoch* to 100; for Meta's models lower *lr* to 0.0002.\n"
+        "4. What was trained stays in *models/musicgen/loras*. After Cancel the next run goes on where it was.\n\n"
         + MODELS,
     )
     dataset = graph.add("MusicGenDataset", folder="house music")
