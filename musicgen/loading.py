@@ -71,7 +71,7 @@ def load(
     text_encoder = load_text_encoder(checkpoint, text_encoder_dirs, check)
     wait_for(lambda: accel.warm_up(config.lm, precision, device), check)
     card = read_card(checkpoint.path)
-    model, conditioner = _build(checkpoint, precision, device, text_encoder, vocabulary_of(card), check=check)
+    model, conditioner = build(checkpoint, precision, device, text_encoder, vocabulary_of(card), check=check)
     model.silence = silence_of(card, config.lm)
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
@@ -101,13 +101,13 @@ def apply_fine_tune(
         return model, conditioner
     encoder = adapt_text_encoder(conditioner.text_encoder, model.source, checkpoint, strength)
     vocabulary = conditioner.vocabulary
-    blended, conditioner = _build(source, model.precision, model.loaded_for, encoder, vocabulary, own, check)
+    blended, conditioner = build(source, model.precision, model.loaded_for, encoder, vocabulary, own, check)
     blended.silence = model.silence
     logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)
     return blended, conditioner
 
 
-def _build(
+def build(
     source: Checkpoint,
     precision: str,
     device: torch.device,

@@ -16,6 +16,7 @@ from .score import MusicGenSaveScore, MusicGenScore, MusicGenScoreMelody
 from .takes import MusicGenTakes
 from .tempo import MusicGenTempo
 from .timeline import MusicGenBlend, MusicGenTimeline
+from .train import MusicGenDataset, MusicGenTrain
 
 # ComfyUI-Manager reads these keys from the source, so they are spelled out.
 NODE_CLASS_MAPPINGS = {
@@ -47,6 +48,8 @@ NODE_CLASS_MAPPINGS = {
     "MusicGenScore": MusicGenScore,
     "MusicGenScoreMelody": MusicGenScoreMelody,
     "MusicGenSaveScore": MusicGenSaveScore,
+    "MusicGenDataset": MusicGenDataset,
+    "MusicGenTrain": MusicGenTrain,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -78,6 +81,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "MusicGenScore": "Read Score",
     "MusicGenScoreMelody": "Follow a Score",
     "MusicGenSaveScore": "Save Score",
+    "MusicGenDataset": "Training Clips",
+    "MusicGenTrain": "Train Fine-Tune",
 }
 
 # The front end asks for the folder's name when it opens a workflow, before any node runs.

@@ -237,7 +237,7 @@ class Managed:
                 raise
         # Only here, outside the except block, are the failed attempt's tensors let go.
         log.warning("out of memory; unloading all other models and trying once more")
-        self._unload_all()
+        unload_all()
         self.load(memory_bytes)
         return task(self.module)
 
@@ -249,10 +249,10 @@ class Managed:
 
         mm.load_models_gpu([self.patcher], memory_required=memory_bytes, force_full_load=True)
 
-    @staticmethod
-    def _unload_all() -> None:
-        if not _in_comfyui():
-            return
+
+def unload_all() -> None:
+    """Free the device of all models."""
+    if _in_comfyui():
         import comfy.model_management as mm
 
         mm.unload_all_models()
@@ -288,26 +288,26 @@ def is_cancel(error: BaseException) -> bool:
     return isinstance(error, mm.InterruptProcessingException)
 
 
-def progress() -> OnStep:
-    """A new on_step(done, total): moves the node's progress bar, and raises once the user has pressed Cancel.
+def progress() -> Callable[..., None]:
+    """A new on_step(done, total, image): moves the node's progress bar, and raises once the user has pressed Cancel.
 
-    Cancel is looked for at every call; the bar moves at most ten times a second, and always at the end.
+    Cancel is looked for at every call; the bar moves ten times a second, and always at the end or with a PIL image to show on the node.
     """
     if not _in_comfyui():
-        return lambda done, total: None
+        return lambda done, total, image=None: None
     import comfy.model_management as mm
     import comfy.utils
 
     bar = comfy.utils.ProgressBar(1)
     last_s = -UPDATE_INTERVAL_S
 
-    def on_step(done: int, total: int) -> None:
+    def on_step(done: int, total: int, image: Any = None) -> None:
         nonlocal last_s
         mm.throw_exception_if_processing_interrupted()
         now_s = time.monotonic()
-        if done >= total or now_s - last_s >= UPDATE_INTERVAL_S:
+        if done >= total or image is not None or now_s - last_s >= UPDATE_INTERVAL_S:
             last_s = now_s
-            bar.update_absolute(done, total)
+            bar.update_absolute(done, total, *([] if image is None else [("JPEG", image, max(image.size))]))
 
     return on_step
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..musicgen.audio import Audio
 from ..musicgen.codec import Codec
 from ..musicgen.errors import InputError
 from ..musicgen.live import Listener, peaks
@@ -20,6 +21,7 @@ EVENT = "musicgen.live"
 LISTEN = ("picture and sound", "picture", "off")
 UPDATE_INTERVAL_S = 0.5  # between two lines of progress
 PEAKS_A_FRAME = 2
+_PEAKS_A_S = 100  # of a clip that is handed over whole
 
 Read = Callable[[int, int], Tensor]
 
@@ -112,6 +114,26 @@ def live(codec: host.Managed | None, listen: str, model: Any, n_known: int, aske
         codec.load()
         heard = codec.module
     return Live(page, heard, listen == LISTEN[0], n_known, asked_s, model.config.codec.frame_rate_hz)
+
+
+def play(clip: Audio) -> None:
+    """Hand a whole clip [1, C, L] to the page, which shows and plays it on the node that runs now. Nothing where there is none."""
+    page = host.page()
+    if page is None:
+        return
+    samples, rate_hz, width = clip.samples[0], clip.rate_hz, max(1, clip.rate_hz // _PEAKS_A_S)
+
+    def send(kind: str, **data: Any) -> None:
+        page.send(EVENT, {"kind": kind, **data})
+
+    send(
+        "begin", total_s=clip.duration_s, known_s=0.0, sound=True, rate_hz=rate_hz, channels=clip.n_channels, bin=width
+    )
+    for position in range(0, clip.n_samples, _PEAKS_A_S * width):
+        part = samples[:, position : position + _PEAKS_A_S * width]
+        shown, pcm = _base64(peaks(part, width), torch.int8), _base64(part.t(), torch.int16)
+        send("sound", position=position, length=part.shape[-1], peaks=shown, pcm=pcm)
+    send("end", status="finished", written_s=clip.duration_s, took_s=0.0, position=clip.n_samples)
 
 
 def _check_codec(codec: Any, model: Any) -> None:

@@ -16,6 +16,8 @@ CONDITIONING = "MUSICGEN_CONDITIONING"  # the engine's Conditioning, tensors on 
 DIFFUSION = "MUSICGEN_DIFFUSION"  # host.Managed around a Diffusion
 CODES = "MUSICGEN_CODES"  # the engine's Codes
 SCORE = "MUSICGEN_SCORE"  # the engine's Score
+DATASET = "MUSICGEN_DATASET"  # the engine's Dataset
+LOSS_MAP = "LOSS_MAP"  # the core's own: {"loss": [float for each update]}
 AUDIO = "AUDIO"  # ComfyUI's {"waveform": [B, C, L] float, "sample_rate": int}
 
 CATEGORY = "audio/MusicGen"

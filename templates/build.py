@@ -22,6 +22,7 @@ TEMPLATES = (
     bars.bars_on_the_grid,
     bars.chord_progression,
     songs.remix,
+    songs.train_a_style,
     bars.score_to_music,
     studies.another_ending,
     studies.theme_and_variation,

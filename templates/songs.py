@@ -1,6 +1,6 @@
 """Templates that begin with a song."""
 
-from .basics import loaded
+from .basics import finished, loaded
 from .graph import BYPASSED, Graph
 from .notes import MODELS
 
@@ -67,4 +67,50 @@ def remix() -> Graph:
     mixed = graph.add("MusicGenMix", "The remix", audio_1=align["audio"], audio_2=voice["audio"], gain_2_db=-2.0)
     graph.add("MusicGenSaveAudio", audio=mixed["audio"], filename_prefix="audio/remix", format="flac")
     graph.app((text, "text"), (sampler, "seed"), (mixed, "gain_1_db"), (mixed, "gain_2_db"))
+    return graph
+
+
+def train_a_style() -> Graph:
+    graph = Graph("Train a style")
+    loader = loaded(
+        graph,
+        "Train a style",
+        "1. Run: ten clips of house music, which pansori-mini does not know, are learned in a minute or two. **Train Fine-Tune** shows its "
+        "losses, and at the end says whether it is heard.\n"
+        "2. **Apply MusicGen Fine-Tune** puts what was learned into the model; *strength* says how much.\n"
+        "3. For your own style: put 10 to 60 minutes of music into a folder in ComfyUI's *input* folder, beside each *song.mp3* a "
+        "*song.txt* that says what it is, and write the folder's name into **Training Clips**. Raise *epochs* to 3 and "
+        "*updates_per_epoch* to 100; for Meta's models lower *lr* to 0.0002.\n"
+        "4. What was trained stays in *models/musicgen/loras*. After Cancel the next run goes on where it was.\n\n"
+        + MODELS,
+    )
+    dataset = graph.add("MusicGenDataset", folder="house music")
+    graph.column()
+    train = graph.add(
+        "MusicGenTrain",
+        model=loader["model"],
+        conditioner=loader["conditioner"],
+        codec=loader["codec"],
+        dataset=dataset["dataset"],
+        name="house music",
+        epochs=1,
+        updates_per_epoch=40,
+        batch_size=4,
+        lr=0.002,
+        warmup=4,
+        control_after_generate="fixed",
+        proof_clips=4,
+    )
+    graph.add("PreviewImage", "The losses", images=train["picture"])
+    graph.column()
+    tuned = graph.add(
+        "MusicGenFineTune", model=loader["model"], conditioner=loader["conditioner"], weights=train["weights"]
+    )
+    text = graph.add("MusicGenText", conditioner=tuned["conditioner"], text="house music, 120 bpm")
+    graph.column()
+    sampler = graph.add(
+        "MusicGenSampler", model=tuned["model"], positive=text["conditioning"], codec=loader["codec"], duration_s=8.0
+    )  # fmt: skip
+    finished(graph, loader, sampler["codes"], "audio/style")
+    graph.app((dataset, "folder"), (train, "name"), (tuned, "strength"), (text, "text"), (sampler, "seed"))
     return graph

@@ -30,7 +30,7 @@ FLOORS = {
     "errors": 0, "config": 0, "seeds": 0, "windows": 0, "memory": 0, "modules": 0, "dependencies": 0, "outputs": 0, "foreign": 0, "silence": 0, "units": 0,
     "audio": 1, "score": 1, "codes": 2, "separation": 2, "codec": 3, "conditioning": 3, "lm": 3, "checkpoints": 4, "guidance": 4, "live": 4, "handover": 4, "diffusion": 5,
     "card": 5, "accel": 6, "store": 6, "pipeline": 7, "multiband": 7, "analysis": 8, "loading": 8, "render": 9, "checkpoints.tools": 9,
-    "remix": 10, "replicate": 11, "batch": 12, "cli": 13, "__main__": 14,
+    "finetuning": 10, "remix": 10, "replicate": 11, "batch": 12, "cli": 13, "__main__": 14,
 }  # fmt: skip
 
 

@@ -139,8 +139,10 @@ def test_graphs_explain_themselves_and_name_their_pack(path):
 
 @graphs
 def test_texts_have_no_word_that_the_model_was_not_taught(path):
-    vocabulary = vocabulary_of(read_card(SHIPPED_FILE))
-    texts = [node["inputs"]["text"] for node in load(api_path(path)).values() if node["class_type"] == "MusicGenText"]
+    vocabulary, nodes = vocabulary_of(read_card(SHIPPED_FILE)), load(api_path(path)).values()
+    if any(node["class_type"] == "MusicGenTrain" for node in nodes):
+        return  # it is taught the words of its clips
+    texts = [node["inputs"]["text"] for node in nodes if node["class_type"] == "MusicGenText"]
     assert [vocabulary.warning(vocabulary.translate(text), "pansori-mini") for text in texts] == [None] * len(texts)
 
 
@@ -154,7 +156,8 @@ def test_the_first_press_needs_nothing_that_does_not_come_with_the_pack(path):
     for node in load(api_path(path)).values():
         assert node["class_type"] not in ("LoadAudio", "LoadImage", "LoadVideo", "MusicGenDiffusionLoader")
         assert node["inputs"].get("model", SHIPPED) == SHIPPED or isinstance(node["inputs"]["model"], list)
-        assert node["inputs"].get("weights", "") == ""
+        weights = node["inputs"].get("weights", "")
+        assert weights == "" or isinstance(weights, list)  # a wire: what another node of the workflow has trained
 
 
 @graphs

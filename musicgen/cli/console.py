@@ -31,6 +31,11 @@ class Progress:
         self._bar.total = total  # a stage may be several downloads
         self._bar.update(done - self._bar.n)
 
+    def note(self, text: str) -> None:
+        """A text behind the bar of this stage."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+
 
 class RowProgress:
     """One bar of rows with the time left; beside it how many failed, and on a terminal the stage of the row at work."""

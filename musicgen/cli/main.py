@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import MusicGenError
-from . import analyze, batch, convert, doctor, evaluate, generate, inspect, predict, remix, stems
+from . import analyze, batch, convert, doctor, evaluate, generate, inspect, predict, remix, stems, train
 from .console import print_everywhere
 from .folders import models_dir
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "analyze": (analyze, "hear tempo, bars, key, chords and sections of a sound file"),
     "stems": (stems, "take a song apart: voices, drums, bass, other instruments and the rest"),
     "remix": (remix, "new music under the voice of a song, on its chords and beats"),
+    "train": (train, "a fine-tune of a model on a folder of music, with the proof that it is heard"),
     "doctor": (doctor, "what is installed here, and what stops or slows music"),
 }
 

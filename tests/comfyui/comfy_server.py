@@ -107,7 +107,7 @@ class ComfyUI:
         except BaseException:
             self.stop()
             raise
-        self._busy = min(1.0, _cpu_seconds(self.process.pid) / (time.monotonic() - started_s))
+        self._busy = min(1.0, cpu_seconds(self.process.pid) / (time.monotonic() - started_s))
 
     def _wait_until_up(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -183,7 +183,7 @@ class ComfyUI:
         return self.base / saved["type"] / saved["subfolder"] / saved["filename"]
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Processor time of a process; infinite where the system has no /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -47,18 +47,19 @@ def convert(
     precision: str | None = None,
     text_encoder: TextEncoderSource | None = None,
     on_step: OnStep | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `checkpoint`, with `text_encoder` if there is one, as the file `target`.
 
     precision: of the language model's matrices; None keeps every tensor as it is stored. Norms, embeddings,
     projections, codec and text encoder are always kept: they are small, and worth their digits.
     on_step(bytes written, bytes in all); what it raises ends the work. The file appears whole or not at all.
-    InputError: a target that exists or cannot be written, a full disk.
+    notes: further metadata of the file. InputError: a target that exists or cannot be written, a full disk.
     """
     check_target(target, precision)
     entries = list(_entries(checkpoint, precision, text_encoder))
     config = config_json(checkpoint.config, text_encoder.config if text_encoder else None)
-    metadata = {"format": "pt", KEY: config}
+    metadata = {**(notes or {}), "format": "pt", KEY: config}
     if text_encoder:
         Tokenizer(text_encoder.tokenizer_json, text_encoder.origin, text_encoder.config["vocab_size"])  # one that loads
         metadata[TOKENIZER_KEY] = text_encoder.tokenizer_json
