@@ -54,7 +54,7 @@ def small(device):
         with accel.choose(lm, 2, lm.device) or PlainStepper(lm) as stepper:
             return generate_codes(
                 lm, texts, null, int(50 * seconds), Sampling(250), RowNoise(1, 1, 4, 2048), 3.0, None, None, stepper,
-                on_frames,
+                on_frames=on_frames,
             )  # fmt: skip
 
     return write, codec

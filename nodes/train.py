@@ -265,10 +265,10 @@ def _check(model: host.Managed, conditioner: host.Managed, codec: host.Managed, 
     from ..musicgen.finetuning.dataset import Dataset
     from ..musicgen.pipeline import LanguageModel
 
-    if not isinstance(model.module, LanguageModel):
-        raise InputError("Only the native engine's models can be trained. Set 'engine' of Load MusicGen to native.")
     if not isinstance(dataset, Dataset):
         raise InputError(f"'dataset' must be of Training Clips, got {type(dataset).__name__}. Connect one.")
+    if not isinstance(model.module, LanguageModel):
+        raise InputError("Only the native engine's models can be trained. Set 'engine' of Load MusicGen to native.")
     config = model.module.config
     if conditioner.module.config.lm != config.lm:
         raise InputError("'conditioner' is of another model than 'model'. Connect both of the same Load MusicGen node.")
