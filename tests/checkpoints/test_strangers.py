@@ -13,6 +13,7 @@ import torch
 from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.checkpoints import open_checkpoint
 from comfyui_musicgen.musicgen.checkpoints.containers.safetensors import read_safetensors
+from comfyui_musicgen.musicgen.checkpoints.weights.fill import check_finite
 from comfyui_musicgen.musicgen.errors import CheckpointError
 from safetensors.torch import load_file, save_file
 
@@ -42,11 +43,28 @@ def test_weights_that_are_no_numbers_are_named_when_they_are_loaded(toy, name, v
     tensors[name].view(-1)[-1] = value
     save_file(tensors, toy / "model.safetensors")
     part = name.removeprefix("text_encoder.").removeprefix("audio_encoder.")
-    for precision in ("float32", "int8"):
+    for precision in ("float32", "float16", "int8"):
         with pytest.raises(CheckpointError, match="values that are no numbers") as error:
             loading.load(toy, precision)
         assert str(toy) in str(error.value)
         assert part in str(error.value) or "embed_tokens" in str(error.value) or "lm_heads" in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_values_that_are_no_numbers_are_found_wherever_they_are(dtype):
+    """And the largest numbers, of which a sum is infinite, are numbers."""
+    limits = torch.finfo(dtype)
+    weights = torch.tensor([limits.max, limits.min, limits.tiny, -limits.smallest_normal / 4, 0.0, -0.0]).to(dtype)
+    weights = weights.repeat(30_000).view(3, -1)  # several blocks
+    for finite in (weights, weights.T, weights[0, 0], weights[:, :0]):
+        check_finite(finite, "x")
+    for value in (float("nan"), float("inf"), -float("inf")):
+        for place in (0, 65_535, 65_536, weights.numel() - 1):
+            damaged = weights.clone()
+            damaged.view(-1)[place] = value
+            for tensor in (damaged, damaged.T):
+                with pytest.raises(CheckpointError, match="no numbers"):
+                    check_finite(tensor, "x")
 
 
 def test_weights_too_large_for_a_precision_are_named_too(toy):

