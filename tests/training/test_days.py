@@ -135,7 +135,7 @@ def test_a_crop_of_silence_is_drawn_again():
 def test_an_unfinished_codec_makes_no_codes_unless_asked(tmp_path, monkeypatch):
     place = Place(tmp_path)
     with pytest.raises(InputError, match="days codec"):
-        codec.frozen(place, TINY)
+        codec.frozen(place, TINY)  # the checkout's has other sizes
     killed_at(monkeypatch, adversarial.Trainer, "train_step", 12)
     codec.train(place, TINY, 5.0, play, play)
     with pytest.raises(InputError, match="12 of 16 steps"):
@@ -187,6 +187,16 @@ def test_a_codec_to_begin_with_is_a_checkpoint_a_frozen_one_or_a_model_that_ship
     assert codec.opened(root / "pretrained/pansori-mini.safetensors").config.n_filters == 16
     with pytest.raises(InputError, match="to begin with"):
         codec.opened(codec_place.out / "none.pt")
+
+
+def test_where_none_was_trained_the_codec_of_the_checkout_codes(codec_place, tmp_path):
+    first = codec.frozen(codec_place, TINY)
+    file = tmp_path / "codec.safetensors"
+    codec.ship(first, file)
+    ours = codec.frozen(Place(tmp_path / "new"), TINY, shipped=file)
+    assert ours.config == first.config
+    assert_same(ours.state_dict(), first.state_dict())  # a finished codec is one of float16
+    assert codec.opened(codec.SHIPPED).config == DAYS.recipe.codec
 
 
 def test_a_checkpoint_of_other_sizes_is_refused(codec_place):

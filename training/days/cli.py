@@ -7,9 +7,14 @@ from pathlib import Path
 from ...musicgen.errors import InputError
 from .recipe import DAYS, Days
 
-STEPS = ("codec", "codes", "lm", "export", "figures")
+STEPS = ("codec", "ship-codec", "codes", "lm", "export", "figures")
 _RATES = {"codec": "codec_rate", "lm": "lm_rate"}
-_HOURS = {"codec": "codec_hours", "codes": "codec_hours", "lm": "lm_hours"}  # what --audio-hours changes
+_HOURS = {
+    "codec": "codec_hours",
+    "ship-codec": "codec_hours",
+    "codes": "codec_hours",
+    "lm": "lm_hours",
+}  # what --audio-hours changes
 SOUNDFONT = Path("/usr/share/sounds/sf3/MuseScore_General.sf3")  # of Debian's musescore-general-soundfont-small
 
 
@@ -38,7 +43,11 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
     )
     parser.add_argument("--clips", type=int, help=f"to code, for training (default: {DAYS.recipe.n_clips})")
     parser.add_argument("--early", action="store_true", help="code with the codec as it is, before it is done")
-    parser.add_argument("--target", type=Path, help="file to export to (default: general-mini.safetensors in --out)")
+    parser.add_argument(
+        "--target",
+        type=Path,
+        help="file of `export` (default: general-mini.safetensors in --out) or `ship-codec` (the checkout's)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -46,9 +55,14 @@ def run(options: argparse.Namespace) -> int:
     from .place import Place
 
     place, days = Place(options.out), recipe_of(options)
-    return {"codec": _codec, "codes": _codes, "lm": _lm, "export": _export, "figures": _figures}[options.what](
-        options, place, days
-    )
+    return {
+        "codec": _codec,
+        "ship-codec": _ship_codec,
+        "codes": _codes,
+        "lm": _lm,
+        "export": _export,
+        "figures": _figures,
+    }[options.what](options, place, days)
 
 
 def recipe_of(options: argparse.Namespace) -> Days:
@@ -85,6 +99,15 @@ def _codec(options: argparse.Namespace, place, days: Days) -> int:
     )
     trainer = train(place, days, options.minutes, play, held_out, begin_with)
     print(f"codec: {trainer.step} of {days.codec_steps} steps")
+    return 0
+
+
+def _ship_codec(options: argparse.Namespace, place, days: Days) -> int:
+    from .codec import SHIPPED, frozen, ship
+
+    target = options.target or SHIPPED
+    ship(frozen(place, days, options.early), target)
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -1,10 +1,15 @@
 """Trains the codec, in as many sittings as one likes: the checkpoint knows everything, the clips follow from the step."""
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
 
 from ...musicgen.codec import Codec
+from ...musicgen.config import CodecConfig
 from ...musicgen.errors import InputError
 from .. import runs
 from ..codec import adversarial
@@ -17,6 +22,10 @@ from .crops import Crops, Play
 from .place import Place
 from .recipe import Days
 
+SHIPPED = Path(__file__).with_name(
+    "codec.safetensors"
+)  # trained by these steps; the codes of all machines are its codes
+_CONFIG = "codec"  # in the file's metadata
 _LOG_STEPS, _MEASURE_S, _MEASURED_CLIPS = 50, 1800.0, 8
 _NEVER = 2.0  # share of the run from which there is a discriminator: it cost SI-SDR, and half of the time
 
@@ -91,19 +100,44 @@ def begun(place: Place, days: Days, crops: Crops, begin_with: Codec | None = Non
 
 
 def opened(path: Path) -> Codec:
-    """A trained codec: of a model that ships, of this training's checkpoint, or frozen. InputError if it is not there."""
+    """A trained codec: of `ship`, of a model that ships, of this training's checkpoint, or frozen. InputError if it is not there."""
     if not path.exists():
         raise InputError(f"there is no {path} to begin with. Give a codec.pt, or a model that ships (.safetensors).")
+    if path.suffix == SUFFIX:
+        with safetensors.safe_open(path, "pt") as file:
+            if config := (file.metadata() or {}).get(_CONFIG):
+                return _codec(json.loads(config), {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     if path.suffix == SUFFIX or "optimizer" in runs.load(path):
         return codec_of(path)
     return load_codec(path)
 
 
-def frozen(place: Place, days: Days, early: bool = False) -> Codec:
-    """The codec for coding: written once, and read ever after. InputError if it is not trained to the end, unless `early`."""
+def ship(codec: Codec, path: Path) -> None:
+    """Write a codec alone, in float16, for `opened`."""
+    tensors = {name: tensor.half().contiguous() for name, tensor in codec.state_dict().items()}
+    safetensors.torch.save_file(tensors, path, {_CONFIG: json.dumps(asdict(codec.config))})
+
+
+def _codec(config: dict, tensors: dict[str, torch.Tensor]) -> Codec:
+    codec = Codec(CodecConfig(**{**config, "ratios": tuple(config["ratios"])}))
+    codec.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return codec
+
+
+def frozen(place: Place, days: Days, early: bool = False, shipped: Path = SHIPPED) -> Codec:
+    """The codec for coding: written once, and read ever after. Where none was trained it is the one of the checkout.
+
+    InputError if it is not trained to the end, unless `early`; and if the checkout's has other sizes than the recipe.
+    """
+    if not place.frozen.exists() and not place.codec.exists():
+        codec = opened(shipped)
+        if replace(codec.config, fingerprint="") != replace(days.recipe.codec, fingerprint=""):
+            raise InputError(
+                f"there is no codec in {place.out}, and {shipped.name} has other sizes. Train one: `days codec`."
+            )
+        place.out.mkdir(parents=True, exist_ok=True)
+        runs.save(place.frozen, {"config": asdict(codec.config), "step": days.codec_steps, "codec": codec.state_dict()})
     if not place.frozen.exists():
-        if not place.codec.exists():
-            raise InputError(f"there is no codec in {place.out}. Train one: `days codec`.")
         table = runs.load(place.codec)
         if (table["step"] < days.codec_steps and not early) or not table["quantizes"]:
             raise InputError(
