@@ -16,7 +16,7 @@ from ..musicgen.finetuning.settings import (
     TRAINING_PRECISIONS,
     TrainSettings,
 )  # fmt: skip
-from . import host
+from . import host, reports
 from .inputs import Node, checked, checked_text
 from .live import play
 from .sockets import AUDIO, CATEGORY, CODEC, CONDITIONER, DATASET, LOSS_MAP, MODEL, audio_out
@@ -103,7 +103,7 @@ class MusicGenDataset(Node):
         dataset = read_dataset(
             path, caption, one_same_description, auto_labeling, drop_vocals, below, host.progress()
         )  # fmt: skip
-        host.show_text(dataset.report)
+        reports.show(dataset.report)
         return dataset, dataset.report, dataset_picture(dataset)
 
 
