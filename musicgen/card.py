@@ -1,9 +1,12 @@
 """The card of a model: the words that it was taught, and what its codec makes of silence."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+from .checkpoints.adapter import Adapter
 from .checkpoints.settings import Settings
-from .conditioning.vocabulary import Vocabulary
+from .conditioning.vocabulary import Vocabulary, words_of
 from .config import LMConfig
 from .silence import Silence
 
@@ -26,6 +29,19 @@ def vocabulary_of(card: Settings | None) -> Vocabulary | None:
         for key in ("synonyms", "near")
     )
     return Vocabulary(frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"))
+
+
+def with_learned_words(vocabulary: Vocabulary | None, tuned: object) -> Vocabulary | None:
+    """The words of a base, and those that an adapter says of the texts it learned (`data` of finetuning/export.py)."""
+    if vocabulary is None or not isinstance(tuned, Adapter):
+        return vocabulary
+    try:
+        data = json.loads(tuned.metadata.get("data", "null"))
+    except (ValueError, RecursionError):  # of another trainer, which may mean anything by the name
+        return vocabulary
+    words = data.get("common words") if isinstance(data, dict) else None
+    texts = [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
+    return replace(vocabulary, words=vocabulary.words.union(*(words_of(text) for text in texts)))
 
 
 def silence_of(card: Settings | None, lm: LMConfig) -> Silence | None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import accel
-from .card import read_card, silence_of, vocabulary_of
+from .card import read_card, silence_of, vocabulary_of, with_learned_words
 from .checkpoints import Checkpoint, Weight, adapt_text_encoder, blend, fill, open_fine_tune
 from .checkpoints.weights.lazy import Check, unchecked
 from .codec import Codec, fingerprint
@@ -100,7 +100,7 @@ def apply_fine_tune(
     if strength == 0:
         return model, conditioner
     encoder = adapt_text_encoder(conditioner.text_encoder, model.source, checkpoint, strength)
-    vocabulary = conditioner.vocabulary
+    vocabulary = with_learned_words(conditioner.vocabulary, checkpoint)
     blended, conditioner = build(source, model.precision, model.loaded_for, encoder, vocabulary, own, check)
     blended.silence = model.silence
     logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)

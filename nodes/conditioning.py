@@ -16,7 +16,7 @@ from ..musicgen.conditioning.chords import (
 from ..musicgen.conditioning.picture import chroma_picture
 from ..musicgen.errors import InputError
 from ..musicgen.units import FASTEST_BPM, SLOWEST_BPM, Meter, check_bpm, told
-from . import host
+from . import host, reports
 from .host import Managed
 from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, CONDITIONER, CONDITIONING, audio_in
@@ -63,7 +63,7 @@ class MusicGenText(Node):
         text = told(text, check_bpm(bpm) if bpm else None, Meter.parse(meter) if meter.strip() else None)
         warning = conditioner.module.warning(text)
         if warning:
-            host.show_text(warning)
+            reports.show(warning)
         return (conditioner.run(lambda module: module.encode_text([text])),)
 
 
@@ -208,5 +208,5 @@ class MusicGenChords(Node):
             progression = TimedChords.parse(timed) if timed else Progression.parse(chords, bpm, meter)
         result = conditioner.run(lambda module: encode_chords(module, conditioning, progression, strength))
         notes = [described(progression), experiment(conditioner.module.config)]
-        host.show_text("\n".join(note for note in notes if note))
+        reports.show("\n".join(note for note in notes if note))
         return result, chroma_picture(result.leaves()[0].melody), listed(progression.chords())

@@ -9,7 +9,7 @@ from ..musicgen import audio as engine
 from ..musicgen.config import PARAMETERS
 from ..musicgen.errors import InputError
 from ..musicgen.units import Length
-from . import host
+from . import reports
 from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, audio_in, audio_out
 from .widgets import choice, number, socket, text
@@ -126,7 +126,7 @@ class MusicGenLength(Node):
                 f"The length is {length_s:.3f} s ({max(lengths_s):.3f} s and {extra_s:g} s of 'extra_s'), but music can be "
                 f"{_DURATION.low:g} to {_DURATION.high:g} s long. Change 'extra_s' or what is connected."
             )
-        host.show_text(f"{length_s:.2f} s")
+        reports.show(f"{length_s:.2f} s")
         bpm, meter = (written.bpm, written.meter) if written else (None, None)
         return length_s, bpm or 0.0, str(meter or "")
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..musicgen.analysis.choices import MAX_METER, VOCABULARIES
 from ..musicgen.analysis.tempo import FASTEST_BPM, SLOWEST_BPM
-from . import host
+from . import host, reports
 from .inputs import Node, checked, named_file
 from .score import save_numbered
 from .sockets import AUDIO, CATEGORY, audio_in
@@ -92,7 +92,7 @@ class MusicGenAnalyze(Node):
         heard = hearing.hear(sound, bpm, meter, vocabulary, model, host.progress())
         midi_file = str(save_numbered(hearing.midi_bytes(heard), midi_prefix, "mid")[0]) if midi_prefix.strip() else ""
         downbeats = ", ".join(f"{time_s:.3f}" for time_s in heard.downbeats_s)
-        host.show_text(_summary(heard))
+        reports.show(_summary(heard))
         picture = hearing.hearing_picture(heard)
         return heard.bpm, heard.meter_text, downbeats, heard.key, heard.chord_text, heard.as_json(), picture, midi_file
 

@@ -17,6 +17,7 @@ from ..musicgen.codes import Codes
 from ..musicgen.config import check_text
 from ..musicgen.errors import InputError
 from .host import Managed
+from .reports import with_report
 from .sockets import CODEC, CODES, CONDITIONER, DIFFUSION, MODEL
 from .widgets import Widget
 
@@ -28,6 +29,9 @@ _SHOWN = 80  # characters of a wrong value in a message
 
 class Node:
     """Base of the nodes: its VALIDATE_INPUTS takes the check of wires over from ComfyUI, which knows equal types only."""
+
+    # Cores that know it send a node's report again where its result is cached; others do not visit a node that nothing needs.
+    HAS_INTERMEDIATE_OUTPUT = True
 
     @classmethod
     def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any]) -> bool | str:
@@ -74,7 +78,7 @@ def checked(*open_lists: str, of_lists: bool = False) -> Callable[[Callable], Ca
                 values = arguments[name] if is_list else [arguments[name]]
                 converted = [_converted(name, kind, options, value) for value in values]
                 arguments[name] = converted if of_lists else converted[0]
-            return function(**arguments)
+            return with_report(function, arguments)
 
         return run
 

@@ -2,7 +2,7 @@
 
 from ..musicgen.analysis import CROSSFADE_MS, FASTEST_BPM, FOLLOWED, MAX_CROSSFADE_MS, Loop, make_loop
 from ..musicgen.codes import Codes
-from . import host
+from . import host, reports
 from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, CODES, audio_in, audio_out
 from .widgets import number, socket, whole
@@ -60,7 +60,7 @@ class MusicGenLoop(Node):
     ) -> tuple[dict, float, str]:
         loop = make_loop(audio_in(audio), bars, meter, bpm, crossfade_ms, codes, host.check_interrupted)
         report = _report(loop, bars, meter, bpm)
-        host.show_text(report)
+        reports.show(report)
         return audio_out(loop.audio), loop.bpm, report
 
 

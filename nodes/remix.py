@@ -7,7 +7,7 @@ from typing import Any
 from ..musicgen.analysis.choices import MAX_STRETCH, THRESHOLD_BEATS
 from ..musicgen.audio.mixing import MAX_DB, MIN_DB, mix
 from ..musicgen.errors import InputError
-from . import host
+from . import host, reports
 from .inputs import Node, checked, file_state, named_file
 from .sockets import AUDIO, CATEGORY, audio_in, audio_out
 from .widgets import Widget, number, socket, switch, text
@@ -153,7 +153,7 @@ class MusicGenAlign(Node):
             music, source, target, threshold_beats=threshold_beats,
             max_stretch=max_stretch, duration_s=duration_s, on_step=host.progress(),
         )  # fmt: skip
-        host.show_text(aligned.report)
+        reports.show(aligned.report)
         return audio_out(aligned.audio), aligned.report
 
 
@@ -227,5 +227,5 @@ class MusicGenMix(Node):
             [sound for sound, _ in sounds], [db for _, db in sounds], matched=matched, peak_headroom_db=peak_headroom_db,
             check=host.check_interrupted,
         )  # fmt: skip
-        host.show_text(mixed.report)
+        reports.show(mixed.report)
         return audio_out(mixed.audio), mixed.report

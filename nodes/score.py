@@ -7,7 +7,7 @@ from ..musicgen.errors import InputError
 from ..musicgen.outputs import atomic_file
 from ..musicgen.score.choices import CHORDS, EXAMPLE_NOTES, MAX_TRANSPOSE, MAX_TUNE, MELODY, SUFFIXES
 from ..musicgen.units import FASTEST_BPM, check_bpm
-from . import host
+from . import host, reports
 from .examples import FOLDER
 from .host import Managed
 from .inputs import Node, checked
@@ -131,7 +131,7 @@ class MusicGenScore(Node):
         found = engine.prepared(found, part, transpose, tempo, chords)
         melody = engine.melody_of(found)
         words, notices = chord_text(found)
-        host.show_text("\n".join((engine.described(found), *found.notices, *notices)))
+        reports.show("\n".join((engine.described(found), *found.notices, *notices)))
         picture = engine.score_picture(found, melody)
         return found, words, found.bpm, str(found.meter), found.duration_s, engine.written(melody, found), picture
 

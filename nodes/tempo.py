@@ -2,7 +2,7 @@
 
 from ..musicgen.analysis.choices import WAYS
 from ..musicgen.units import FASTEST_BPM, SLOWEST_BPM, Meter
-from . import host
+from . import host, reports
 from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, audio_in, audio_out
 from .widgets import choice, number, socket, text
@@ -48,5 +48,5 @@ class MusicGenTempo(Node):
         from ..musicgen.analysis.fit import fit_tempo
 
         made = fit_tempo(audio_in(audio), bpm, Meter.parse(meter), way, host.progress())
-        host.show_text(made.report)
+        reports.show(made.report)
         return audio_out(made.audio), made.bpm, made.report

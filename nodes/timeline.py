@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..musicgen.conditioning import ENDINGS, blend, encode_timeline, timeline_lines
-from . import host
+from . import reports
 from .host import Managed
 from .inputs import Node, checked
 from .sockets import CATEGORY, CONDITIONER, CONDITIONING
@@ -54,7 +54,7 @@ class MusicGenTimeline(Node):
         warnings = [conditioner.module.warning(line.text) for line in timeline_lines(lines, ending)]
         warnings = list(dict.fromkeys(warning for warning in warnings if warning))
         if warnings:
-            host.show_text("\n".join(warnings))
+            reports.show("\n".join(warnings))
         return (conditioner.run(lambda module: encode_timeline(module, lines, ending)),)
 
 

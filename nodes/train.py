@@ -16,7 +16,7 @@ from ..musicgen.finetuning.settings import (
     TRAINING_PRECISIONS,
     TrainSettings,
 )  # fmt: skip
-from . import host
+from . import host, reports
 from .inputs import Node, checked, checked_text
 from .live import play
 from .sockets import AUDIO, CATEGORY, CODEC, CONDITIONER, DATASET, LOSS_MAP, MODEL, audio_out
@@ -103,7 +103,7 @@ class MusicGenDataset(Node):
         dataset = read_dataset(
             path, caption, one_same_description, auto_labeling, drop_vocals, below, host.progress()
         )  # fmt: skip
-        host.show_text(dataset.report)
+        reports.show(dataset.report)
         return dataset, dataset.report, dataset_picture(dataset)
 
 
@@ -208,17 +208,15 @@ class MusicGenTrain(Node):
         work = folder / f".{file.removesuffix('.safetensors')}.training"
         base = Base(model.module, conditioner.module, codec.module)
         parts = {"model": model, "conditioner": conditioner, "codec": codec}
-        result = fine_tune(
-            base,
-            dataset,
-            settings,
-            folder / file,
-            work,
-            folder / ".cache",
-            host.model_device(),
-            _watch(parts),
-            _voices(dataset),
-        )
+        watch = _watch(parts)
+        try:
+            result = fine_tune(
+                base, dataset, settings, folder / file, work, folder / ".cache", host.model_device(), watch, _voices(dataset)
+            )  # fmt: skip
+        except Exception as error:
+            if host.is_cancel(error):
+                host.show_text(watch.where)
+            raise
         (work / "checkpoint.pt").unlink(missing_ok=True)
         work.rmdir()
         history, report = result.history, summary(result.history, settings, result.proof)
@@ -292,13 +290,14 @@ def _voices(dataset: "Dataset") -> Any:
 
 
 def _watch(parts: dict[str, host.Managed]) -> Any:
-    """Shows the training on the node, and stops it at Cancel."""
+    """Shows the training on the node, and stops it at Cancel; `where` says what a Cancel then leaves."""
     from ..musicgen.finetuning.report import loss_image, time_left
     from ..musicgen.finetuning.run import Watch
 
     class OnNode(Watch):
         def __init__(self) -> None:
             self._progress, self._shown_s, self._drawn_s = host.progress(), 0.0, 0.0
+            self.where = "Cancelled before the first update. What was encoded is kept for the next run."
 
         def check(self) -> None:
             host.check_interrupted()
@@ -317,6 +316,9 @@ def _watch(parts: dict[str, host.Managed]) -> Any:
             now_s, image = time.monotonic(), None
             if step == total or now_s - self._drawn_s > _PICTURE_S:
                 self._drawn_s, image = now_s, loss_image(history, total)
+            self.where = (
+                f"Cancelled after update {step} of {total}. The next run with the same inputs goes on from there."
+            )
             self._progress(step, total, image)
             held_out = history.measured[-1].held_out
             loss = history.losses[-1]

@@ -33,17 +33,20 @@ _EXTRA_HEIGHT = {
     "MusicGenSaveScore": 130,
     "MusicGenLoop": 90,  # the report of what was found
     "MusicGenTakes": 290,  # four takes
+    "MusicGenDataset": 110,  # the first lines of the report
+    "MusicGenTrain": 130,
     "PreviewAudio": 60,
     "PreviewImage": 230,
     "SaveVideo": 250,
 }
-# What a node grows by while it runs, besides the size that is stored: the sampler's player.
-_ROOM_BELOW = {"MusicGenSampler": 150}
+# What a node grows by while it runs, besides the size that is stored: the sampler's player, and of a training the losses too.
+_ROOM_BELOW = {"MusicGenSampler": 150, "MusicGenTrain": 410}
 _WIDTHS = {
     "MusicGenText": 380,
     "MusicGenTimeline": 420,
     "MusicGenChords": 380,
     "MusicGenTakes": 480,
+    "MusicGenTrain": 420,  # the losses are drawn across it, and must be legible
     "MusicGenScore": 380,
     "MusicGenSaveAudio": 340,
     "PreviewImage": 340,

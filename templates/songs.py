@@ -75,7 +75,7 @@ def train_a_style() -> Graph:
     loader = loaded(
         graph,
         "Train a style",
-        "1. Run: ten clips of house music, which pansori-mini does not know, are learned in a minute or two. **Train Fine-Tune** shows its "
+        "1. Run: ten clips of house music, which pansori-mini does not know, are learned in a few minutes. **Train Fine-Tune** shows its "
         "losses, and at the end says whether it is heard.\n"
         "2. **Apply MusicGen Fine-Tune** puts what was learned into the model; *strength* says how much.\n"
         "3. For your own style: put 10 to 60 minutes of music into a folder in ComfyUI's *input* folder, beside each *song.mp3* a "
@@ -101,12 +101,12 @@ def train_a_style() -> Graph:
         control_after_generate="fixed",
         proof_clips=4,
     )
-    graph.add("PreviewImage", "The losses", images=train["picture"])
     graph.column()
     tuned = graph.add(
         "MusicGenFineTune", model=loader["model"], conditioner=loader["conditioner"], weights=train["weights"]
     )
     text = graph.add("MusicGenText", conditioner=tuned["conditioner"], text="house music, 120 bpm")
+    graph.add("PreviewImage", "The losses", images=train["picture"])
     graph.column()
     sampler = graph.add(
         "MusicGenSampler", model=tuned["model"], positive=text["conditioning"], codec=loader["codec"], duration_s=8.0

@@ -1,5 +1,6 @@
-// What nodes report while they run: the page's classic canvas breaks such texts amid words.
+// What nodes report: the page's classic canvas breaks such texts amid words, and forgets them when it is opened anew.
 import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
 
 const REPORT = "$$node-text-preview"; // the widget that the page adds for a text
 const STYLE = ".musicgen-report .break-all { word-break: normal; overflow-wrap: anywhere; }";
@@ -21,6 +22,17 @@ app.registerExtension({
       // The page gives a widget's props to its component, and what that does not declare to its outermost element.
       if (widget.name === REPORT && widget.props) widget.props.class = "musicgen-report";
       return addCustomWidget.call(this, widget, ...args);
+    };
+
+    // Of a node whose result is there already ComfyUI sends the outputs alone, and a page opened since has not seen its text.
+    const onExecuted = nodeType.prototype.onExecuted;
+    nodeType.prototype.onExecuted = function (output, ...args) {
+      const result = onExecuted?.call(this, output, ...args);
+      if (output?.text?.length && this.graph === app.canvas?.graph) {
+        const text = output.text.join("\n").replaceAll("\n", "  \n"); // a break in Markdown
+        api.dispatchCustomEvent?.("progress_text", { nodeId: String(this.id), text });
+      }
+      return result;
     };
   },
 });

@@ -11,6 +11,11 @@ _PARTICLES = re.compile(r"(?<!\S)(은|는|이|가|을|를|의|에|로|으로|과
 _TYPO = 0.8  # likeness of two spellings, of 1
 
 
+def words_of(text: str) -> list[str]:
+    """Words of a text in small letters, each once, in their order; numbers and signs are none."""
+    return list(dict.fromkeys(_WORD.findall(text.lower())))
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Words of a model and how to say others in them.
@@ -36,8 +41,7 @@ class Vocabulary:
 
     def unknown(self, text: str) -> list[str]:
         """Words of a translated text that the model was not taught, each once, in their order."""
-        found = dict.fromkeys(_WORD.findall(text.lower()))
-        return [word for word in found if word not in self.words]
+        return [word for word in words_of(text) if word not in self.words]
 
     def warning(self, text: str, model: str) -> str | None:
         """A sentence on the words of a translated text that `model` was not taught; None if it knows them all."""

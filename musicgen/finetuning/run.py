@@ -21,7 +21,7 @@ from .dataset import Dataset
 from .encoding import Cache, Encoded, Separate, encode_codes, encode_texts, variants_for
 from .model import Trainable, build
 from .proof import STRENGTHS, Clips, Proof, prove
-from .samples import Base, Writer, as_tracks, merged, other_texts
+from .samples import Base, OnStep, Writer, as_tracks, merged, other_texts
 from .settings import TrainSettings
 from .trainer import History, Music, Trainer
 
@@ -96,13 +96,14 @@ class _Run:
         texts: Sequence[str],
         duration_s: float = 0,
         seed: int = _SAMPLE_SEED,
+        on_step: OnStep | None = None,
     ) -> Codes:
         """Clips of these texts by the fine-tune, or by the base."""
         for part in ("model", "conditioner"):
             self.watch.place(part)
         source = None if model is None or strength == 0 else merged(self.base.source, model, strength)
         writer = Writer(self.base, source, self.device, self.watch.check)
-        codes = writer.write(texts, duration_s or self.sample_s, seed)
+        codes = writer.write(texts, duration_s or self.sample_s, seed, on_step)
         del writer
         release_freed_memory()
         return codes
@@ -177,8 +178,12 @@ def _fine_tune(
     clips: Clips = {}
     if settings.proof_clips:
         for number, strength in enumerate(STRENGTHS):
-            watch.stage("clips", number, len(STRENGTHS))
-            clips[strength] = run.write(model, strength, run.texts)
+
+            def report(done: int, total: int, number: int = number) -> None:
+                watch.stage("clips", number * total + done, len(STRENGTHS) * total)
+
+            report(0, 1)
+            clips[strength] = run.write(model, strength, run.texts, on_step=report)
         watch.sample(settings.updates, run.decode(clips[1.0].rows([0])))
     watch.stage("proof", 0, 1)
     watch.place("codec")
@@ -220,15 +225,19 @@ def _own_music(
 ) -> list[Encoded]:
     """Clips that the base writes of other texts: what it must not forget."""
     duration_s = min(_OTHER_S, run.base.model.config.segment_s)
-    run.watch.stage("the base's own music", 0, 1)
+
+    def report(done: int, total: int) -> None:
+        run.watch.stage("the base's own music", done, total)
 
     def made() -> np.ndarray:
-        return run.write(None, 0.0, texts, duration_s, _DATA_SEED).codes.short().numpy()
+        return run.write(None, 0.0, texts, duration_s, _DATA_SEED, report).codes.short().numpy()
+
+    report(0, 1)
 
     key = f"own {fingerprint} {run.base.model.precision} {duration_s:g} {_DATA_SEED} {list(texts)}"
     codes = torch.from_numpy(cache.get(key, made))
     config = run.base.codec.config
-    run.watch.stage("the base's own music", 1, 1)
+    report(1, 1)
     return as_tracks(Codes(codes, config.frame_rate_hz, config.identity), texts, states, "by the base")
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from comfyui_musicgen.musicgen import loading
+from comfyui_musicgen.musicgen.conditioning.vocabulary import Vocabulary
 from comfyui_musicgen.musicgen.finetuning import export
 from comfyui_musicgen.musicgen.finetuning.model import AtStrength, build
 from comfyui_musicgen.musicgen.finetuning.settings import TrainSettings
@@ -51,6 +52,25 @@ def test_the_packs_own_loader_has_the_trained_models_logits(toys, tmp_path, opti
     with torch.inference_mode():
         made = tuned.lm(codes, [theirs])
     torch.testing.assert_close(made, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("data", "unknown"),
+    [
+        ('{"common words": ["house", "120", "bpm,"]}', ["techno"]),
+        ("[1]", ["house", "bpm", "techno"]),
+        ("{", ["house", "bpm", "techno"]),
+    ],
+)
+def test_words_of_the_learned_texts_are_no_longer_unknown(toys, tmp_path, data, unknown):
+    """The template Train a style warned of 'house', which it had just learned."""
+    loaded = loading.load(toys(), "float32")
+    loaded.conditioner.vocabulary = Vocabulary(frozenset({"music"}), {}, {}, "music", "music")
+    model, settings = trained(loaded.model.source)
+    path = export.save_adapter(model, settings, tmp_path / "style.safetensors", {"data": data})
+    _, conditioner = loading.apply_fine_tune(loaded.model, loaded.conditioner, path)
+    assert conditioner.vocabulary.unknown("House music, 120 bpm, techno") == unknown
+    assert loaded.conditioner.vocabulary.words == {"music"}, "the base stays as it is"
 
 
 def test_whole_weights_are_a_fine_tune_of_their_base(toys, tmp_path):
