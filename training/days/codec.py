@@ -9,14 +9,13 @@ import safetensors.torch
 import torch
 
 from ...musicgen.codec import Codec
-from ...musicgen.config import CodecConfig
 from ...musicgen.errors import InputError
 from .. import runs
 from ..codec import adversarial
 from ..codec.train import finished
 from ..codec.widen import widened
 from ..onegpu.figures import codec_figures
-from ..onegpu.run import load_codec
+from ..onegpu.run import load_codec, rebuilt
 from ..shipped import SUFFIX, codec_of
 from .crops import Crops, Play
 from .place import Place
@@ -106,7 +105,7 @@ def opened(path: Path) -> Codec:
     if path.suffix == SUFFIX:
         with safetensors.safe_open(path, "pt") as file:
             if config := (file.metadata() or {}).get(_CONFIG):
-                return _codec(json.loads(config), {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                return rebuilt(json.loads(config), {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     if path.suffix == SUFFIX or "optimizer" in runs.load(path):
         return codec_of(path)
     return load_codec(path)
@@ -116,12 +115,6 @@ def ship(codec: Codec, path: Path) -> None:
     """Write a codec alone, in float16, for `opened`."""
     tensors = {name: tensor.half().contiguous() for name, tensor in codec.state_dict().items()}
     safetensors.torch.save_file(tensors, path, {_CONFIG: json.dumps(asdict(codec.config))})
-
-
-def _codec(config: dict, tensors: dict[str, torch.Tensor]) -> Codec:
-    codec = Codec(CodecConfig(**{**config, "ratios": tuple(config["ratios"])}))
-    codec.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return codec
 
 
 def frozen(place: Place, days: Days, early: bool = False, shipped: Path = SHIPPED) -> Codec:

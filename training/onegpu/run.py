@@ -5,7 +5,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -158,10 +158,15 @@ def _train_lm(
 def load_codec(path: Path) -> Codec:
     """The codec that the first stage left."""
     table = torch.load(path, map_location="cpu", weights_only=True)
+    return rebuilt(table["config"], table["codec"])
+
+
+def rebuilt(config: Mapping, tensors: Mapping[str, torch.Tensor]) -> Codec:
+    """A codec of its configuration as a table and its weights of any float type."""
     from ...musicgen.config import CodecConfig
 
-    codec = Codec(CodecConfig(**{**table["config"], "ratios": tuple(table["config"]["ratios"])}))
-    codec.load_state_dict({name: tensor.float() for name, tensor in table["codec"].items()})
+    codec = Codec(CodecConfig(**{**config, "ratios": tuple(config["ratios"])}))
+    codec.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return codec
 
 
