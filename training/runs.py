@@ -121,6 +121,14 @@ def keep_memory() -> None:
         mallopt(parameter, value)
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether matrices are multiplied faster in bfloat16 than in float32 there. A processor without instructions for it is slower."""
+    if device.type != "cpu":
+        return device.type == "cuda"
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # no public name says it
+    return torch.backends.mkldnn.is_available() and supported is not None and supported()
+
+
 def pick_device() -> torch.device:
     """A GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -74,10 +74,14 @@ def test_means_are_of_what_came_since_the_last():
     assert means.taken() == {"a": 1.5, "b": 5.0} and means.taken() == {}
 
 
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [(48, 16), (16, 48), (24, 24)])
-def test_muon_makes_updates_orthogonal(shape):
+def test_muon_makes_updates_orthogonal(shape, half, monkeypatch):
+    monkeypatch.setattr(muon.runs, "computes_bfloat16", lambda device: half)
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -2, shape[1])
-    values = torch.linalg.svdvals(muon.orthogonal(matrix))
+    made = muon.orthogonal(matrix)
+    assert made.dtype == torch.float32
+    values = torch.linalg.svdvals(made)
     assert values.max() < 1.3 and values[: min(shape) // 2].min() > 0.6
 
 

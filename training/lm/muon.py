@@ -2,11 +2,13 @@
 
 Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), with the step size of J. Liu et
 al., "Muon is scalable for LLM training", arXiv:2502.16982, which makes AdamW's learning rates fit. torch.optim.Muon is the
-same, but iterates in bfloat16, which processors without instructions for it do slowly.
+same, but always iterates in bfloat16, which processors without instructions for it do slowly.
 """
 
 import torch
 from torch import Tensor
+
+from .. import runs
 
 _COEFFICIENTS, _ITERATIONS = (3.4445, -4.7750, 2.0315), 5  # of the Newton-Schulz iteration
 _RMS = 0.2  # of an update's entries, over the learning rate: AdamW's, roughly
@@ -40,7 +42,9 @@ def orthogonal(matrix: Tensor) -> Tensor:
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.t() if tall else matrix
     x = x / (x.norm() + 1e-7)
+    if runs.computes_bfloat16(x.device):
+        x = x.bfloat16()
     for _ in range(_ITERATIONS):
         square = x @ x.t()
         x = a * x + (b * square + c * square @ square) @ x
-    return x.t() if tall else x
+    return (x.t() if tall else x).to(matrix.dtype)

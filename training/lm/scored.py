@@ -84,7 +84,7 @@ class ScoredMusicGen(MusicGen):
         logits, hidden, _ = self._run(prefix, inputs)
         targets = delay(batch.codes, config.delays, config.cardinality)[..., 1:]
         losses = F.cross_entropy(
-            logits.flatten(0, 2), targets.flatten(), ignore_index=config.cardinality, reduction="none"
+            logits.flatten(0, 2).float(), targets.flatten(), ignore_index=config.cardinality, reduction="none"
         ).view_as(targets)
         taught = (batch.frames[:, _OVER] != UNKNOWN).long()[:, None].expand_as(batch.codes)
         known = (targets != config.cardinality) & (delay(taught, config.delays, 0)[..., 1:] > 0)

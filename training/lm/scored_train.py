@@ -198,7 +198,7 @@ class Trainer:
         """One batch at the share `done` of the time box -> losses, which are not waited for."""
         self._set_rate(done)
         guessed = int(self.plan.guessed * len(batch.codes)) if done >= self.plan.guesses_from else 0
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with self._autocast():
             made = self.model(batch, guessed, self._generator())
         weights = made["codebooks"].new_tensor(CODE_WEIGHTS[: len(made["codebooks"])])
         norm = self._learn((made["codebooks"] * weights).mean() + made["auxiliary"])
@@ -207,10 +207,13 @@ class Trainer:
     def lesson(self, batch: ScoredBatch, done: float) -> dict[str, Tensor]:
         """One batch of which no code is shown: what of the beat, the drums and the chords follows from text and rows."""
         self._set_rate(done)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with self._autocast():
             made = self.model.lesson(batch)
         self._learn(made["auxiliary"])
         return {f"lesson_{name}": value.detach() for name, value in made.items()}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=runs.computes_bfloat16(self.device))
 
     def _generator(self) -> torch.Generator:
         """Of what is drawn in this step."""
