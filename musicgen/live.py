@@ -17,6 +17,7 @@ MIN_FRAMES = 25  # of a chunk
 MAX_CELLS = 100  # of a chunk, frames times channels: bounds its memory and the time to a Cancel
 LEAD_FRAMES = 100  # of a continued clip, which are decoded before the new music
 FIRST_S = 0.01  # of time to spend before the first chunk, whose cost is unknown
+END_S = 0.05  # of time that may be spent in all once a piece is whole, where its share is less
 
 
 class Written:
@@ -63,7 +64,7 @@ class Listener:
         self._read: Read | None = None
         self._begun_s = 0.0
         self._frame_s: deque[float] = deque(maxlen=3)  # costs of a frame, those of the overlap included
-        self.spent_s = 0.0
+        self.spent_s = self._least_s = 0.0
 
     @property
     def position(self) -> int:
@@ -85,7 +86,8 @@ class Listener:
                 self._decode_if_allowed()
 
     def finish(self) -> None:
-        """Decode what is left, as far as the time allows."""
+        """Decode what is left, as far as the time allows: END_S in all, however short the run was."""
+        self._least_s = END_S
         while self._waiting and self._decode_if_allowed():
             pass
         if self._first is not None and not self._waiting and self._allowed(self._decoder.ahead):
@@ -109,7 +111,7 @@ class Listener:
     def _allowed(self, n_frames: int) -> bool:
         # The least of the last costs: one that was too low is made up for by waiting, one too high would not be noticed.
         cost_s = min(self._frame_s) * (n_frames + self._decoder.overlap) if self._frame_s else FIRST_S
-        return self.spent_s + cost_s <= self._share * self.running_s
+        return self.spent_s + cost_s <= max(self._share * self.running_s, self._least_s)
 
     def _timed(self, decode: Callable[[], Tensor], n_frames: int) -> None:
         begun_s, position = self._clock(), self.position

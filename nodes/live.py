@@ -133,7 +133,7 @@ def play(clip: Audio) -> None:
         part = samples[:, position : position + _PEAKS_A_S * width]
         shown, pcm = _base64(peaks(part, width), torch.int8), _base64(part.t(), torch.int16)
         send("sound", position=position, length=part.shape[-1], peaks=shown, pcm=pcm)
-    send("end", status="finished", written_s=clip.duration_s, took_s=0.0, position=clip.n_samples)
+    send("end", status="whole", written_s=clip.duration_s, took_s=0.0, position=clip.n_samples)
 
 
 def _check_codec(codec: Any, model: Any) -> None:

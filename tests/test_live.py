@@ -130,6 +130,19 @@ def test_decoding_stays_below_its_share(load, monkeypatch, frame_s):
         assert 0.1 < share_heard < 0.5, "dear: what the share allows"
 
 
+@pytest.mark.parametrize(("frame_s", "share_heard"), [(0.00005, 1.0), (0.001, 0.0625), (0.01, 0.0625)])
+def test_of_a_piece_that_is_written_in_no_time_what_50_ms_allow_is_heard(load, monkeypatch, frame_s, share_heard):
+    """0.1 s for 8 s of music: its share, 2.5 ms, was less than any chunk, and the player stayed empty."""
+    loaded, heard = load(), []
+    clock = Clock(loaded.codec, monkeypatch, frame_s)
+    listener = Listener(loaded.codec, lambda position, samples: heard.append(samples.shape[-1]), clock=clock)
+    feed(listener, 400, clock, 0.1 / 400, torch.randint(2048, (1, 4, 400)))
+    assert heard == [], "beside the writing its share holds"
+    listener.finish()
+    assert sum(heard) / loaded.codec.config.hop / 400 == pytest.approx(share_heard, abs=0.05)
+    assert listener.spent_s <= max(0.05, frame_s * MIN_FRAMES), "50 ms, or the first chunk, whose cost nobody knew"
+
+
 def test_a_run_that_begins_again_is_not_heard_again(load):
     loaded, heard, codes = load(), [], torch.randint(2048, (1, 4, 200))
     listener = Listener(loaded.codec, lambda position, samples: heard.append((position, samples.shape[-1])), share=1e9)

@@ -10,7 +10,7 @@ const [{ Picture }, { Player }, { decoded, preferences, texts }] = await Promise
 const EVENT = "musicgen.live"; // nodes/live.py
 const WIDGET = "musicgen_live";
 const PICTURE_HEIGHT = 84;
-const BAR_HEIGHT = 24;
+const BAR_HEIGHT = 26; // of two lines of text
 const FRAME_MS = 80;
 
 const STYLE = `
@@ -22,7 +22,8 @@ const STYLE = `
   color: inherit; background: var(--comfy-input-bg, #333); line-height: 22px; }
 .musicgen-live i { font-size: 11px; }
 .musicgen-live input { width: 56px; min-width: 30px; accent-color: #6fb3c9; }
-.musicgen-live .line { flex: 1; min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+.musicgen-live .line { flex: 1; min-width: 0; max-height: ${BAR_HEIGHT}px; overflow: hidden; line-height: ${BAR_HEIGHT / 2}px;
+  overflow-wrap: anywhere; }
 .musicgen-live .sound { display: contents; }
 .musicgen-live [hidden] { display: none; }
 `;

@@ -35,15 +35,17 @@ const TEXTS = {
     play: "Play what is written so far", pause: "Pause", volume: "Volume", on: "Sound on", off: "Sound off",
     progress: (done, total, left) => `${done.toFixed(1)} of ${whole(total)} s, ${seconds(left)} s left`,
     finished: (done, total, took) => `${whole(total)} s, written in ${seconds(took)} s`,
-    kept: (done, total) => `Cancelled: the first ${done.toFixed(1)} s of ${whole(total)} s are kept`,
+    kept: (done, total) => `Cancelled: first ${done.toFixed(1)} of ${whole(total)} s kept`,
     stopped: (done, total) => `Stopped at ${done.toFixed(1)} of ${whole(total)} s`,
+    whole: (done) => `${whole(done)} s`,
   },
   ko: {
     play: "지금까지 쓴 음악 듣기", pause: "일시 정지", volume: "음량", on: "소리 켜기", off: "소리 끄기",
     progress: (done, total, left) => `${whole(total)}초 중 ${done.toFixed(1)}초, ${seconds(left)}초 남음`,
     finished: (done, total, took) => `${whole(total)}초, 쓰는 데 ${seconds(took)}초`,
-    kept: (done, total) => `취소됨: ${whole(total)}초 중 앞의 ${done.toFixed(1)}초를 남겼습니다`,
+    kept: (done, total) => `취소됨: ${whole(total)}초 중 앞 ${done.toFixed(1)}초 남김`,
     stopped: (done, total) => `${whole(total)}초 중 ${done.toFixed(1)}초에서 멈춤`,
+    whole: (done) => `${whole(done)}초`,
   },
 };
 

@@ -47,6 +47,20 @@ SHADES = f"""() => {{
     return shades.size;
 }}"""
 
+# A clip of 1234.5 s, of which the last message is `status`, on a sampler of a width.
+SEND = f"""([width, status]) => {{
+    const sampler = {SAMPLER}, about = {{ node: String(sampler.id), written_s: 1234.5, took_s: 45.6, left_s: 0, position: 64000 }};
+    sampler.setSize([width, sampler.size[1]]);
+    const send = (kind, more) => window.app.api.dispatchCustomEvent("musicgen.live", {{ kind, ...about, ...more }});
+    send("begin", {{ total_s: 1234.5, known_s: 0, sound: true, rate_hz: 32000, channels: 1, bin: 320 }});
+    send("sound", {{ length: 640, peaks: btoa("abcd") }});
+    send("end", {{ status }});
+}}"""
+LINE = f"""() => {{
+    const {{ line }} = {SAMPLER}.musicgenLive;
+    return [line.textContent, [line.scrollWidth, line.clientWidth], [line.scrollHeight, line.clientHeight]];
+}}"""
+
 
 def prepared(page, seed, **options):
     page.evaluate(LOAD, json.loads(GRAPH.read_text(encoding="utf-8")))
@@ -100,5 +114,20 @@ def test_a_kept_cancel_is_said_on_the_node(page):
     assert page.evaluate(RUN) == ["execution_success", ""]
     page.wait_for_timeout(500)
     last = moments(page)[-1]
-    assert last["line"] == f"Cancelled: the first {last['written']:.1f} s of 60 s are kept"
+    assert last["line"] == f"Cancelled: first {last['written']:.1f} of 60 s kept"
+    assert problems(page) == []
+
+
+@pytest.mark.parametrize("status", ["finished", "kept", "stopped", "whole"])
+@pytest.mark.parametrize("width", [250, 310])
+def test_the_last_line_fits_the_node_and_a_whole_clip_was_not_written(page, status, width):
+    """A kept take's line was cut off at the node's width; a clip that was handed over whole was "written in 0.0 s"."""
+    prepared(page, 34)
+    if not draws_elements(page):
+        pytest.skip("this page draws no elements in Nodes 2.0")
+    page.evaluate(SEND, [width, status])
+    page.wait_for_function(f"() => {SAMPLER}.musicgenLive.line.getBoundingClientRect().width > 20", timeout=10_000)
+    line, wide, tall = page.evaluate(LINE)
+    assert wide[0] <= wide[1] and tall[0] <= tall[1], f"{line!r} is cut off: {wide}, {tall}"
+    assert "1234" in line and (line == "1234.5 s") is (status == "whole")
     assert problems(page) == []

@@ -155,3 +155,4 @@ def test_a_clip_is_handed_to_the_page_whole(monkeypatch):
     live.play(audio.Audio(torch.zeros(1, 2, 48_000), 32_000))
     assert [one["kind"] for one in sent] == ["begin", "sound", "sound", "end"]
     assert sum(one["length"] for one in sent if one["kind"] == "sound") == 48_000 and sent[0]["rate_hz"] == 32_000
+    assert sent[-1]["status"] == "whole", "it was not written"
