@@ -76,8 +76,8 @@ def time_left(seconds: float) -> str:
 
 
 def summary(history: History, settings: TrainSettings, proof: Proof) -> str:
-    """The proof in words, a line a fact; the verdict first."""
-    lines = [proof.verdict]
+    """The proof in words, a line a fact: the verdict, what a musician asks, and below "Details" the figures."""
+    lines = [proof.verdict, *_in_plain_words(proof), "", "Details (losses in nats a code: less = better known)"]
     if history.stopped:
         lines.append(f"Ended after {len(history.losses)} of {settings.updates} updates: {history.stopped}.")
     lines.append(f"The weights are those after {history.best_step} updates, {history.took_s:.0f} s of training.")
@@ -105,6 +105,20 @@ def summary(history: History, settings: TrainSettings, proof: Proof) -> str:
             f"{100 * proof.copied_among_data:.0f} %).",
         ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _in_plain_words(proof: Proof) -> list[str]:
+    better, told, forgot = round(-100 * proof.held_out.change), "not measured: no clips were written", "not measured"
+    if proof.sampled:
+        told = f"{100 * proof.told_by_sound:.0f} % (50 % is chance)"
+    if proof.foreign is not None:
+        rise = round(100 * proof.foreign.change)
+        forgot = f"{rise} %" if rise > 0 else "nothing"
+    return [
+        f"How much better it knows your music: {better} %" + (" (it knows it worse)" if better < 0 else ""),
+        f"How often its clips are told from the model's own by their sound: {told}",
+        f"How much of other music it forgot: {forgot}",
+    ]
 
 
 def _line(what: str, losses: Losses) -> str:

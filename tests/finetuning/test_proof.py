@@ -46,6 +46,19 @@ def test_the_verdict_follows_from_the_figures(changes, said):
     assert said in verdict(replace(GOOD, **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"held_out": losses(4.0, 4.2)}, "knows your music: -5 % (it knows it worse)"),
+        ({"foreign": losses(3.0, 2.9)}, "other music it forgot: nothing"),
+        ({"foreign": None}, "other music it forgot: not measured"),
+        ({"sampled": 0}, "by their sound: not measured: no clips were written"),
+    ],
+)
+def test_the_plain_lines_say_what_is_worse_or_was_not_measured(changes, said):
+    assert said in summary(History(), TrainSettings(), replace(GOOD, **changes))
+
+
 def clips(hz, seed, n=8):
     generator = torch.Generator().manual_seed(seed)
     t = torch.arange(SECONDS * RATE_HZ) / RATE_HZ
@@ -85,6 +98,14 @@ def test_the_report_gives_every_figure_and_the_verdict_first():
     assert text.startswith("Clearly heard.")
     for figure in ("5.000 -> 4.000 (-20.0 %", "3.000 -> 3.020", "95 % (chance 50 %)", "-0.100", "+0.400"):
         assert figure in text
+    words = text.split("\n\nDetails")[0].split("\n")
+    assert words == [
+        "Clearly heard.",
+        "How much better it knows your music: 20 %",
+        "How often its clips are told from the model's own by their sound: 95 % (50 % is chance)",
+        "How much of other music it forgot: 1 %",
+    ]
+    assert "nats" not in " ".join(words)
     plain = loss_picture(History(), 10)
     drawn = loss_picture(history, 2)
     assert plain.shape == drawn.shape == (1, 520, 840, 3) and not torch.equal(plain, drawn)
