@@ -67,6 +67,9 @@ REPORT = """() => {
     const element = texts.currentNode.parentElement;
     return [element.querySelectorAll("br").length, getComputedStyle(element).wordBreak];
 }"""
+# Ids in the order in which the page's search offers them.
+FOUND = """(words) => document.querySelector("#vue-app").__vue_app__.config.globalProperties.$pinia._s
+    .get("nodeDef").nodeSearchService.searchNode(words).map((node) => node.name)"""
 FORM = "async () => (await window.app.graphToPrompt()).output"
 
 
@@ -164,6 +167,15 @@ def test_reports_keep_their_lines_and_words_and_come_back(comfy, page):
     assert page.evaluate(RUN) == ["execution_success", ""]
     page.get_by_text("LUFS").first.wait_for()  # of a node that did not run again: a page opened anew showed nothing
     assert page.evaluate(REPORT)[0] == n_breaks
+
+
+def test_the_search_offers_the_first_nodes_of_a_graph_first(page):
+    """For "music" the first was Mix, whose id is the shortest."""
+    first = ["MusicGenLoader", "MusicGenText", "MusicGenSampler", "MusicGenDecode", "MusicGenSaveAudio"]
+    for words in ("music", "musicgen", "MusicGen"):
+        assert page.evaluate(FOUND, words)[: len(first)] == first, words
+    assert page.evaluate(FOUND, "mix")[0] == "MusicGenMix"
+    assert page.evaluate(FOUND, "load image")[0] == "LoadImage", "nodes of others stay where they were"
 
 
 @pytest.mark.parametrize("path", in_short((FIRST,)), ids=lambda path: path.stem)
