@@ -179,7 +179,7 @@ def two_minutes_of_music() -> Graph:
         duration_s=120.0,
     )
     finished(graph, loader, sampler["codes"])
-    graph.app((text, "text"), (avoid, "text"), (sampler, "duration_s"), (sampler, "seed"))
+    graph.app((text, "text", "the music"), (avoid, "text"), (sampler, "duration_s"), (sampler, "seed"))
     return graph
 
 

@@ -8,6 +8,7 @@ from . import bars, basics, songs, structure, studies
 from .blueprints import BLUEPRINTS, blueprint_form
 from .graph import ROOT, Graph, api_form, page_form
 from .help import korean_pages
+from .labels import english_labels
 
 TEMPLATES = (
     basics.text_to_music,
@@ -55,7 +56,8 @@ def text_of(contents: dict[str, Any]) -> str:
 
 def texts() -> dict[Path, str]:
     """Path below the root -> what stands in it, of every file that is written."""
-    return {**{path: text_of(contents) for path, contents in files().items()}, **korean_pages()}
+    written = {path: text_of(contents) for path, contents in files().items()}
+    return {**written, **korean_pages(), **english_labels()}
 
 
 def write_all(root: Path = ROOT) -> None:

@@ -156,7 +156,7 @@ class Graph:
 
     name: str
     nodes: list[Node] = field(default_factory=list)
-    app_inputs: list[tuple[Node, str]] = field(default_factory=list)
+    app_inputs: list[tuple[Node, str, str]] = field(default_factory=list)  # node, widget, what is said below its label
     _x: int = 0
     _y: int = 0
     _width: int = 0
@@ -179,9 +179,15 @@ class Graph:
         node.mode = mode
         return node
 
-    def app(self, *inputs: tuple[Node, str]) -> None:
-        """The widgets that App mode shows, in their order. Its outputs are the nodes that save."""
-        self.app_inputs = list(inputs)
+    def app(self, *inputs: tuple[Node, str] | tuple[Node, str, str]) -> None:
+        """The widgets that App mode shows, in their order, each with a description if it has one. Its outputs are the nodes that save.
+
+        App mode shows no titles of nodes: of widgets of the same name the description is the title.
+        """
+        names = [given[1] for given in inputs]
+        for node, name, *said in inputs:
+            title = node.display_name if names.count(name) > 1 else ""
+            self.app_inputs.append((node, name, said[0] if said else title))
 
     def _place(
         self, node_type: str, title: str | None, wires: dict[str, Output], values: dict[str, Any], height: int = 0
@@ -215,7 +221,10 @@ def page_form(graph: Graph) -> dict[str, Any]:
             "ds": {"scale": 0.7, "offset": [60, 120]},
             "frontendVersion": "1.27.10",
             "linearData": {
-                "inputs": [[node.id, widget] for node, widget in graph.app_inputs],
+                "inputs": [
+                    [node.id, widget, *([{"description": said}] if said else [])]
+                    for node, widget, said in graph.app_inputs
+                ],
                 "outputs": [node.id for node in graph.outputs()],
             },
             "linearMode": False,

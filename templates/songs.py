@@ -66,7 +66,7 @@ def remix() -> Graph:
     graph.column()
     mixed = graph.add("MusicGenMix", "The remix", audio_1=align["audio"], audio_2=voice["audio"], gain_2_db=-2.0)
     graph.add("MusicGenSaveAudio", audio=mixed["audio"], filename_prefix="audio/remix", format="flac")
-    graph.app((text, "text"), (sampler, "seed"), (mixed, "gain_1_db"), (mixed, "gain_2_db"))
+    graph.app((text, "text"), (sampler, "seed"), (mixed, "gain_1_db", "the music"), (mixed, "gain_2_db", "the voice"))
     return graph
 
 

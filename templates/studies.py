@@ -161,7 +161,7 @@ def guidance_compared() -> Graph:
     strict = graph.add("MusicGenSampler", "cfg 4", cfg=4.0, negative=avoid["conditioning"], **common)
     finished(graph, loader, free["codes"], "audio/cfg-1", "cfg 1")
     finished(graph, loader, strict["codes"], "audio/cfg-4", "cfg 4")
-    graph.app((text, "text"), (avoid, "text"), (strict, "cfg"), (free, "seed"), (strict, "seed"))
+    graph.app((text, "text", "the music"), (avoid, "text"), (strict, "cfg"), (free, "seed"), (strict, "seed"))
     return graph
 
 

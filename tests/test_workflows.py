@@ -179,7 +179,9 @@ def test_app_mode_shows_a_few_widgets_and_what_is_saved(path):
     nodes = {node["id"]: node for node in graph["nodes"]}
     shown = graph["extra"]["linearData"]
     assert 3 <= len(shown["inputs"]) <= 5
-    for node_id, widget in shown["inputs"]:
+    seen = [(nodes[node_id]["type"], widget, str(said)) for node_id, widget, *said in shown["inputs"]]
+    assert len(set(seen)) == len(seen), "two widgets that look the same: App mode shows no titles of nodes"
+    for node_id, widget, *_ in shown["inputs"]:
         sockets = {given["name"]: given for given in nodes[node_id]["inputs"]}
         assert "widget" in sockets[widget] and sockets[widget]["link"] is None
     saving = {"MusicGenSaveAudio", "SaveVideo"}

@@ -14,6 +14,7 @@ from comfyui_musicgen.tests.comfyui.page import LOAD, RUN, SET, draws_elements, 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
 BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
+LABELS = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
 FIRST = "Text to music"
 PLAYED = (FIRST, "Follow a melody")  # without --slow
 LISTEN = """() => {
@@ -191,8 +192,13 @@ def test_template_plays_in_app_mode(page, path):
     try:
         if skip.count():
             skip.click()
-        for _, name in graph["extra"]["linearData"]["inputs"]:
-            assert widgets.get_by_text(name, exact=True).count(), f"App mode does not show {name}"
+        types = {node["id"]: node["type"] for node in graph["nodes"]}
+        for node, name, *said in graph["extra"]["linearData"]["inputs"]:
+            label = LABELS.get(types[node], {}).get("inputs", {}).get(name, {"name": name})["name"]
+            assert widgets.get_by_text(label, exact=True).count(), f"App mode does not show {label}"
+            assert "_" not in label
+            for description in (about["description"] for about in said):
+                assert widgets.get_by_text(description, exact=True).count(), f"App mode does not say {description}"
         button = page.locator("button", has=page.locator('[data-testid="linear-run-button-icon"]')).first
         assert run(page, button) == ["execution_success", ""]
         page.wait_for_selector('[data-testid="linear-outputs"] audio, audio', state="attached")

@@ -158,7 +158,19 @@ def test_what_is_missing_in_a_language_is_named(monkeypatch):
 
 def test_every_language_has_the_same_files():
     folders = {folder.name: sorted(path.name for path in folder.iterdir()) for folder in (ROOT / "locales").iterdir()}
+    assert folders.pop("en") == ["nodeDefs.json"], "labels alone; the rest is English in the definitions"
     assert folders == {language: ["main.json", "nodeDefs.json"] for language in SCRIPTS}
+
+
+def test_english_labels_have_words_and_units_in_place_of_names():
+    texts = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    labels = texts["MusicGenMix"]["inputs"]
+    assert labels["gain_1_db"]["name"] == "gain 1 (dB)" and labels["audio_1"]["name"] == "audio 1"
+    assert texts["MusicGenTrain"]["outputs"]["1"]["name"] == "loss map"
+    for node_id in NODES:
+        for name in inputs_of(node_id):
+            label = texts.get(node_id, {}).get("inputs", {}).get(name, {"name": name})["name"]
+            assert not set(label) & set("_|@{}"), (node_id, label)
 
 
 @node_ids
