@@ -8,7 +8,7 @@ from ..musicgen.checkpoints.weights.blend import MAX_STRENGTH
 from ..musicgen.config import PRECISIONS
 from ..musicgen.errors import InputError, MusicGenError
 from ..musicgen.store import ModelStore, is_url
-from ..musicgen.store.model_store import Kind
+from ..musicgen.store.model_store import ADAPTERS, Kind
 from ..musicgen.store.published import ADDRESSES, DIFFUSION_MODEL, KNOWN, SHIPPED
 from . import host
 from .inputs import Node, checked, checked_text, wiring_fault
@@ -233,6 +233,7 @@ class MusicGenFineTune(Node):
                     "such as trained_model.tar. Or an https address that is downloaded there once. Empty = no fine-tune: the "
                     "model as it came in.",
                     placeholder="trained_model.tar, or https://...",
+                    found=sorted(_store().list("weights"), key=lambda name: not name.startswith(f"{ADAPTERS}/")),
                 ),
                 "strength": number(
                     1.0, -MAX_STRENGTH, MAX_STRENGTH, 0.05,

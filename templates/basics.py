@@ -208,5 +208,11 @@ def fine_tune() -> Graph:
         "MusicGenSampler", model=tuned["model"], positive=text["conditioning"], codec=loader["codec"], duration_s=8.0
     )  # fmt: skip
     finished(graph, loader, sampler["codes"], "audio/pansori")
-    graph.app((tuned, "weights"), (tuned, "strength"), (text, "text"), (sampler, "duration_s"), (sampler, "seed"))
+    graph.app(
+        (tuned, "weights", "a file in models/musicgen/loras"),
+        (tuned, "strength"),
+        (text, "text"),
+        (sampler, "duration_s"),
+        (sampler, "seed"),
+    )
     return graph

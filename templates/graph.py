@@ -32,6 +32,7 @@ _EXTRA_HEIGHT = {
     "MusicGenScore": 170,
     "MusicGenSaveScore": 130,
     "MusicGenLoop": 90,  # the report of what was found
+    "MusicGenFineTune": 30,  # the page's button
     "MusicGenTakes": 290,  # four takes
     "MusicGenDataset": 110,  # the first lines of the report
     "MusicGenTrain": 130,

@@ -112,5 +112,11 @@ def train_a_style() -> Graph:
         "MusicGenSampler", model=tuned["model"], positive=text["conditioning"], codec=loader["codec"], duration_s=8.0
     )  # fmt: skip
     finished(graph, loader, sampler["codes"], "audio/style")
-    graph.app((dataset, "folder"), (train, "name"), (tuned, "strength"), (text, "text"), (sampler, "seed"))
+    graph.app(
+        (dataset, "folder", "the music to learn, in ComfyUI's input folder"),
+        (train, "name", "what the fine-tune is to be called"),
+        (tuned, "strength", "of what was learned"),
+        (text, "text", "what is played in the end"),
+        (sampler, "seed"),
+    )
     return graph

@@ -301,11 +301,22 @@ def test_the_node_gives_new_models_and_leaves_the_old(node):
     assert torch.equal(codes(model.module, conditioner.module), music)
 
 
+def test_the_name_that_a_training_was_given_is_enough(node):
+    """Train Fine-Tune's "house music" is the file "loras/house music.safetensors"; without its suffix there was no such thing."""
+    kind, _, _, root = node
+    (root / "loras").mkdir()
+    (root / "loras" / "house music.safetensors").write_bytes((root / "other.bin").read_bytes())
+    for name in ("house music", "loras/house music", "house music.safetensors"):
+        assert kind.VALIDATE_INPUTS(weights=name) is True, name
+
+
 def test_the_node_says_beforehand_what_cannot_work(node):
     kind, _, _, _ = node
     assert kind.VALIDATE_INPUTS(weights=None) is True, "wired from another node"
     assert kind.VALIDATE_INPUTS(weights="trained_model.tar") is True
-    assert "Found there: base, other.bin, trained_model.tar" in kind.VALIDATE_INPUTS(weights="gone.tar")
+    missing = kind.VALIDATE_INPUTS(weights="gone.tar")
+    assert "Found there: base, other.bin, trained_model.tar" in missing
+    assert "no fine-tune 'gone.tar'" in missing and "Put a LoRA into" in missing and "state_dict.bin" not in missing
     assert "not a usable name" in kind.VALIDATE_INPUTS(weights="../secret.tar")
     assert "only https://" in kind.VALIDATE_INPUTS(weights="http://huggingface.co/a.tar")
     assert "not on the list" in kind.VALIDATE_INPUTS(weights="https://example.com/a.tar")

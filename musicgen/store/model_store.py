@@ -169,6 +169,8 @@ class ModelStore:
             f"Put the checkpoint ({audiocraft.LM_FILE} and {codecs.CODEC_FILE}, or {huggingface.CONFIG_FILE} and "
             f"{huggingface.WEIGHTS_FILE}) into {root / name}, or give the name of a file with its suffix."
         )
+        if kind == "weights":
+            noun, advice = "fine-tune", f"Put a LoRA into {root / ADAPTERS}, or whole weights into {root}."
         if kind == "diffusion":
             noun, names = "MultiBand Diffusion model", self.list("diffusion")
             advice = f"Put the file into {root}, or take '{published.DIFFUSION_MODEL}', which is downloaded."
@@ -223,7 +225,12 @@ def _candidates(name: str, kind: Kind, repository: str | None) -> Sequence[str]:
     """The paths below a folder of models that a name may stand for, the likeliest first."""
     if repository:
         return name, name.rpartition("/")[2]
-    return (name, f"{ADAPTERS}/{name}") if kind == "weights" else (name,)
+    if kind != "weights":
+        return (name,)
+    names = (name, f"{ADAPTERS}/{name}")
+    return *names, *(
+        f"{each}.safetensors" for each in names
+    )  # a musician writes the name that was given to the training
 
 
 def _is_found(folder: Path) -> bool:

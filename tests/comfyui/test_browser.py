@@ -5,11 +5,13 @@ every template is played in all three, and the subgraph blueprints.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from comfyui_musicgen.tests.comfyui import comfy_server
 from comfyui_musicgen.tests.comfyui.page import LOAD, RUN, SET, draws_elements, problems
+from comfyui_musicgen.tests.toy.adapters import pairs, write_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = sorted((ROOT / "workflows").glob("*.json"))
@@ -71,6 +73,9 @@ REPORT = """() => {
 # Ids in the order in which the page's search offers them.
 FOUND = """(words) => document.querySelector("#vue-app").__vue_app__.config.globalProperties.$pinia._s
     .get("nodeDef").nodeSearchService.searchNode(words).map((node) => node.name)"""
+CHOOSE = """() => window.app.graph._nodes.find((node) => node.type === "MusicGenFineTune")
+    .widgets.find((widget) => widget.type === "button").callback()"""
+STORED = """(type) => window.app.graph.serialize().nodes.find((node) => node.type === type).widgets_values"""
 FORM = "async () => (await window.app.graphToPrompt()).output"
 
 
@@ -177,6 +182,26 @@ def test_the_search_offers_the_first_nodes_of_a_graph_first(page):
         assert page.evaluate(FOUND, words)[: len(first)] == first, words
     assert page.evaluate(FOUND, "mix")[0] == "MusicGenMix"
     assert page.evaluate(FOUND, "load image")[0] == "LoadImage", "nodes of others stay where they were"
+
+
+def test_a_fine_tune_is_chosen_from_what_is_there_now(comfy, page):
+    """Its name had to be known and typed; the button lists what was put there after the page was opened."""
+    page.evaluate(LOAD, json.loads((ROOT / "workflows" / "Pansori fine-tune.json").read_text(encoding="utf-8")))
+    before = page.evaluate(STORED, "MusicGenFineTune")
+    loras = comfy.base / "models" / "musicgen" / "loras"
+    write_adapter(loras / "late", pairs({"decoder.lm_heads.0": (2048, 64)}))
+    try:
+        page.evaluate(CHOOSE)
+        entry = page.locator(".litecontextmenu .litemenu-entry", has_text="loras/late")
+        entry.wait_for()
+        entry.click()
+        assert page.evaluate(STORED, "MusicGenFineTune") == ["loras/late", *before[1:]]
+        page.evaluate(CHOOSE)
+        page.locator(".litecontextmenu .litemenu-entry", has_text="no fine-tune").click()
+        assert page.evaluate(STORED, "MusicGenFineTune") == before, "the button is no part of the workflow"
+        assert problems(page) == []
+    finally:
+        shutil.rmtree(loras)
 
 
 @pytest.mark.parametrize("path", in_short((FIRST,)), ids=lambda path: path.stem)

@@ -192,7 +192,7 @@ def test_help_pages_are_there_in_english_and_korean_with_a_picture(node_id):
 def test_only_extension_scripts_lie_where_the_page_loads_all_scripts():
     folder = ROOT / pack.WEB_DIRECTORY
     scripts = {path.name: path.read_text(encoding="utf-8") for path in folder.rglob("*.js")}  # as ComfyUI lists them
-    assert set(scripts) == {"live.js", "musicgen.js", "reports.js", "search.js", "takes.js"}
+    assert set(scripts) == {"finetunes.js", "live.js", "musicgen.js", "reports.js", "search.js", "takes.js"}
     assert all("app.registerExtension(" in script for script in scripts.values())
     modules = {path.name: path.read_text(encoding="utf-8") for path in folder.rglob("*.mjs")}
     assert set(modules) == {"live_picture.mjs", "live_player.mjs", "live_settings.mjs"}

@@ -184,7 +184,7 @@ def test_names_and_addresses_come_through_one_door(hub, store, tmp_path):
     assert store.ensure(NAME, quiet, "weights").is_dir()
     with pytest.raises(CheckpointError, match="no folder of models"):
         ModelStore([]).ensure(URL, quiet, "weights")
-    with pytest.raises(CheckpointError, match="no model 'gone'"):
+    with pytest.raises(CheckpointError, match="no fine-tune 'gone'"):
         store.ensure("gone", quiet, "weights")
 
 
