@@ -297,7 +297,7 @@ def _watch(parts: dict[str, host.Managed]) -> Any:
     class OnNode(Watch):
         def __init__(self) -> None:
             self._progress, self._shown_s, self._drawn_s = host.progress(), 0.0, 0.0
-            self.where = "Cancelled before the first update. What was encoded is kept for the next run."
+            self.where = "Cancelled before the first update. What was heard so far is kept for the next run."
 
         def check(self) -> None:
             host.check_interrupted()
@@ -322,10 +322,8 @@ def _watch(parts: dict[str, host.Managed]) -> Any:
             self._progress(step, total, image)
             held_out = history.measured[-1].held_out
             loss = history.losses[-1]
-            self._say(
-                f"update {step} of {total}: loss {loss:.3f}, held out {held_out:.3f}, {time_left(left_s)}",
-                step == total,
-            )
+            losses = f"loss {loss:.3f}, of clips that are not learned {held_out:.3f}"
+            self._say(f"learning, update {step} of {total}, {time_left(left_s)}\n{losses}", step == total)
 
         def sample(self, step: int, audio: Audio) -> None:
             play(audio)

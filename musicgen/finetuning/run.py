@@ -147,7 +147,7 @@ def _fine_tune(
     n_chroma = config.melody.n_frames if config.melody else 0
     watch.place("codec")
     encoded = encode_codes(
-        dataset, base.codec, config.melody, cache, separate, lambda done, total: watch.stage("encoding", done, total),
+        dataset, base.codec, config.melody, cache, separate, lambda done, total: watch.stage("listening to your clips", done, total),
         settings.variants or variants_for(dataset.duration_s),
     )  # fmt: skip
     watch.place("conditioner")
@@ -180,19 +180,19 @@ def _fine_tune(
         for number, strength in enumerate(STRENGTHS):
 
             def report(done: int, total: int, number: int = number) -> None:
-                watch.stage("clips", number * total + done, len(STRENGTHS) * total)
+                watch.stage("writing clips to compare", number * total + done, len(STRENGTHS) * total)
 
             report(0, 1)
             clips[strength] = run.write(model, strength, run.texts, on_step=report)
         watch.sample(settings.updates, run.decode(clips[1.0].rows([0])))
-    watch.stage("proof", 0, 1)
+    watch.stage("comparing", 0, 1)
     watch.place("codec")
     proof = prove(
         model, music.held_out, foreign[_LEARNED + _WATCHED :], as_it_is, clips, run.texts, states, base.codec, n_frames,
         n_chroma, watch.check,
     )  # fmt: skip
     save(base, dataset, settings, target, model, history, proof, peft_folder)
-    watch.stage("proof", 1, 1)
+    watch.stage("comparing", 1, 1)
     del model
     release_freed_memory()
     if device.type == "cuda":
@@ -227,7 +227,7 @@ def _own_music(
     duration_s = min(_OTHER_S, run.base.model.config.segment_s)
 
     def report(done: int, total: int) -> None:
-        run.watch.stage("the base's own music", done, total)
+        run.watch.stage("writing the model's own music, to be kept", done, total)
 
     def made() -> np.ndarray:
         return run.write(None, 0.0, texts, duration_s, _DATA_SEED, report).codes.short().numpy()
