@@ -114,7 +114,7 @@ def test_a_kept_cancel_is_said_on_the_node(page):
     assert page.evaluate(RUN) == ["execution_success", ""]
     page.wait_for_timeout(500)
     last = moments(page)[-1]
-    assert last["line"] == f"Cancelled: first {last['written']:.1f} of 60 s kept"
+    assert last["line"] == f"First {last['written']:.1f} of 60 s kept"
     assert problems(page) == []
 
 

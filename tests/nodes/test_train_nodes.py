@@ -131,9 +131,15 @@ def test_cancel_keeps_the_training_which_then_goes_on(music, comfy_folders, toys
     assert (comfy_folders / "models" / "musicgen" / "loras" / ".a style.training" / "checkpoint.pt").is_file()
     assert len(run()["result"][1]["loss"]) == 2 and updates == [0, 1, 1]
     stages = [text.split(":")[0] for text in said if text.endswith(" %")]
-    assert list(dict.fromkeys(stages)) == ["listening to your clips", "writing the model's own music, to be kept", "comparing"]
+    assert list(dict.fromkeys(stages)) == [
+        "listening to your clips",
+        "writing the model's own music, to be kept",
+        "comparing",
+    ]
     assert any(text.startswith("learning, update 2 of 2, 0 s left\nloss ") for text in said)
-    assert said[-1].startswith("Hardly heard") and said[-1].split("\n")[1].startswith("How much better it knows your music: ")
+    assert said[-1].startswith("Hardly heard") and said[-1].split("\n")[1].startswith(
+        "How much better it knows your music: "
+    )
 
 
 def test_objects_of_different_models_are_refused(music, comfy_folders, toys):
