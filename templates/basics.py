@@ -190,8 +190,8 @@ def fine_tune() -> Graph:
         "Fine-tune",
         "1. Run: with *weights* left empty, **Apply MusicGen Fine-Tune** hands the model on as it is, so that this plays "
         "at once.\n"
-        "2. Put a fine-tune into *models/musicgen*, such as the *trained_model.tar* of Replicate's trainer, and write its "
-        "name into *weights*, or an https address, which is downloaded once.\n"
+        "2. Put a fine-tune into *models/musicgen*, such as the *trained_model.tar* of Replicate's trainer, and press "
+        "**choose a file**; or write an https address into *weights*, which is downloaded once.\n"
         "3. In **Load MusicGen** choose the model that it was trained from; for most, **facebook/musicgen-stereo-melody**.\n"
         "4. *strength* 1 is the fine-tune, less is a blend with the model. Several fine-tunes can follow one another.\n\n"
         + MODELS,

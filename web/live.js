@@ -9,6 +9,7 @@ const [{ Picture }, { Player }, { decoded, preferences, texts }] = await Promise
 
 const EVENT = "musicgen.live"; // nodes/live.py
 const WIDGET = "musicgen_live";
+const PICTURE = "$$canvas-image-preview"; // the page's widget of a node's images
 const PICTURE_HEIGHT = 84;
 const BAR_HEIGHT = 26; // of two lines of text
 const FRAME_MS = 80;
@@ -154,6 +155,9 @@ function show(node, view) {
     getMinHeight: () => view.height + 20, getMaxHeight: () => view.height + 20, getHeight: () => view.height + 20,
   });
   widget.serialize = false;
+  // A picture that the page draws takes all the height below its place, and would lie under the player.
+  const picture = node.widgets.findIndex(({ name }) => name === PICTURE);
+  if (picture >= 0) node.widgets.splice(picture, 0, node.widgets.pop());
   node.setSize([node.size[0], before + view.height + 24]);
   view.grown = view.height + 24;
   setTimeout(() => (view.grown = Math.max(0, node.size[1] - before)), 300); // once the page has laid it out

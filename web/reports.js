@@ -3,6 +3,8 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
 const REPORT = "$$node-text-preview"; // the widget that the page adds for a text
+const LINES = { MusicGenTrain: 4 }; // of a report that are seen without scrolling; the page shows two
+const [LINE_HEIGHT, MARGIN] = [16, 26]; // pixels, of its texts
 const STYLE = ".musicgen-report .break-all { word-break: normal; overflow-wrap: anywhere; }";
 
 app.registerExtension({
@@ -20,7 +22,11 @@ app.registerExtension({
     const addCustomWidget = nodeType.prototype.addCustomWidget;
     nodeType.prototype.addCustomWidget = function (widget, ...args) {
       // The page gives a widget's props to its component, and what that does not declare to its outermost element.
-      if (widget.name === REPORT && widget.props) widget.props.class = "musicgen-report";
+      if (widget.name === REPORT && widget.props) {
+        widget.props.class = "musicgen-report";
+        const lines = LINES[nodeData.name];
+        if (lines) widget.options.getMinHeight = () => MARGIN + lines * LINE_HEIGHT;
+      }
       return addCustomWidget.call(this, widget, ...args);
     };
 

@@ -110,13 +110,13 @@ def summary(history: History, settings: TrainSettings, proof: Proof) -> str:
 def _in_plain_words(proof: Proof) -> list[str]:
     better, told, forgot = round(-100 * proof.held_out.change), "not measured: no clips were written", "not measured"
     if proof.sampled:
-        told = f"{100 * proof.told_by_sound:.0f} % (50 % is chance)"
+        told = f"{100 * proof.told_by_sound:.0f} % (chance 50 %)"
     if proof.foreign is not None:
         rise = round(100 * proof.foreign.change)
         forgot = f"{rise} %" if rise > 0 else "nothing"
     return [
         f"How much better it knows your music: {better} %" + (" (it knows it worse)" if better < 0 else ""),
-        f"How often its clips are told from the model's own by their sound: {told}",
+        f"How often its sound is told from before: {told}",
         f"How much of other music it forgot: {forgot}",
     ]
 

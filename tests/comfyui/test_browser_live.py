@@ -118,6 +118,17 @@ def test_a_kept_cancel_is_said_on_the_node(page):
     assert problems(page) == []
 
 
+def test_the_player_stands_above_a_picture_of_its_node(page):
+    """The losses of a training lay under the player of its last sample: the page draws a picture down to the node's end."""
+    prepared(page, 35)
+    page.evaluate(
+        f"() => {SAMPLER}.addCustomWidget({{ name: '$$canvas-image-preview', type: 'custom', serialize: false }})"
+    )
+    page.evaluate(SEND, [310, "whole"])
+    names = page.evaluate(f"() => {SAMPLER}.widgets.map((widget) => widget.name)")
+    assert names[-2:] == ["musicgen_live", "$$canvas-image-preview"]
+
+
 @pytest.mark.parametrize("status", ["finished", "kept", "stopped", "whole"])
 @pytest.mark.parametrize("width", [250, 310])
 def test_the_last_line_fits_the_node_and_a_whole_clip_was_not_written(page, status, width):

@@ -52,7 +52,7 @@ def test_the_verdict_follows_from_the_figures(changes, said):
         ({"held_out": losses(4.0, 4.2)}, "knows your music: -5 % (it knows it worse)"),
         ({"foreign": losses(3.0, 2.9)}, "other music it forgot: nothing"),
         ({"foreign": None}, "other music it forgot: not measured"),
-        ({"sampled": 0}, "by their sound: not measured: no clips were written"),
+        ({"sampled": 0}, "told from before: not measured: no clips were written"),
     ],
 )
 def test_the_plain_lines_say_what_is_worse_or_was_not_measured(changes, said):
@@ -102,7 +102,7 @@ def test_the_report_gives_every_figure_and_the_verdict_first():
     assert words == [
         "Clearly heard.",
         "How much better it knows your music: 20 %",
-        "How often its clips are told from the model's own by their sound: 95 % (50 % is chance)",
+        "How often its sound is told from before: 95 % (chance 50 %)",
         "How much of other music it forgot: 1 %",
     ]
     assert "nats" not in " ".join(words)
