@@ -213,7 +213,7 @@ class MusicGenTrain(Node):
             result = fine_tune(
                 base, dataset, settings, folder / file, work, folder / ".cache", host.model_device(), watch, _voices(dataset)
             )  # fmt: skip
-        except Exception as error:
+        except BaseException as error:  # from 0.33 on ComfyUI's Cancel is no Exception
             if host.is_cancel(error):
                 host.show_text(watch.where)
             raise

@@ -22,8 +22,9 @@ const STYLE = `
 .musicgen-live button { width: 26px; height: 22px; padding: 0; border: 0; border-radius: 4px; cursor: pointer;
   color: inherit; background: var(--comfy-input-bg, #333); line-height: 22px; }
 .musicgen-live i { font-size: 11px; }
-.musicgen-live input { width: 56px; min-width: 30px; accent-color: #6fb3c9; }
-.musicgen-live .line { flex: 1; min-width: 0; max-height: ${BAR_HEIGHT}px; overflow: hidden; line-height: ${BAR_HEIGHT / 2}px;
+.musicgen-live input { width: 48px; min-width: 30px; accent-color: #6fb3c9; }
+.musicgen-live .line { flex: 1; min-width: 0; max-height: ${BAR_HEIGHT}px; overflow: hidden; font-size: 11px;
+  line-height: ${BAR_HEIGHT / 2}px;
   overflow-wrap: anywhere; }
 .musicgen-live .sound { display: contents; }
 .musicgen-live [hidden] { display: none; }

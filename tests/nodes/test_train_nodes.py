@@ -126,8 +126,10 @@ def test_cancel_keeps_the_training_which_then_goes_on(music, comfy_folders, toys
 
     monkeypatch.setattr(trainer.Trainer, "_update", cancelled)
     run = lambda: NODES["MusicGenTrain"]().train(*parts, music[0], **SETTINGS, variants=1, proof_clips=0)  # noqa: E731
+    monkeypatch.setattr(host, "is_cancel", lambda error: isinstance(error, Cancelled))
     with pytest.raises(Cancelled):
         run()
+    assert said[-1] == "Cancelled after update 1 of 2. The next run with the same inputs goes on from there."
     assert (comfy_folders / "models" / "musicgen" / "loras" / ".a style.training" / "checkpoint.pt").is_file()
     assert len(run()["result"][1]["loss"]) == 2 and updates == [0, 1, 1]
     stages = [text.split(":")[0] for text in said if text.endswith(" %")]
