@@ -21,11 +21,12 @@ QUALITY = 80
 CENTRE = """(id) => {
     const { canvas, graph } = window.app, node = graph._nodes.find((node) => node.id == id), ds = canvas.ds;
     const { width, height, left, top } = canvas.canvas.getBoundingClientRect();
-    ds.scale = 1;
-    ds.offset[0] = (width - node.size[0]) / 2 - node.pos[0];
-    ds.offset[1] = (height - node.size[1]) / 2 - node.pos[1];
+    ds.scale = Math.min(1, (height - 180) / (node.size[1] + 30));  // a tall node is drawn smaller, below the page's bars
+    ds.offset[0] = (width / ds.scale - node.size[0]) / 2 - node.pos[0];
+    ds.offset[1] = (height / ds.scale - node.size[1] + 60) / 2 - node.pos[1];
     canvas.setDirty(true, true);
-    return [node.pos[0] + ds.offset[0] + left, node.pos[1] - 30 + ds.offset[1] + top, node.size[0], node.size[1] + 30];
+    const [x, y] = [0, 1].map((i) => (node.pos[i] + ds.offset[i]) * ds.scale);
+    return [x + left, y - 30 * ds.scale + top, node.size[0] * ds.scale, (node.size[1] + 30) * ds.scale];
 }"""
 FIT = """(margin) => {
     const { canvas, graph } = window.app, nodes = graph._nodes;
