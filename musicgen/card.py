@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from .checkpoints import Checkpoint
 from .checkpoints.adapter import Adapter
 from .checkpoints.settings import Settings
 from .conditioning.vocabulary import Vocabulary, words_of
@@ -31,10 +32,10 @@ def vocabulary_of(card: Settings | None) -> Vocabulary | None:
     return Vocabulary(frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"))
 
 
-def with_learned_words(vocabulary: Vocabulary | None, tuned: object) -> Vocabulary | None:
-    """The words of a base, and those that an adapter says of the texts it learned (`data` of finetuning/export.py)."""
-    if vocabulary is None or not isinstance(tuned, Adapter):
-        return vocabulary
+def with_learned_words(vocabulary: Vocabulary | None, tuned: Adapter | Checkpoint) -> Vocabulary | None:
+    """The words of a base, and those that a fine-tune says of the texts it learned (`data` of finetuning/export.py)."""
+    if vocabulary is None:
+        return None
     try:
         data = json.loads(tuned.metadata.get("data", "null"))
     except (ValueError, RecursionError):  # of another trainer, which may mean anything by the name

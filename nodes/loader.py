@@ -9,7 +9,7 @@ from ..musicgen.config import PRECISIONS
 from ..musicgen.errors import InputError, MusicGenError
 from ..musicgen.store import ModelStore, is_url
 from ..musicgen.store.model_store import ADAPTERS, Kind
-from ..musicgen.store.published import ADDRESSES, DIFFUSION_MODEL, KNOWN, SHIPPED
+from ..musicgen.store.published import ADDRESSES, DEFAULT, DIFFUSION_MODEL, KNOWN, SHIPPED
 from . import host
 from .inputs import Node, checked, checked_text, wiring_fault
 from .sockets import CATEGORY, CODEC, CONDITIONER, DIFFUSION, MODEL
@@ -95,15 +95,15 @@ class MusicGenLoader(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict:
         installed = _store().list()
-        names = list(dict.fromkeys([SHIPPED, *installed, *KNOWN, *ADDRESSES]))
+        names = list(dict.fromkeys([*SHIPPED, *installed, *KNOWN, *ADDRESSES]))
         return {
             "required": {
                 "model": choice(
                     names,
-                    f"{SHIPPED} is small and comes with this pack (MIT licence). Then what is in models/musicgen, and the "
+                    f"{' and '.join(SHIPPED)}: small, in this pack (MIT licence). Then what is in models/musicgen, and the "
                     "published names; one that is not there yet is downloaded when it is first used. Meta's: small about "
                     "1 GB, medium 4 GB, large 7 GB, not for commercial use (CC-BY-NC 4.0).",
-                    default=installed[0] if installed else SHIPPED,
+                    default=installed[0] if installed else DEFAULT,
                 ),
                 "precision": choice(
                     PRECISIONS,

@@ -12,7 +12,7 @@ from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import CheckpointError
 from comfyui_musicgen.musicgen.seeds import row_seed
 from comfyui_musicgen.musicgen.silence import Silence
-from comfyui_musicgen.musicgen.store.published import SHIPPED_FILE
+from comfyui_musicgen.musicgen.store.published import SHIPPED
 from comfyui_musicgen.nodes import host
 
 SMALL = {"dim": 32, "n_heads": 2, "n_layers": 2, "cardinality": 64, "n_filters": 2, "latent_dim": 16}
@@ -22,7 +22,7 @@ OFTEN_SILENT = " "  # a space is a text that pansori-mini was not taught: a fift
 
 @pytest.fixture(scope="module")
 def mini():
-    return loading.load(SHIPPED_FILE, "float32", name="pansori-mini")
+    return loading.load(SHIPPED["pansori-mini"], "float32", name="pansori-mini")
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_all_frames_but_a_few_must_be_silent():
 
 
 def test_silent_rows_are_drawn_again_and_no_other(mini, plain, caplog):
-    mini.model.silence = loading.load(SHIPPED_FILE, "float32").model.silence
+    mini.model.silence = loading.load(SHIPPED["pansori-mini"], "float32").model.silence
     silent = mini.model.silence.silent_rows(plain.codes)
     assert silent and len(silent) < PARAMS.batch_size
     told = []
@@ -81,7 +81,7 @@ def test_silent_rows_are_drawn_again_and_no_other(mini, plain, caplog):
 
 
 def test_cancel_is_heard_while_a_row_is_drawn_again(mini, plain):
-    mini.model.silence = loading.load(SHIPPED_FILE, "float32").model.silence
+    mini.model.silence = loading.load(SHIPPED["pansori-mini"], "float32").model.silence
     is_again = False
 
     def on_step(done: int, total: int) -> None:
@@ -140,14 +140,14 @@ def test_what_no_seed_brings_to_sound_stays_and_is_said(toys, caplog):
 
 
 def test_a_fine_tune_keeps_what_the_card_of_its_base_says(mini):
-    tuned, _ = loading.apply_fine_tune(mini.model, mini.conditioner, SHIPPED_FILE, 0.5)
+    tuned, _ = loading.apply_fine_tune(mini.model, mini.conditioner, SHIPPED["pansori-mini"], 0.5)
     assert tuned.silence == mini.model.silence is not None
 
 
 @pytest.mark.parametrize("entry", [{"codes": ["a"], "tries": 1}, {"codes": [1024], "tries": 1}, {"codes": [1]}, [280]])
 def test_a_damaged_entry_is_refused_by_name(tmp_path, entry):
-    card = json.loads(SHIPPED_FILE.with_suffix(".card.json").read_text(encoding="utf-8"))
-    (tmp_path / "mine.safetensors").symlink_to(SHIPPED_FILE)
+    card = json.loads(SHIPPED["pansori-mini"].with_suffix(".card.json").read_text(encoding="utf-8"))
+    (tmp_path / "mine.safetensors").symlink_to(SHIPPED["pansori-mini"])
     (tmp_path / "mine.card.json").write_text(json.dumps({**card, "silence": entry}))
     with pytest.raises(CheckpointError, match=r"mine\.card\.json.*'silence"):
         loading.load(tmp_path / "mine.safetensors", "float32")

@@ -33,6 +33,10 @@ _NOT_SENT = (
 _CORES = 2  # of a worker without a GPU
 _STARTS = 3  # of Ray on a machine too busy for the 30 s that it gives itself
 _RETRIES = 2  # of a row whose worker dies on it
+# Of Ray 2.60 and later. A cluster that is given a token wants it from all; `ray.init` with an address does not look for one.
+_AUTH, _TOKEN, _TOKEN_FILE = "RAY_AUTH_MODE", ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"), Path(".ray", "auth_token")
+# The copy that a cluster's machine works with lasts for one run: kernels are kept in its user's own folder.
+_KERNELS = {"NUMBA_CACHE_DIR": "${HOME}/.cache/musicgen-pansori"}
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,13 @@ def server_lanes(address: str, servers: Sequence[str]) -> Iterator[Sequence[Lane
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[ModuleType]:
     """Ray, on this machine for the time of the block ("") or at an address; DependencyError, InputError."""
+    if address:
+        _show_token()
     ray = require("ray", "'--ray'")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:  # the pack goes to the cluster's machines by Ray
-        options |= {"address": address, "runtime_env": {"working_dir": str(_PACK), "excludes": list(_NOT_SENT)}}
+        sent = {"working_dir": str(_PACK), "excludes": list(_NOT_SENT), "env_vars": _KERNELS}
+        options |= {"address": address, "runtime_env": sent}
     else:
         path = os.pathsep.join(filter(None, [str(_PACK), os.environ.get("PYTHONPATH")]))
         options |= {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": path}}}
@@ -107,6 +114,12 @@ def _connected(address: str) -> Iterator[ModuleType]:
             yield ray
     finally:
         ray.shutdown()
+
+
+def _show_token() -> None:
+    """Let Ray, which reads this when it is imported, show a cluster the user's token where there is one; it harms no cluster without."""
+    if _AUTH not in os.environ and (any(map(os.environ.get, _TOKEN)) or (Path.home() / _TOKEN_FILE).is_file()):
+        os.environ[_AUTH] = "token"
 
 
 def _lanes(

@@ -1,6 +1,6 @@
 """An opened checkpoint: its configuration, and the position of each weight."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ class Checkpoint:
     codec: dict[str, Weight]
     text_encoder: TextEncoderSource
     codec_origin: str = ""  # where the codec lies, in words
+    metadata: Mapping[str, str] = field(default_factory=dict)  # of a converted file: what its maker says of it
 
     def weights(self) -> Iterator[Weight]:
         """All weights, the text encoder's included."""

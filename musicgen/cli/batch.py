@@ -16,7 +16,7 @@ from ..batch.manifest import FILE, Manifest
 from ..batch.rows import Job, Recipe, read_jobs
 from ..batch.workers import Lane, engine_lanes
 from ..errors import InputError
-from ..store.published import DIFFUSION_MODEL, SHIPPED
+from ..store.published import DEFAULT, DIFFUSION_MODEL
 from .console import RowProgress
 from .folders import PACK
 from .options import add_execution, add_model, add_models, model_store
@@ -46,7 +46,7 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the clips; made if absent")
     parser.add_argument("--encoding", metavar="NAME", help="of a CSV that is not UTF-8: cp949, cp1252, ...")
     parser.add_argument("--check", action="store_true", help="check all rows, say what there is to make, and stop")
-    add_model(parser, SHIPPED)
+    add_model(parser, DEFAULT)
     add_models(parser, models)
     parser.add_argument(
         "--diffusion", default=DIFFUSION_MODEL, metavar="FILE_OR_NAME",
@@ -112,7 +112,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise InputError("'--workers' is for rows that are made here: with --server there is one worker a server.")
     if on_server and (arguments.threads or arguments.device != "auto"):
         raise InputError("'--threads' and '--device' are the server's own: ComfyUI is started with them.")
-    if arguments.workflow and (arguments.model != SHIPPED or arguments.precision != "auto"):
+    if arguments.workflow and (arguments.model != DEFAULT or arguments.precision != "auto"):
         raise InputError(
             "'--model' and '--precision' are the workflow's own. Change them by a column: MusicGenLoader.model"
         )

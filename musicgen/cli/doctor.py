@@ -293,11 +293,10 @@ def _models(models: Path) -> Iterator[Finding]:
     if _torch() is None:
         return
     from ..checkpoints.open import detect
-    from ..store.published import SHIPPED_FILE
+    from ..store.published import SHIPPED
 
     found = list(_checkpoints(models / "musicgen"))
-    if SHIPPED_FILE.is_file():
-        found.append(SHIPPED_FILE)
+    found += [file for file in SHIPPED.values() if file.is_file()]
     for path in found:
         kind = detect(path) if path.is_dir() else "one file"
         yield Finding(group, path.name, f"{_size(path) / 1e9:.3f} GB, {kind}, {path}")

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..loading import apply_fine_tune, load
 from ..outputs import atomic_file, check_output
 from ..render import RenderRequest, find_device, render
-from ..store.published import SHIPPED
+from ..store.published import DEFAULT
 from ..units import Length, Meter, check_bpm, told
 from .console import Progress
 from .options import add_execution, add_model, add_models, add_weights, model_store, parse_weights
@@ -44,7 +44,7 @@ _FADE_OUT_S = 5.0
 def add(parser: argparse.ArgumentParser, models: Path) -> None:
     """Options of `generate`; those of GenerationParams take default and description from it."""
     parser.set_defaults(run=run)
-    add_model(parser, SHIPPED)
+    add_model(parser, DEFAULT)
     add_models(parser, models)
     add_weights(parser, "put on the model")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="description of the music; empty = free")

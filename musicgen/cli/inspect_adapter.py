@@ -55,7 +55,7 @@ def describe_adapter(path: Path, store: ModelStore) -> list[tuple[str, str]]:
 
 def _fitting(adapter: Adapter, store: ModelStore) -> Iterator[str]:
     """Names of the models here in which every tensor of the adapter has its place."""
-    for name in [SHIPPED, *store.list()][:_MAX_MODELS]:
+    for name in [*SHIPPED, *store.list()][:_MAX_MODELS]:
         try:
             base = open_checkpoint(store.find(name), codec_required=False)
             changes_of(base, adapter)

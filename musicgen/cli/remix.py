@@ -10,7 +10,7 @@ from ..loading import load
 from ..outputs import check_output
 from ..remix import VOCALS_DB, check_model, demucs_of, remix, voice_of
 from ..render import find_device
-from ..store.published import SHIPPED
+from ..store.published import DEFAULT
 from .console import Progress
 from .options import add_execution, add_model, add_models, model_store
 
@@ -21,7 +21,7 @@ _PARAMETERS = {"--seed": "seed", "--top-k": "top_k", "--top-p": "top_p", "--temp
 def add(parser: argparse.ArgumentParser, models: Path) -> None:
     """Options of `remix`."""
     parser.set_defaults(run=run)
-    add_model(parser, SHIPPED)
+    add_model(parser, DEFAULT)
     add_models(parser, models)
     parser.add_argument("song", type=Path, metavar="SONG", help="sound file of 2 seconds to 20 minutes, mono or stereo")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="description of the new music; the tempo is added")

@@ -20,7 +20,7 @@ from ..loading import Loaded, load
 from ..outputs import check_output
 from ..render import find_device
 from ..separation import load_separator, separate_stems
-from ..store.published import SHIPPED
+from ..store.published import DEFAULT
 from .console import Progress
 from .options import add_models, model_store
 
@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
     parser.add_argument(
         "folder", type=Path, metavar="FOLDER", help="of music, with a text of the same name beside each; or a zip"
     )
-    parser.add_argument("--base", default=SHIPPED, metavar="DIR_OR_NAME", help="model that is trained (%(default)s)")
+    parser.add_argument("--base", default=DEFAULT, metavar="DIR_OR_NAME", help="model that is trained (%(default)s)")
     add_models(parser, models)
     parser.add_argument("--out", type=Path, metavar="FILE", help="safetensors file (NAME in --models/musicgen/loras)")
     parser.add_argument("--peft-folder", type=Path, metavar="DIR", help="also write the adapter as PEFT's folder")

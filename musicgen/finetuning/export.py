@@ -43,8 +43,8 @@ def license_of(config: ModelConfig) -> tuple[str, str]:
     """(identifier, sentence) of the licence that a fine-tune of this base has: that of the base's weights."""
     lm = config.lm
     shape = (lm.dim, lm.n_layers, lm.n_codebooks, lm.cross_attention, config.text.dim)
-    if config.name.rpartition("/")[2].removesuffix(".safetensors") == SHIPPED:
-        return _MIT, f"{SHIPPED} is under the MIT licence, and so is this fine-tune of it."
+    if (name := config.name.rpartition("/")[2].removesuffix(".safetensors")) in SHIPPED:
+        return _MIT, f"{name} is under the MIT licence, and so is this fine-tune of it."
     if shape in PUBLISHED.values():
         return (
             _META,

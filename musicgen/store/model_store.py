@@ -144,8 +144,8 @@ class ModelStore:
                 raise CheckpointError(f"There are {len(found)} models named '{candidate}': {both}. Rename all but one.")
             if found:
                 return found[0]
-        if name == published.SHIPPED and kind != "diffusion" and published.SHIPPED_FILE.is_file():
-            return published.SHIPPED_FILE
+        if kind != "diffusion" and (file := published.SHIPPED.get(name)) and file.is_file():
+            return file
         return _cached(name, repository)
 
     def _missing(self, name: str, kind: Kind) -> CheckpointError:

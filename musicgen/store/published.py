@@ -1,12 +1,15 @@
 """The published models: names on the Hugging Face hub, the files needed of each, and the revision they are taken from.
 
-And the model that comes with the pack, trained by `training/`.
+And the models that come with the pack, trained by `training/`.
 """
 
 from pathlib import Path
 
-SHIPPED = "pansori-mini"
-SHIPPED_FILE = Path(__file__).resolve().parents[2] / "pretrained" / f"{SHIPPED}.safetensors"
+# Of each model that comes with the pack its file, in the order of Load MusicGen.
+SHIPPED = {
+    name: Path(__file__).resolve().parents[2] / "pretrained" / f"{name}.safetensors" for name in ("pansori-mini",)
+}
+DEFAULT = next(iter(SHIPPED))
 
 KNOWN = (
     "facebook/musicgen-small",

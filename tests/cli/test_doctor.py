@@ -65,7 +65,7 @@ def test_models_are_listed_with_size_and_format(examined, toys, tmp_path):
 
 
 def test_without_any_model_music_stops(examined, monkeypatch, tmp_path):
-    monkeypatch.setattr(published, "SHIPPED_FILE", tmp_path / "absent.safetensors")
+    monkeypatch.setattr(published, "SHIPPED", {})
     status, answer, _ = examined()
     assert status == 1 and "Download a model" in answer["advice"]
 

@@ -10,7 +10,7 @@ from comfyui_musicgen.musicgen.conditioning import Progression, blend, encode_ch
 from comfyui_musicgen.musicgen.conditioning.chords_reference import ReferenceProgression
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import InputError
-from comfyui_musicgen.musicgen.store.published import SHIPPED_FILE
+from comfyui_musicgen.musicgen.store.published import SHIPPED
 
 TEXT = "a haegeum over soft drums"
 SMALL = {"dim": 32, "n_heads": 2, "n_layers": 2, "cardinality": 64, "n_filters": 2, "latent_dim": 16}
@@ -127,9 +127,9 @@ def test_chords_go_into_each_text_of_a_mixture(small):
         assert loaded.model.generate(conditioning, GenerationParams(duration_s=0.4, seed=1)).n_frames == 20
 
 
-@pytest.mark.skipif(not SHIPPED_FILE.is_file(), reason="the model that ships is not here")
+@pytest.mark.skipif(not SHIPPED["pansori-mini"].is_file(), reason="the model that ships is not here")
 def test_the_model_that_ships_writes_other_codes_with_chords():
-    loaded = loading.load(SHIPPED_FILE, "float32")
+    loaded = loading.load(SHIPPED["pansori-mini"], "float32")
     params = GenerationParams(duration_s=1, seed=3)
     plain = loaded.model.generate(loaded.conditioner.encode_text(["calm flute"]), params)
     chords = loaded.model.generate(encoded(loaded, texts=["calm flute"]), params)

@@ -10,16 +10,16 @@ from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.card import read_card, vocabulary_of
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import CheckpointError
-from comfyui_musicgen.musicgen.store.published import SHIPPED_FILE
+from comfyui_musicgen.musicgen.store.published import SHIPPED
 from comfyui_musicgen.training import card
 from comfyui_musicgen.training.data.words import BUK_ALONE, INSTRUMENTS, MOODS
 
-CARD = SHIPPED_FILE.with_suffix(".card.json")
+CARD = SHIPPED["pansori-mini"].with_suffix(".card.json")
 
 
 @pytest.fixture(scope="module")
 def mini():
-    return loading.load(SHIPPED_FILE, name="pansori-mini")
+    return loading.load(SHIPPED["pansori-mini"], name="pansori-mini")
 
 
 @pytest.fixture(scope="module")

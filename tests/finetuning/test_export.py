@@ -62,12 +62,17 @@ def test_the_packs_own_loader_has_the_trained_models_logits(toys, tmp_path, opti
         ("{", ["house", "bpm", "techno"]),
     ],
 )
-def test_words_of_the_learned_texts_are_no_longer_unknown(toys, tmp_path, data, unknown):
+@pytest.mark.parametrize("whole", [False, True], ids=["LoRA", "whole weights"])
+def test_words_of_the_learned_texts_are_no_longer_unknown(toys, tmp_path, data, unknown, whole):
     """The template Train a style warned of 'house', which it had just learned."""
     loaded = loading.load(toys(), "float32")
     loaded.conditioner.vocabulary = Vocabulary(frozenset({"music"}), {}, {}, "music", "music")
     model, settings = trained(loaded.model.source)
-    path = export.save_adapter(model, settings, tmp_path / "style.safetensors", {"data": data})
+    path = tmp_path / "style.safetensors"
+    if whole:
+        export.save_whole(loaded.model.source, model, path, {"data": data})
+    else:
+        export.save_adapter(model, settings, path, {"data": data})
     _, conditioner = loading.apply_fine_tune(loaded.model, loaded.conditioner, path)
     assert conditioner.vocabulary.unknown("House music, 120 bpm, techno") == unknown
     assert loaded.conditioner.vocabulary.words == {"music"}, "the base stays as it is"

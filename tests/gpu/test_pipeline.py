@@ -10,7 +10,7 @@ from comfyui_musicgen.musicgen.audio import Audio
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.loading import load
 from comfyui_musicgen.musicgen.multiband import load_diffusion
-from comfyui_musicgen.musicgen.store.published import SHIPPED_FILE
+from comfyui_musicgen.musicgen.store.published import SHIPPED
 from comfyui_musicgen.tests.toy.diffusion import TOY_UNET, write_toy_diffusion
 
 SHORT = GenerationParams(duration_s=2, seed=3)
@@ -35,7 +35,7 @@ def off_db(one, other):
 
 @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "int8"])
 def test_the_shipped_model_makes_music(device, precision):
-    loaded = load(SHIPPED_FILE, precision, device)
+    loaded = load(SHIPPED["pansori-mini"], precision, device)
     audio, codes = make(loaded, device)
     assert audio.duration_s == pytest.approx(2, abs=0.05) and audio.samples.device == CPU
     assert audio.samples.isfinite().all() and audio.samples.abs().max() > 0.01

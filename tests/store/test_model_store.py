@@ -8,7 +8,7 @@ import pytest
 import torch
 from comfyui_musicgen.musicgen.errors import CheckpointError
 from comfyui_musicgen.musicgen.store import ModelStore
-from comfyui_musicgen.musicgen.store.published import CODEC, KNOWN, SHIPPED_FILE
+from comfyui_musicgen.musicgen.store.published import CODEC, KNOWN, SHIPPED
 from safetensors.torch import load_file, save_file
 
 SMALL = {"dim": 16, "n_heads": 2, "n_layers": 2, "cardinality": 64, "n_filters": 2, "latent_dim": 16}
@@ -42,7 +42,7 @@ def test_published_models_may_lie_without_their_owner(two_dirs):
 
 
 def test_the_model_that_comes_with_the_pack_needs_no_folder(two_dirs):
-    assert ModelStore([]).find("pansori-mini") == SHIPPED_FILE
+    assert ModelStore([]).find("pansori-mini") == SHIPPED["pansori-mini"]
     (two_dirs[0] / "mine").rename(two_dirs[0] / "pansori-mini")
     assert ModelStore(two_dirs).find("pansori-mini") == two_dirs[0] / "pansori-mini", "the user's own, if there is one"
 

@@ -19,7 +19,7 @@ from comfyui_musicgen.training.codec import adversarial
 from comfyui_musicgen.training.codec.spectral import si_sdr_db
 from comfyui_musicgen.training.codec.train import through
 from comfyui_musicgen.training.codec.widen import widened
-from comfyui_musicgen.training.days import cli, codec, codes, lm
+from comfyui_musicgen.training.days import cli, codec, codes, handed_on, lm
 from comfyui_musicgen.training.days.crops import Crops
 from comfyui_musicgen.training.days.place import Place, synthesizer
 from comfyui_musicgen.training.days.recipe import DAYS, Days
@@ -261,8 +261,34 @@ def test_a_language_model_that_was_killed_is_the_one_that_was_not_and_plays(code
 
 
 def test_export_wants_a_language_model(tmp_path):
-    with pytest.raises(InputError, match="days lm"):
-        lm.export(Place(tmp_path), TINY, tmp_path / "x.safetensors")
+    for write in (lm.export, lm.hand_on):
+        with pytest.raises(InputError, match="days lm"):
+            write(Place(tmp_path), TINY, tmp_path / "x.safetensors")
+
+
+def test_where_there_is_no_checkpoint_the_language_model_of_the_checkout_goes_on(coded, tmp_path, monkeypatch):
+    file = tmp_path / "lm.safetensors"
+    short = replace(TINY, lm_hours=TINY.lm_hours / 2)
+    trained = Place(tmp_path / "first")
+    new = Place(tmp_path / "new")
+    for place in (trained, new):
+        place.out.mkdir()
+        place.frozen.write_bytes(coded.frozen.read_bytes())
+        place.codes.symlink_to(coded.codes)
+    (trained.out / "tokenizer.json").write_bytes((coded.out / "tokenizer.json").read_bytes())
+    state = lm.train(trained, short, 5.0).state()
+    lm.hand_on(trained, short, file)
+    for name, call in (("read", handed_on.read), ("tokenizer_of", handed_on.tokenizer_of)):
+        monkeypatch.setattr(handed_on, name, lambda call=call: call(file))
+    trainer = lm.begun(new, TINY, torch.device("cpu"))
+    assert trainer.step == short.lm_steps and trainer.tokenizer_json == trained.tokenizer()
+    for model in (trainer.model, trainer.average):
+        for name, tensor in model.state_dict().items():
+            torch.testing.assert_close(tensor, state["average"][name], atol=1e-3, rtol=1e-3)
+    assert lm.train(new, TINY, 5.0).step == TINY.lm_steps
+    new.lm.unlink()
+    other = lm.begun(new, replace(TINY, recipe=replace(TINY.recipe, n_layers=1)), torch.device("cpu"))
+    assert other.step == 0, "of other sizes: begun anew"
 
 
 def test_options_change_the_sizes_that_they_name():

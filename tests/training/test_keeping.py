@@ -10,7 +10,7 @@ from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.musicgen.lm import Stream
 from comfyui_musicgen.musicgen.lm.delay import delay
 from comfyui_musicgen.musicgen.lm.sampling import guide
-from comfyui_musicgen.musicgen.store.published import SHIPPED_FILE
+from comfyui_musicgen.musicgen.store.published import SHIPPED
 from comfyui_musicgen.tests.training.tiny_training import model
 from comfyui_musicgen.training import export, runs, shipped
 from comfyui_musicgen.training.cli import main
@@ -31,7 +31,17 @@ def mini_shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("codes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coded, "SHARD_CLIPS", 8)
-        given = ["codes", "--codec", str(SHIPPED_FILE), "--clips", "16", "--held-out", "8", "--out", str(folder)]
+        given = [
+            "codes",
+            "--codec",
+            str(SHIPPED["pansori-mini"]),
+            "--clips",
+            "16",
+            "--held-out",
+            "8",
+            "--out",
+            str(folder),
+        ]
         assert main([*given, "--threads", "1"]) == 0
     return folder
 
@@ -143,7 +153,7 @@ def test_a_model_learns_what_it_would_draw_if_told_the_key(small):
 
 @pytest.mark.slow
 def test_prompts_are_begun_by_clips_and_carried_on_by_the_model(mini_shards):
-    trainer = shipped.trainer_of(SHIPPED_FILE, lm.LMTraining())
+    trainer = shipped.trainer_of(SHIPPED["pansori-mini"], lm.LMTraining())
     examples, texts = Examples.read(mini_shards, "train"), Texts(trainer.tokenizer_json)
     made = next(keeping.continued(trainer.model, examples, texts, 1, 0))
     again = next(keeping.continued(trainer.model, examples, texts, 1, 0))
@@ -172,11 +182,14 @@ def test_codes_are_known_by_the_tones_that_they_sounded_with(mini_shards):
 
 
 def test_a_run_begins_with_just_what_ships(tmp_path):
-    trainer = shipped.trainer_of(SHIPPED_FILE, lm.LMTraining())
+    trainer = shipped.trainer_of(SHIPPED["pansori-mini"], lm.LMTraining())
     again = export.write(
-        shipped.codec_of(SHIPPED_FILE), trainer.average, trainer.tokenizer_json, tmp_path / SHIPPED_FILE.name
+        shipped.codec_of(SHIPPED["pansori-mini"]),
+        trainer.average,
+        trainer.tokenizer_json,
+        tmp_path / SHIPPED["pansori-mini"].name,
     )
-    (told, tensors), (told_again, tensors_again) = _contents(SHIPPED_FILE), _contents(again)
+    (told, tensors), (told_again, tensors_again) = _contents(SHIPPED["pansori-mini"]), _contents(again)
     assert told_again == told and tensors_again.keys() == tensors.keys()
     assert all(torch.equal(tensors_again[name], tensor) for name, tensor in tensors.items())
 
@@ -196,9 +209,18 @@ def test_a_model_of_another_recipe_is_refused(toys):
 def test_keep_trains_what_ships_and_leaves_a_checkpoint(mini_shards, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(keeping, "_LOG_STEPS", 1)
     monkeypatch.setattr(runs.TimeBox, "over", property(lambda box: (tmp_path / "keeping.csv").exists()))
-    given = ["keep", str(SHIPPED_FILE), "--codes", str(mini_shards), "--out", str(tmp_path), "--batch-size", "1"]
+    given = [
+        "keep",
+        str(SHIPPED["pansori-mini"]),
+        "--codes",
+        str(mini_shards),
+        "--out",
+        str(tmp_path),
+        "--batch-size",
+        "1",
+    ]
     assert main([*given, "--threads", "1"]) == 0
     assert "wanted" in capsys.readouterr().out
-    before = shipped.trainer_of(SHIPPED_FILE, lm.LMTraining()).model.state_dict()
+    before = shipped.trainer_of(SHIPPED["pansori-mini"], lm.LMTraining()).model.state_dict()
     after = lm.opened(tmp_path / lm.CHECKPOINT).model.state_dict()
     assert any(name.startswith("lm.") and not torch.equal(before[name], after[name]) for name in before)

@@ -7,18 +7,18 @@ import torch
 from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
 from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.config import GenerationParams
-from comfyui_musicgen.musicgen.store.published import SHIPPED_FILE
+from comfyui_musicgen.musicgen.store.published import SHIPPED
 from comfyui_musicgen.training.evaluate import listening
 from comfyui_musicgen.training.evaluate import measure as evaluate
 from safetensors.torch import load_file
 
 CRITIC = Path(__file__).resolve().parents[1] / "data" / "critic.safetensors"
-MODEL_CARD = SHIPPED_FILE.with_name("README.md")
+MODEL_CARD = SHIPPED["pansori-mini"].with_name("README.md")
 
 
 @pytest.fixture(scope="module")
 def mini():
-    return loading.load(SHIPPED_FILE, name="pansori-mini")
+    return loading.load(SHIPPED["pansori-mini"], name="pansori-mini")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def values(findings):
 
 
 def test_it_is_small_and_says_what_it_is():
-    assert SHIPPED_FILE.stat().st_size <= 32_000_000
+    assert SHIPPED["pansori-mini"].stat().st_size <= 32_000_000
     card = MODEL_CARD.read_text(encoding="utf-8")
     for word in ("license: mit", "## Data", "## Training", "## Measured", "## Limits"):
         assert word in card

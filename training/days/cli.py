@@ -7,7 +7,7 @@ from pathlib import Path
 from ...musicgen.errors import InputError
 from .recipe import DAYS, Days
 
-STEPS = ("codec", "ship-codec", "codes", "lm", "export", "figures")
+STEPS = ("codec", "ship-codec", "codes", "lm", "ship-lm", "export", "figures")
 _RATES = {"codec": "codec_rate", "lm": "lm_rate"}
 _HOURS = {
     "codec": "codec_hours",
@@ -46,7 +46,7 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument(
         "--target",
         type=Path,
-        help="file of `export` (default: general-mini.safetensors in --out) or `ship-codec` (the checkout's)",
+        help="file of `export` (default: general-mini.safetensors in --out) or of `ship-codec` and `ship-lm` (the checkout's)",
     )
     parser.set_defaults(run=run)
 
@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         "ship-codec": _ship_codec,
         "codes": _codes,
         "lm": _lm,
+        "ship-lm": _ship_lm,
         "export": _export,
         "figures": _figures,
     }[options.what](options, place, days)
@@ -129,6 +130,16 @@ def _lm(options: argparse.Namespace, place, days: Days) -> int:
 
     trainer = train(place, days, options.minutes)
     print(f"lm: {trainer.step} of {days.lm_steps} steps")
+    return 0
+
+
+def _ship_lm(options: argparse.Namespace, place, days: Days) -> int:
+    from .handed_on import FILE
+    from .lm import hand_on
+
+    target = options.target or FILE
+    hand_on(place, days, target)
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

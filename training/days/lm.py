@@ -10,6 +10,7 @@ from ..export import write
 from ..lm import scored_train
 from ..onegpu.recipe import MAX_BYTES
 from ..onegpu.run import load_codec
+from . import handed_on
 from .codes import read
 from .place import Place
 from .recipe import Days
@@ -58,9 +59,11 @@ def train(place: Place, days: Days, minutes: float) -> scored_train.Trainer:
 
 
 def begun(place: Place, days: Days, device: torch.device) -> scored_train.Trainer:
-    """The trainer of the checkpoint, or a new one that knows the codec's codes."""
-    codec = load_codec(place.frozen)
-    codebooks = torch.stack([layer.codebook.embed for layer in codec.quantizer.layers])
+    """The trainer of the checkpoint, else of the model that the checkout hands on, else a new one that knows the codec's codes.
+
+    What is handed on must be of these sizes, this tokenizer and this codec; the moments of the optimizers begin anew.
+    """
+    codebooks = _codebooks(place)
     plan = scored_train.Plan(
         0.0,
         days.recipe.lm_batch,
@@ -78,12 +81,39 @@ def begun(place: Place, days: Days, device: torch.device) -> scored_train.Traine
             raise InputError(f"{place.lm} has other sizes than this recipe. Give another --out, or the same recipe.")
         trainer.restore(table)
         trainer.plan = plan
+    elif (handed := handed_on.read()) and _fits(handed, trainer, codebooks):
+        for model in (trainer.model, trainer.average):
+            model.load_state_dict(handed.weights)
+        trainer.step = handed.step
     return trainer
+
+
+def hand_on(place: Place, days: Days, target: Path) -> None:
+    """Write the averaged weights for `begun` on another machine. InputError before there is a checkpoint."""
+    trainer = _checkpoint(place, days)
+    handed_on.write(target, trainer.average.state_dict(), trainer.step, trainer.tokenizer_json, _codebooks(place))
 
 
 def export(place: Place, days: Days, target: Path) -> Path:
     """The frozen codec and the averaged weights as one file that the engine loads. InputError before there is a checkpoint."""
+    trainer = _checkpoint(place, days)
+    return write(load_codec(place.frozen), trainer.average, trainer.tokenizer_json, target, MAX_BYTES)
+
+
+def _checkpoint(place: Place, days: Days) -> scored_train.Trainer:
     if not place.lm.exists():
         raise InputError(f"there is no language model in {place.out}. Train one: `days lm`.")
-    trainer = begun(place, days, torch.device("cpu"))
-    return write(load_codec(place.frozen), trainer.average, trainer.tokenizer_json, target, MAX_BYTES)
+    return begun(place, days, torch.device("cpu"))
+
+
+def _codebooks(place: Place) -> torch.Tensor:
+    return torch.stack([layer.codebook.embed for layer in load_codec(place.frozen).quantizer.layers])
+
+
+def _fits(handed: handed_on.HandedOn, trainer: scored_train.Trainer, codebooks: torch.Tensor) -> bool:
+    shapes = {name: tensor.shape for name, tensor in trainer.model.state_dict().items()}
+    return (
+        {name: tensor.shape for name, tensor in handed.weights.items()} == shapes
+        and handed.tokenizer_json == trainer.tokenizer_json
+        and handed.codebooks == handed_on.digest(codebooks)
+    )

@@ -11,6 +11,7 @@ from ..data.render import Synthesizer
 from ..lm.text import train_tokenizer
 from ..onegpu.recipe import VOCABULARY
 from ..onegpu.run import descriptions
+from . import handed_on
 
 _TOKENIZER_TEXTS = 3000
 
@@ -44,12 +45,15 @@ class Place:
         return self.codes / f"{split}-{number:05d}.npz"
 
     def tokenizer(self) -> str:
-        """The text of tokenizer.json, which is learnt once."""
+        """The text of tokenizer.json: that of the checkout's language model, or learnt once."""
         path = self.out / "tokenizer.json"
         if not path.exists():
             self.out.mkdir(parents=True, exist_ok=True)
             draft = path.with_name(f".{path.name}.{os.getpid()}")
-            draft.write_text(train_tokenizer(texts=descriptions(_TOKENIZER_TEXTS), vocabulary=VOCABULARY), "utf-8")
+            learnt = handed_on.tokenizer_of()
+            if learnt is None:
+                learnt = train_tokenizer(texts=descriptions(_TOKENIZER_TEXTS), vocabulary=VOCABULARY)
+            draft.write_text(learnt, "utf-8")
             os.replace(draft, path)
         return path.read_text(encoding="utf-8")
 

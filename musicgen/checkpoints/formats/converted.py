@@ -66,7 +66,15 @@ def open_converted(path: Path) -> Checkpoint:
         )
     inventory.check()
     return Checkpoint(
-        path, "converted", config, parts["lm"], parts["conditioner"], parts["codec"], source, "in the same file"
+        path,
+        "converted",
+        config,
+        parts["lm"],
+        parts["conditioner"],
+        parts["codec"],
+        source,
+        "in the same file",
+        metadata,
     )
 
 
