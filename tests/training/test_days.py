@@ -321,3 +321,21 @@ def test_the_sizes_fit_the_file():
 def test_a_missing_soundfont_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no soundfont .*none\.sf3"):
         synthesizer(Path(tmp_path / "none.sf3"), DAYS.recipe.codec)
+
+
+def test_openings_are_bars_of_their_clips_with_a_text_alone(coded):
+    shelf, n = codes.read(coded, "train", torch.device("cpu")), 125
+    clips, rng = np.arange(len(shelf)), np.random.default_rng(3)
+    starts = set()
+    for _ in range(8):
+        batch = shelf.openings(clips, np.zeros(len(clips), int), 3, rng, False, n)
+        assert batch.codes.shape == (len(clips), 4, n) and batch.frames.shape[2] == n and batch.hidden is None
+        assert (batch.rows[..., 0] == 1).all() and not batch.rows[..., 1:].any()
+        for row, clip in enumerate(clips):
+            whole = shelf.codes[clip].unfold(1, n, 1).permute(1, 0, 2)  # [T - n + 1, K, n]
+            (at,) = torch.where((whole == batch.codes[row]).all(dim=2).all(dim=1))
+            assert any(
+                first == 0 or tuple(shelf.frames[clip, :2, first].tolist()) == (0, 0) for first in at.tolist()
+            ), "a bar line"
+            starts |= {(clip, int(at[0]))}
+    assert len(starts) > len(shelf), "not only where clips begin"

@@ -1,5 +1,6 @@
 """Trains the language model on the shards, in as many sittings as one likes, and puts everything into one file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,27 +25,38 @@ def train(place: Place, days: Days, minutes: float) -> scored_train.Trainer:
     With the same shards an interrupted run gives the weights of one that was not, to the bit.
     """
     box, device = runs.TimeBox(minutes), runs.pick_device()
-    shelf, check = read(place, "train", device), read(place, "held-out", device).fixed(_MEASURED_ROWS)
+    shelf, held_out = read(place, "train", device), read(place, "held-out", device)
+    check, check_openings = (held_out.fixed(_MEASURED_ROWS, opening=n) for n in (0, days.opening_frames))
     trainer = begun(place, days, device)
     log, lessons = runs.Log(place.out / "lm.csv"), runs.Log(place.out / "lm_lessons.csv")
-    measured, means, taught = runs.Log(place.out / "lm_held_out.csv"), runs.Means(), runs.Means()
+    log_openings = runs.Log(place.out / "lm_openings.csv")
+    measured, means, taught, opened = runs.Log(place.out / "lm_held_out.csv"), runs.Means(), runs.Means(), runs.Means()
     first, measured_s, row_s = trainer.step, 0.0, days.lm_batch_s
 
     def measure() -> None:
-        measured.write({"step": trainer.step, "audio_h": trainer.step * row_s / 3600, **trainer.measure(check)})
+        of_openings = trainer.measure(check_openings)
+        told = {f"opening_{name}": of_openings[name] for name in ("loss", "no_text")}
+        measured.write({"step": trainer.step, "audio_h": trainer.step * row_s / 3600, **trainer.measure(check), **told})
 
-    batches = shelf.batches(trainer.plan, step=trainer.step)
+    n_openings = sum(days.kind(step) == "opening" for step in range(trainer.step))
+    batches = shelf.batches(trainer.plan, step=trainer.step - n_openings)
+    plan = replace(trainer.plan, batch_size=days.opening_batch, seed=trainer.plan.seed + 1)
+    openings = shelf.batches(plan, step=n_openings, opening=days.opening_frames)
     while not box.over and trainer.step < days.lm_steps:
-        done, batch = trainer.step / days.lm_steps, next(batches)
-        if trainer.step < days.first_lessons or trainer.step % days.lesson_every == 0:
-            taught.add({name: value.item() for name, value in trainer.lesson(batch, done).items()})
+        done, kind = trainer.step / days.lm_steps, days.kind(trainer.step)
+        if kind == "lesson":
+            taught.add({name: value.item() for name, value in trainer.lesson(next(batches), done).items()})
         else:
-            losses = trainer.train_step(batch, done)
+            losses = trainer.train_step(next(openings if kind == "opening" else batches), done)
             row = {f"loss{k}": value for k, value in enumerate(losses.pop("codebooks").tolist())}
-            means.add(row | {name: value.item() for name, value in losses.items()})
+            row |= {name: value.item() for name, value in losses.items()}
+            if kind == "opening":
+                opened.add({f"opening_{name}": value for name, value in row.items()})
+            else:
+                means.add(row)
         if trainer.step % _LOG_STEPS == 0:
             speed = (trainer.step - first) * row_s / max(box.elapsed_s, 1e-3)
-            for kept, each in ((log, means), (lessons, taught)):
+            for kept, each in ((log, means), (log_openings, opened), (lessons, taught)):
                 if row := each.taken():
                     kept.write({"step": trainer.step, "audio_h": trainer.step * row_s / 3600, "speed": speed, **row})
         if box.checkpoint_due():

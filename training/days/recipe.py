@@ -21,6 +21,9 @@ class Days:
     # The beat is learnt first, from text alone, and kept up with one lesson in so many steps.
     first_lessons: int = 600
     lesson_every: int = 8
+    # What a text says is learnt from openings: bars without a past, as many frames as of whole clips in a step.
+    opening_every: int = 2
+    opening_frames: int = 125
     pool_clips: int = 32  # whose crops are mixed
     shard_clips: int = 64
 
@@ -32,6 +35,16 @@ class Days:
     @property
     def lm_steps(self) -> int:
         return round(3600 * self.lm_hours / self.lm_batch_s)
+
+    def kind(self, step: int) -> str:
+        """What the language model learns from in a step: "lesson", "opening" or "clip"."""
+        if step < self.first_lessons or step % self.lesson_every == 0:
+            return "lesson"
+        return "opening" if step % self.opening_every == 1 else "clip"
+
+    @property
+    def opening_batch(self) -> int:
+        return self.recipe.lm_batch * self.recipe.n_frames // self.opening_frames
 
     @property
     def lm_batch_s(self) -> float:
