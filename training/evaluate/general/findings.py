@@ -176,7 +176,7 @@ def melody_findings(tools: Tools, n: int) -> list[Finding]:
     findings = []
     for timbre, program in _TIMBRES.items():
         wanted, heard, sources = [], [], []
-        for number in range(n):
+        for number in range(max(2, n)):  # chance needs another
             melody = _melody(tools.foreign, program, timbre, number)
             conditioning = tools.model.conditioner.encode_text([("piano", "flute", "synth lead", "violin")[number % 4]])
             conditioning = tools.model.conditioner.encode_melody(
@@ -251,7 +251,7 @@ def related(one: str, other: str) -> bool:
 
 def codec_findings(tools: Tools, n: int) -> tuple[list[Finding], dict]:
     """What the codec gives back, by `days/figures.py` and `onegpu/figures.py`."""
-    kinds = {kind: figures.clips(kind, tools.own, n) for kind in figures.KINDS}
+    kinds = {kind: figures.clips(kind, tools.own, max(2, n)) for kind in figures.KINDS}
     table = figures.figures(tools.model.codec, kinds)
     comb = table["comb at the frame rate"]
     mixed = codec_figures(tools.model.codec, _mixed(tools.own, 2 * n))

@@ -82,7 +82,7 @@ class Judge:
         """The judge that was saved with the same notes; None if there is none."""
         if (tensors := saved_with(path, notes)) is None:
             return None
-        judge = _untaught(len(tensors["players.mean"]), len(tensors["pieces.mean"]))
+        judge = untaught(len(tensors["players.mean"]), len(tensors["pieces.mean"]))
         for part, voters in (("players", judge.players), ("pieces", judge.pieces)):
             voters.load_state_dict(
                 {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
@@ -127,7 +127,7 @@ def taught(synthesizer: Synthesizer, lessons: Lessons, coded: Coded, n_processes
                 targets += [answer[:1]] * len(rows)
     rows, inputs = torch.cat(crops), torch.stack(wholes)
     torch.manual_seed(lessons.seed)
-    judge = _untaught(rows.shape[1], inputs.shape[1])
+    judge = untaught(rows.shape[1], inputs.shape[1])
     judge.players.teach(rows, torch.tensor(targets), _EPOCHS)
     judge.pieces.teach(inputs, torch.tensor(wanted), 2 * _EPOCHS)
     return judge
@@ -174,7 +174,8 @@ def _behind(coded: Coded, waiting: Sequence[tuple[Tensor, list[int]]]) -> Iterat
     yield from ((copy, answer) for (_, answer), copy in zip(waiting, copies, strict=True))
 
 
-def _untaught(n_timbre: int, n_whole: int) -> Judge:
+def untaught(n_timbre: int, n_whole: int) -> Judge:
+    """A judge that has not begun to learn. n_timbre, n_whole: how many features `timbres` and `whole` give."""
     players = Voters(n_timbre, (len(NAMES),), _MEMBERS, _WIDTH)
     return Judge(players, Voters(n_whole, (len(STYLES), 2, 2), _MEMBERS, _WIDTH))
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -51,32 +51,32 @@ def report(request: Request) -> list[Finding]:
     results = _Results(request)
     tools = _tools(request, results)
     n, alone = request.n, None
-
-    def tabled(name: str, part: tuple[list[Finding], Table]) -> list[Finding]:
-        results.tables[name] = part[1]
-        return part[0]
-
-    for part in PARTS:
-        if part not in request.parts:
-            continue
+    for part in (part for part in PARTS if part in request.parts):
         begun = time.monotonic()
-        if part == "genres":
-            *found, alone = findings.genre_findings(tools, n)
-            results.keep(tabled("genre", (found[0], found[1])))
-        else:
-            measurements: dict[str, Callable[[], list[Finding]]] = {
-                "speed": lambda: findings.speed_findings(tools),
-                "codec": lambda: tabled("codec", findings.codec_findings(tools, min(6, n))),
-                "instruments": lambda: tabled("instrument", findings.instrument_findings(tools, n, alone)),  # noqa: B023
-                "tempo": lambda: findings.tempo_findings(tools, 8 * n),
-                "drums": lambda: findings.drum_findings(tools, 5 * n),
-                "melody": lambda: findings.melody_findings(tools, n),
-                "endings": lambda: findings.ending_findings(tools, 5 * n),
-                "silence": lambda: findings.silence_findings(tools, 50 * n),
-                "long": lambda: findings.long_findings(tools, max(2, n // 2)),
-                "pansori": lambda: pansori_findings(tools, request.out, 6 * n),
-            }
-            results.keep(measurements[part]())
+        match part:
+            case "speed":
+                found = findings.speed_findings(tools)
+            case "codec":
+                found, results.tables["codec"] = findings.codec_findings(tools, min(6, n))
+            case "genres":
+                found, results.tables["genre"], alone = findings.genre_findings(tools, n)
+            case "instruments":
+                found, results.tables["instrument"] = findings.instrument_findings(tools, n, alone)
+            case "tempo":
+                found = findings.tempo_findings(tools, 8 * n)
+            case "drums":
+                found = findings.drum_findings(tools, 5 * n)
+            case "melody":
+                found = findings.melody_findings(tools, n)
+            case "endings":
+                found = findings.ending_findings(tools, 5 * n)
+            case "silence":
+                found = findings.silence_findings(tools, 50 * n)
+            case "long":
+                found = findings.long_findings(tools, max(2, n // 2))
+            case _:
+                found = pansori_findings(tools, request.out, 6 * n)
+        results.keep(found)
         results.timed(part, time.monotonic() - begun)
     return results.findings
 
