@@ -45,10 +45,10 @@ _SPEED_GOAL_S = 3.0
 
 @dataclass(frozen=True)
 class Tools:
-    """What all measurements need. codec: clips [L] at HEARING_HZ -> what the model's codec makes of them."""
+    """What all measurements need. judge: None where no part asks it. coded: clips [L] at HEARING_HZ -> what the model's codec makes of them."""
 
     model: Loaded
-    judge: Judge
+    judge: Judge | None
     own: Synthesizer  # that the model was trained by
     foreign: Synthesizer  # of another soundfont
     coded: Coded
@@ -63,6 +63,7 @@ class Tools:
         return [torch.from_numpy(samples) for samples in rendered(self.own, songs, duration_s, 1)]
 
     def heard(self, sounds: Sequence[Tensor]) -> list[Heard]:
+        assert self.judge is not None  # taught for the parts that call this
         return [self.judge.hear(samples, HEARING_HZ) for samples in sounds]
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ....musicgen.card import read_card
 from ....musicgen.errors import InputError
-from ....musicgen.loading import load
+from ....musicgen.loading import Loaded, load
 from ....musicgen.store.published import SHIPPED_FILE
+from ...data.render import Synthesizer
 from ...days.place import synthesizer
 from ...recipe import CODEC
 from .. import listening, measure
@@ -20,6 +21,7 @@ from .findings import Table, Tools
 from .judge import Judge, Lessons, taught
 
 _LESSONS = Lessons()
+_OF_A_JUDGE = {"genres", "instruments", "drums"}  # parts that need one
 _PANSORI_CLIPS, _OF_PANSORI_MINI = 200, 0.95
 
 
@@ -164,17 +166,22 @@ def _tools(request: Request, results: _Results) -> Tools:
     rate = replace(CODEC, sample_rate_hz=measure.HEARING_HZ)
     own = synthesizer(request.soundfont, rate)
     foreign = synthesizer(request.held_out_soundfont, rate, "fluid-soundfont-gm", "--held-out-soundfont")
-    coded = findings.through_codec(model)
+    judge = _judge(request, results, model, foreign) if _OF_A_JUDGE & set(request.parts) else None
+    return Tools(model, judge, own, foreign, findings.through_codec(model), request.cfg)
+
+
+def _judge(request: Request, results: _Results, model: Loaded, synthesizer: Synthesizer) -> Judge:
+    """The judge of the folder, or a new one: taught once for a codec."""
     notes = {"codec": model.config.codec.fingerprint, "soundfont": request.held_out_soundfont.name}
     notes |= {name: str(value) for name, value in asdict(request.lessons).items()}
     path = request.out / "judge.safetensors"
     judge = Judge.opened(path, notes)
     if judge is None:
         begun = time.monotonic()
-        judge = taught(foreign, request.lessons, coded, request.n_processes)
+        judge = taught(synthesizer, request.lessons, findings.through_codec(model), request.n_processes)
         judge.save(path, notes)
         results.timed("teaching the judge", time.monotonic() - begun)
-    return Tools(model, judge, own, foreign, coded, request.cfg)
+    return judge
 
 
 def _critic(tools: Tools, out: Path) -> listening.Critic:
