@@ -77,6 +77,7 @@ def card(codec: Codec, evaluation: Path | None = None) -> str:
     known = vocabulary()
     synonyms = {phrase: words for phrase, words in SYNONYMS.items() if not known.issuperset(phrase.split())}
     near = {word: player for player, words in NEAR.items() for word in words.split() if word not in known}
+    silent = pansori.silent_codes(codec)
     table = {
         "default_text": DEFAULT_TEXT,
         "figures": _figures(evaluation) if evaluation else [],
@@ -87,7 +88,7 @@ def card(codec: Codec, evaluation: Path | None = None) -> str:
         "moods": _languages(tuple(sum((pair[i] for pair in songwords.moods()), ()) for i in range(2))),
         "near": sorted(f"{word} = {player}" for word, player in near.items()),
         "plays": plays(),
-        "silence": {"codes": pansori.silent_codes(codec), "tries": pansori.TRIES},
+        **({"silence": {"codes": silent, "tries": pansori.TRIES}} if silent else {}),
         "synonyms": [f"{phrase} = {words}" for phrase, words in sorted(synonyms.items())],
         "tempo_bpm": list(TEMPO_BPM),
         "words": sorted(known),

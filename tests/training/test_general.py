@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_musicgen.musicgen import loading
-from comfyui_musicgen.musicgen.card import vocabulary_of
+from comfyui_musicgen.musicgen.card import silence_of, vocabulary_of
 from comfyui_musicgen.musicgen.checkpoints.settings import Settings
 from comfyui_musicgen.musicgen.codec import Codec
 from comfyui_musicgen.musicgen.errors import InputError
@@ -376,7 +376,14 @@ def test_the_card_lists_instruments_genres_and_moods_in_both_languages(card):
         and "sad" in card["moods"]["en"]
         and "슬픈" in card["moods"]["ko"]
     )
-    assert card["tempo_bpm"] == [50, 190] and card["kind"] == "general" and card["silence"]["tries"] > 0
+    assert card["tempo_bpm"] == [50, 190] and card["kind"] == "general"
+
+
+def test_a_codec_without_a_silent_code_has_a_card_that_the_engine_reads(codec, card, monkeypatch):
+    assert silence_of(Settings(card, "card"), REHEARSAL.model.lm) is None and "silence" not in card
+    monkeypatch.setattr(cards, "silent_codes", lambda codec: [3, 5])
+    silent = silence_of(Settings(json.loads(general_card.card(codec)), "card"), REHEARSAL.model.lm)
+    assert silent and silent.codes == {3, 5} and silent.tries == cards.TRIES
 
 
 def test_figures_come_from_an_evaluation(codec, tmp_path):
