@@ -1,13 +1,15 @@
-"""The card of pansori-mini as its engine reads it: the words that `data/words.py` describes clips with."""
+"""The card of a model as the engine reads it: that of pansori-mini here, with the words that `data/words.py` describes clips with."""
 
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from ..musicgen.audio import Audio
 from ..musicgen.codec import Codec
+from ..musicgen.loading import load
 from .data import words
 from .data.jangdan import JANGDAN
 
@@ -37,7 +39,16 @@ PLAYS = (
     "a pansori voice, daegeum flute, gayageum zither and buk drum, in jinyangjo, jungmori, jungjungmori, jajinmori or "
     "hwimori (or very slow, slow, medium, fast, very fast), ujo, pyeongjo or gyemyeonjo mode, and plain scales"
 )
-
+# As measured (pretrained/README.md): name, value, goal, ceiling.
+FIGURES = (
+    ("melody: chroma cosine with the melody", 0.76, 0.6, None),
+    ("melody: difference", 0.69, 0.3, None),
+    ("text, guidance 3: buk alone, voice or instrument as asked for", 0.94, 0.9, 1.0),
+    ("text, guidance 3: the jangdan asked for, tempo within 8 %", 0.83, 0.7, 0.97),
+    ("continuation: tempo carried on within 8 %", 0.78, 0.7, None),
+    ("continuation: mode carried on", 0.81, 0.7, None),
+    ("continuation: joins without a click", 1.0, 1.0, None),
+)
 
 SILENT_DB = -60.0  # dBFS RMS; a clip below is practically silent
 TRIES = 3  # seeds after one that gives a practically silent clip
@@ -75,6 +86,10 @@ def card(codec: Codec) -> str:
     synonyms |= {jangdan.hangul: name for name, jangdan in JANGDAN.items()}
     table = {
         "default_text": DEFAULT_TEXT,
+        "figures": [
+            {"name": name, "value": value, "goal": f"{goal:g}"} | ({} if ceiling is None else {"ceiling": ceiling})
+            for name, value, goal, ceiling in FIGURES
+        ],
         "near": sorted(f"{word} = {player}" for player, words in NEAR.items() for word in words.split()),
         "plays": PLAYS,
         "silence": {"codes": silent_codes(codec), "tries": TRIES},
@@ -82,3 +97,14 @@ def card(codec: Codec) -> str:
         "words": sorted(known),
     }
     return json.dumps(table, ensure_ascii=False, indent=1) + "\n"
+
+
+def write(model: Path, general: bool, evaluation: Path | None = None) -> Path:
+    """Write the card of a model beside its file. evaluation: of a general model, evaluation.json with its figures."""
+    from . import general_card
+
+    codec = load(model, "float32").codec
+    text = general_card.card(codec, evaluation) if general else card(codec)
+    path = model.with_name(f"{model.stem}.card.json")
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -11,6 +11,7 @@ import torch
 
 from ..musicgen.errors import MusicGenError
 from .days import cli as days
+from .evaluate.general import cli as general
 from .runs import keep_memory
 
 _RUNS = Path(__file__).resolve().parent / "runs"
@@ -101,6 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluate.add_argument("--text-encoders", type=Path, action="append", default=[], help="folders of text encoders")
     evaluate.add_argument("--threads", type=int, default=2, help="of torch, on a CPU (default: %(default)s)")
     evaluate.set_defaults(run=_evaluate)
+    general.add(evaluate)
+    card = steps.add_parser("card", help="write the card of a model, NAME.card.json beside its file")
+    card.add_argument("model", type=Path, help="a .safetensors that ships: pansori-mini or general-mini")
+    card.add_argument("--general", action="store_true", help=general.GENERAL_HELP)
+    card.add_argument(
+        "--evaluation", type=Path, help="evaluation.json of `evaluate`, whose figures the card of a general model takes"
+    )
+    card.set_defaults(run=_card, threads=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     keep_memory()
@@ -196,7 +205,16 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _card(options: argparse.Namespace) -> int:
+    from .card import write
+
+    print(write(options.model, general.is_general(options.model, options.general), options.evaluation))
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
+    if not options.long and general.is_general(options.model, options.general):
+        return general.run(options)
     from .evaluate.report import report, report_drift
 
     if options.long:

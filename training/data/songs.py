@@ -125,12 +125,13 @@ def song(split: str, number: int, duration_s: float) -> Song:
 
 
 def compose(
-    name: str, groove: Groove, arrangement: str, duration_s: float, rng: np.random.Generator, bpm: float | None = None
-) -> Song:
-    """A piece in a groove; what is not given is drawn."""
+    name: str, groove: Groove, arrangement: str, duration_s: float, rng: np.random.Generator, bpm: float | None = None,
+    lead: str | None = None, window: str | None = None,
+) -> Song:  # fmt: skip
+    """A piece in a groove; what is not given is drawn. lead: of INSTRUMENTS; window: of WINDOWS."""
     bpm = float(round(_bpm(groove, rng) if bpm is None else bpm, 1))
     grid = Grid(groove, bpm, groove.swing * rng.uniform(0.85, 1.1))
-    window = str(rng.choice(list(WINDOWS), p=list(WINDOWS.values())))
+    window = window or str(rng.choice(list(WINDOWS), p=list(WINDOWS.values())))
     tonic, numerals, mode = _key(groove, rng)
     n_bars, first_s = _window(window, grid, duration_s, rng)
     chords = progression(numerals, tonic)
@@ -147,9 +148,11 @@ def compose(
     density = str(rng.choice(["sparse", "medium", "busy"], p=[0.25, 0.5, 0.25]))
     motion = float(np.clip(groove.motion + {"sparse": -0.25, "medium": 0.0, "busy": 0.25}[density], 0.08, 1.0))
     players = _Players(groove, grid, bars, level, rng)
-    register, line, lead = None, [], None
-    if arrangement != "drums alone":
-        lead = _lead(groove, arrangement, rng)
+    register, line = None, []
+    if arrangement == "drums alone":
+        lead = None
+    else:
+        lead = lead or _lead(groove, arrangement, rng)
         register = str(rng.choice(["low", "middle", "high"], p=[0.25, 0.5, 0.25]))
         line = players.lead(lead, arrangement, register, tonic, mode, motion)
         if arrangement == "duo":

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .harmony import KEY_NAMES, SCALES
 from .instruments import DRUM_WORDS, INSTRUMENTS
 from .songs import Facts
 
@@ -123,6 +124,42 @@ def prompt(
         return _pick(INSTRUMENTS[instrument].english, rng, held_out)
     assert genre is not None
     return _pick(GENRE_WORDS[genre][0], rng, held_out)
+
+
+def phrases() -> list[str]:
+    """All wordings of descriptions, in English and Korean, with what stands around them."""
+    groups = [*GENRE_WORDS.values(), *_MOODS.values(), DRUM_WORDS]
+    groups += [(one.english, one.korean) for one in INSTRUMENTS.values()]
+    korean = [word for one in INSTRUMENTS.values() for word in one.korean]
+    found = [phrase for group in groups for language in group for phrase in language]
+    found += [form.format(word) for form in _KOREAN_ALONE for word in korean]
+    found += [word for pace in _PACES for word in pace]
+    for table in (_REGISTER, _DENSITY, _DYNAMICS, _METRES):
+        found += [phrase for choices in table.values() for phrase in choices]
+    found += [*_KOREAN_PACES, *_DRUMS_ALONE, *_KOREAN_DRUMS_ALONE, *_NO_DRUMS, *_WITH_DRUMS, *_KOREAN_DYNAMICS.values()]
+    found += [*_ENDS, *_BEGINS, *_FILLERS, *KEY_NAMES, *SCALES, *(form.format("") for form in _ALONE)]
+    found += [f"{tone}{mode}" for tone in _KOREAN_TONES for mode in _KOREAN_KEYS.values()]
+    return [
+        *found,
+        "duo",
+        "melody",
+        "lead",
+        "with",
+        "and",
+        "at",
+        "bpm",
+        "tempo",
+        "in",
+        "key of",
+        "드럼 없이",
+        "템포",
+        "끝맺음",
+    ]
+
+
+def moods() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Of slow, medium and fast pieces in major and minor: English, Korean."""
+    return list(_MOODS.values())
 
 
 def _short(facts: Facts, rng: np.random.Generator, held_out: bool) -> str:

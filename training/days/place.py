@@ -58,17 +58,20 @@ class Place:
         return path.read_text(encoding="utf-8")
 
 
-def synthesizer(soundfont: Path, codec: CodecConfig) -> Synthesizer:
-    """A synthesizer with all presets read. InputError if FluidSynth or the soundfont is missing."""
+def synthesizer(
+    soundfont: Path, codec: CodecConfig, package: str = "musescore-general-soundfont-small", option: str = "--soundfont"
+) -> Synthesizer:
+    """A synthesizer with all presets read. InputError if FluidSynth or the soundfont is missing.
+
+    package, option: what to install or to give instead, for messages.
+    """
     if not soundfont.exists():
-        raise InputError(
-            f"there is no soundfont {soundfont}. Install musescore-general-soundfont-small, or give --soundfont FILE."
-        )
+        raise InputError(f"there is no soundfont {soundfont}. Install {package}, or give {option} FILE.")
     try:
         result = Synthesizer(soundfont, codec.sample_rate_hz)
         result.load(presets())
     except OSError as error:
         raise InputError(f"FluidSynth does not load ({error}). Install libfluidsynth3.") from None
     except (ValueError, KeyError) as error:
-        raise InputError(f"{soundfont}: {error.args[0]}. Give --soundfont a General MIDI soundfont.") from None
+        raise InputError(f"{soundfont}: {error.args[0]}. Give {option} a General MIDI soundfont.") from None
     return result

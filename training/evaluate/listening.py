@@ -5,12 +5,15 @@ It hears nothing of how the audio was made: log-mel spectra, how they rise (onse
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from pathlib import Path
 
 import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +30,7 @@ _LAGS_S, _N_LAGS = (0.08, 4.0), 96
 _HIDDEN, _EPOCHS, _BATCH = 160, 60, 64
 _MEMBERS = 5  # of a critic
 _CODED = 0.4  # of the copies
+UNKNOWN = -1  # in place of an answer
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class Heard:
     bpm: float | None  # of the rhythm's beats
 
 
-class Critic(nn.Module):
-    """Features [B, n] -> scores of rhythm, player and buk: the mean of several classifiers that began differently.
+class Voters(nn.Module):
+    """Features [B, n] -> scores of each question's answers: the mean of several classifiers that began differently.
 
     One alone hears up to a tenth of a model's pieces otherwise than the next one does.
     """
@@ -48,16 +52,46 @@ class Critic(nn.Module):
     mean: Tensor  # [n] of the features that it was taught with
     scale: Tensor  # [n] their standard deviation
 
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, n_features: int, sizes: Sequence[int], n_members: int = _MEMBERS, width: int = _HIDDEN) -> None:
+        """sizes: how many answers each question has."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
-        self.members = module_list(_Classifier(n_features) for _ in range(_MEMBERS))
+        self.members = module_list(_Classifier(n_features, sizes, width) for _ in range(n_members))
 
     def forward(self, features: Tensor) -> list[Tensor]:
         x = ((features - self.mean) / self.scale).clamp(-5, 5)
         heads = zip(*(member(x) for member in self.members))
         return [torch.stack([F.log_softmax(scores, dim=-1) for scores in head]).mean(dim=0) for head in heads]
+
+    def teach(self, inputs: Tensor, wanted: Tensor, epochs: int = _EPOCHS) -> None:
+        """inputs [n, n_features], wanted [n, questions] int64, UNKNOWN where a clip has no answer to a question."""
+        self.mean.copy_(inputs.mean(0))
+        self.scale.copy_(inputs.std(0).clamp(min=1e-3))
+        inputs = (inputs - self.mean) / self.scale
+        for member in self.members:
+            _teach(member, inputs, wanted, epochs)
+        self.eval()
+
+
+class Critic(Voters):
+    """Features of `features_of` -> scores of rhythm, player and buk."""
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__(n_features, (len(RHYTHMS), len(PLAYERS), 2))
+
+    def save(self, path: Path, notes: dict[str, str]) -> None:
+        """Write a safetensors file; notes: how it was taught."""
+        safetensors.torch.save_file(self.state_dict(), path, notes)
+
+    @classmethod
+    def opened(cls, path: Path, notes: dict[str, str]) -> "Critic | None":
+        """The critic that was saved with the same notes; None if there is none."""
+        if (saved := saved_with(path, notes)) is None:
+            return None
+        critic = cls(len(saved["mean"]))
+        critic.load_state_dict(saved)
+        return critic.eval()
 
     @torch.no_grad()
     def hear(self, samples: Tensor, rate_hz: int) -> Heard:
@@ -69,13 +103,23 @@ class Critic(nn.Module):
         return Heard(name, PLAYERS[player], bool(buk), bpm)
 
 
+def saved_with(path: Path, notes: dict[str, str]) -> dict[str, Tensor] | None:
+    """The tensors of a safetensors file that was written with these notes; None if there is no such file."""
+    if not path.exists():
+        return None
+    with safetensors.safe_open(path, "pt") as file:
+        if file.metadata() != notes:
+            return None
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
 class _Classifier(nn.Module):
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, n_features: int, sizes: Sequence[int], width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Linear(n_features, _HIDDEN), nn.ReLU(), nn.Dropout(0.3), nn.Linear(_HIDDEN, 64), nn.ReLU()
+            nn.Linear(n_features, width), nn.ReLU(), nn.Dropout(0.3), nn.Linear(width, 64), nn.ReLU()
         )
-        self.heads = nn.ModuleList(nn.Linear(64, n) for n in (len(RHYTHMS), len(PLAYERS), 2))
+        self.heads = nn.ModuleList(nn.Linear(64, n) for n in sizes)
 
     def forward(self, features: Tensor) -> list[Tensor]:
         x = self.body(features)
@@ -98,7 +142,7 @@ def train_critic(
     for number in range(n_clips):
         label = draw_label(rng)
         samples = torch.from_numpy(play(label, duration_s, rate_hz, rng).samples)
-        copy = through(samples) if through and number < n_coded else _worn(samples, generator)
+        copy = through(samples) if through and number < n_coded else worn(samples, generator)
         target = (RHYTHMS.index(label.jangdan or "none"), PLAYERS.index(label.instrument), int(label.buk))
         for version in (samples, copy):
             features.append(features_of(version, rate_hz))
@@ -106,31 +150,33 @@ def train_critic(
     inputs, wanted = torch.stack(features), torch.tensor(targets)
     torch.manual_seed(seed)
     critic = Critic(inputs.shape[1])
-    critic.mean.copy_(inputs.mean(0))
-    critic.scale.copy_(inputs.std(0).clamp(min=1e-3))
-    inputs = (inputs - critic.mean) / critic.scale
-    for member in critic.members:
-        _teach(member, inputs, wanted)
-    return critic.eval()
+    critic.teach(inputs, wanted)
+    return critic
 
 
-def _teach(member: _Classifier, inputs: Tensor, wanted: Tensor) -> None:
-    """inputs [n, n_features] of mean 0 and deviation 1, wanted [n, 3]."""
+def _teach(member: _Classifier, inputs: Tensor, wanted: Tensor, epochs: int) -> None:
+    """inputs [n, n_features] of mean 0 and deviation 1, wanted [n, questions]."""
     optimizer = torch.optim.AdamW(member.parameters(), lr=2e-3, weight_decay=0.05)
-    steps = _EPOCHS * math.ceil(len(inputs) / _BATCH)
+    steps = epochs * math.ceil(len(inputs) / _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     member.train()
     for _ in range(steps):
         rows = torch.randint(len(inputs), (_BATCH,))
         noisy = (inputs[rows] + 0.15 * torch.randn(_BATCH, inputs.shape[1])).clamp(-5, 5)
-        loss = reduce(add, (F.cross_entropy(scores, wanted[rows, i]) for i, scores in enumerate(member(noisy))))
+        loss = reduce(add, (_loss(scores, wanted[rows, i]) for i, scores in enumerate(member(noisy))))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
 
 
-def _worn(samples: Tensor, generator: torch.Generator) -> Tensor:
+def _loss(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Mean cross-entropy of the clips that have an answer; 0 where none has."""
+    total = F.cross_entropy(scores, wanted, ignore_index=UNKNOWN, reduction="sum")
+    return total / (wanted != UNKNOWN).sum().clamp(min=1)
+
+
+def worn(samples: Tensor, generator: torch.Generator) -> Tensor:
     """[L] with 3 to 20 dB less noise than signal, noise that follows the signal's own spectrum and loudness, and often
     without its top: what coding does to a sound, so that the critic listens for the music and not for how clean it is."""
     window = torch.hann_window(_WINDOW)

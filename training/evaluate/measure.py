@@ -40,7 +40,7 @@ HEARING_HZ = CODEC.sample_rate_hz  # models of other rates are heard at this one
 
 @dataclass(frozen=True)
 class Finding:
-    """One measured number, with what it should be. `at_least` None: only reported.
+    """One measured number, with what it should be. Neither `at_least` nor `at_most`: only reported.
 
     chance: the same measure of the same music against what was asked of another piece. ceiling: of the synthesizer's own
     music behind the same codec, which no language model on that codec can be expected to pass.
@@ -51,16 +51,27 @@ class Finding:
     at_least: float | None = None
     chance: float | None = None
     ceiling: float | None = None
+    at_most: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", float(self.value))
 
     @property
     def good(self) -> bool | None:
-        return None if self.at_least is None else bool(self.value >= self.at_least)
+        if self.at_least is None and self.at_most is None:
+            return None
+        above = self.at_least is None or self.value >= self.at_least
+        return bool(above and (self.at_most is None or self.value <= self.at_most))
+
+    @property
+    def goal(self) -> str:
+        """`0.85`, `at most 3`, or nothing."""
+        return " to ".join(
+            f"{word}{bound:g}" for word, bound in (("", self.at_least), ("at most ", self.at_most)) if bound is not None
+        )
 
     def __str__(self) -> str:
-        goal = "" if self.at_least is None else f"  (goal {self.at_least:g}: {'met' if self.good else 'missed'})"
+        goal = f"  (goal {self.goal}: {'met' if self.good else 'missed'})" if self.goal else ""
         bounds = "".join(
             f", {name} {value:.3f}" for name in ("chance", "ceiling") if (value := getattr(self, name)) is not None
         )
