@@ -249,9 +249,9 @@ def test_figures_of_another_model_become_goals():
 
 
 def test_the_figures_of_pansori_mini_are_on_its_card():
-    figures = report.figures_of(report.SHIPPED_FILE)
+    figures = report.figures_of(report.SHIPPED["pansori-mini"])
     assert figures == {name: value for name, value, *_ in cards.FIGURES}
-    page = report.SHIPPED_FILE.with_name("README.md").read_text("utf-8")
+    page = report.SHIPPED["pansori-mini"].with_name("README.md").read_text("utf-8")
     assert all(f"{value:.2f}" in page for value in figures.values())
 
 

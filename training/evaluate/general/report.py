@@ -9,7 +9,7 @@ from pathlib import Path
 from ....musicgen.card import read_card
 from ....musicgen.errors import InputError
 from ....musicgen.loading import Loaded, load
-from ....musicgen.store.published import SHIPPED_FILE
+from ....musicgen.store.published import SHIPPED
 from ...data.render import Synthesizer
 from ...days.place import synthesizer
 from ...recipe import CODEC
@@ -95,7 +95,7 @@ def pansori_findings(tools: Tools, out: Path, n: int) -> list[Finding]:
     if model.config.melody and not model.config.melody.chords:
         found += measure.melody_findings(model, n, cfg)[0]
     found += measure.continuation_findings(model, n, cfg)[0] + measure.collapse_findings(model, 2 * n, cfg)
-    return [replace(one, name=f"pansori, {one.name}") for one in against(found, figures_of(SHIPPED_FILE))]
+    return [replace(one, name=f"pansori, {one.name}") for one in against(found, figures_of(SHIPPED["pansori-mini"]))]
 
 
 def against(found: Sequence[Finding], figures: dict[str, float], share: float = _OF_PANSORI_MINI) -> list[Finding]:
