@@ -68,7 +68,7 @@ _WAYS = (
     (re.compile("MAJ|[Mm]ajor"), "maj"), (re.compile("MIN|[Mm]inor"), "min"), (re.compile("DIM"), "dim"), (re.compile("AUG"), "aug"),
     (re.compile("SUS"), "sus"), (re.compile("ADD"), "add"), (re.compile("ALT"), "alt"),
 )  # fmt: skip
-_ROMAN = re.compile(r"(?:[b#]?[1-7]|[IVX]+|[ivx]+)(?![a-wyz])")
+_ROMAN = re.compile(r"[b#]?(?:[1-7]|(?:[IVX]+|[ivx]+)(?=$|[^A-Za-z]|m|M|dim|sus))")
 
 
 def plain(text: str) -> str:
