@@ -9,7 +9,7 @@ from .players import RATE_HZ, play
 __all__ = ["RATE_HZ", "Chord", "Hit", "Note", "Score", "compose", "play", "song"]
 
 
-def song(seed: int):
-    """(score, samples [L] float32 at RATE_HZ) of a seed: the same piece every time."""
-    score = compose(seed)
+def song(seed: int, compound: bool = False):
+    """(score, samples [L] float32 at RATE_HZ) of a seed: the same piece every time. compound: in 6/8."""
+    score = compose(seed, compound)
     return score, play(score, seed)
