@@ -1,8 +1,8 @@
 """Fits the weights of hearing (musicgen/analysis/hearing/weights.py) and prints them, with what they reach on pieces left out.
 
-    python benchmarks/hearing_fit.py [--songs 240] [--chorales 110] [--compound 70]
+    python benchmarks/hearing_fit.py [--songs 240] [--chorales 110] [--compound 70] [--drums 120]
 
-Songs of tests/songs from seed 1000 on, the same generator in 6/8 from seed 1000 on, chorales from number 20 on (needs music21): none of
+Songs of tests/songs from seed 1000 on, the same in 6/8, their drums or a metronome alone, chorales from number 20 on (needs music21): none of
 the pieces that benchmarks/hearing.py reports. Each piece is heard in all readings; right are those whose tempo is within 4 %, whose
 meter is the piece's and whose beats and downbeats have an F1 of 0.8 and 0.75. The loss is -log of their probability, songs counting
 twice, plus a squared penalty on the weights of features of spread 1.
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harness import load_pack
 
 PENALTY, FOLDS = 0.01, 4
-COUNTS = {"songs": 2.0, "chorales": 1.0, "compound": 1.0}
+COUNTS = {"songs": 2.0, "chorales": 1.0, "compound": 1.0, "drums": 1.0}
 FIRST_SEED, FIRST_CHORALE = 1000, 20
 
 
@@ -25,14 +25,16 @@ def main():
     parser.add_argument("--songs", type=int, default=240)
     parser.add_argument("--chorales", type=int, default=110)
     parser.add_argument("--compound", type=int, default=70)
+    parser.add_argument("--drums", type=int, default=120)
     arguments = parser.parse_args()
     from hearing_corpus import chorales
-    from pack.tests.songs import song
+    from pack.tests.songs import drums, song
 
     pieces = {
         "songs": map(song, range(FIRST_SEED, FIRST_SEED + arguments.songs)),
         "chorales": chorales(arguments.chorales, FIRST_CHORALE) if arguments.chorales else (),
         "compound": (song(seed, True) for seed in range(FIRST_SEED, FIRST_SEED + arguments.compound)),
+        "drums": (drums(seed, 10.0 if seed % 2 else None) for seed in range(FIRST_SEED, FIRST_SEED + arguments.drums)),
     }
     report({kind: [example(*piece) for piece in found] for kind, found in pieces.items()})
 

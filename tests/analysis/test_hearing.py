@@ -317,3 +317,18 @@ def test_sevenths_are_heard_where_they_are_asked_for():
     heard = hear(sound(0.1 * np.concatenate(bars)), vocabulary="sevenths")
     assert {span.label for span in heard.chords} == {"C", "G:7", "A:min7", "F:maj7"}
     assert heard.key == "C major"
+
+
+def test_chords_of_each_beat_are_heard_where_the_piece_has_them():
+    roots, levels = [0, 5, 7, 9, 2, 4] * 8, np.zeros((48, N_PITCHES))
+    for beat, root in enumerate(roots):
+        for step in (0, 4, 7):
+            levels[beat, 20 + root + step] += 0.6
+            levels[min(beat + 1, 47), 20 + root + step] += 0.45  # rings on
+    true = [f"{('C', 'C#', 'D', 'D#', 'E', 'F', 'F#', 'G', 'G#', 'A', 'A#', 'B')[root]}" for root in roots]
+    right = [
+        np.mean([a == b for a, b in zip(hear_chords(levels, adapts=adapts).labels, true)]) for adapts in (False, True)
+    ]
+    assert right[1] > 0.95 and right[1] > right[0] + 0.1
+    held = hear_chords(np.repeat(levels[::8], 8, axis=0), adapts=True)
+    assert np.mean(np.array(held.labels[1:]) != held.labels[:-1]) < 0.15

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .beats import Onsets
-from .chords import BeatChords
+from .chords import NONE, BeatChords
 from .spectrum import LOWEST, N_PITCHES, Pitches, fold
 from .weights import POSITIONS, READING, WEIGHTS
 
@@ -21,7 +21,11 @@ _USUAL_BPM = 95.0
 _SPAN_S = 0.2  # of the sound before and behind a moment, between which it changes
 _REACH_S = 0.05
 _MOST_BPM, _SIX_BPM = 215.0, (100.0, 300.0)
+_FEW = 4  # bars, of which the mean counts half: chance makes means of a few large
 _LEAST_LOG, _MOST_LOG = -1.0, 1.5
+_TONAL = (
+    0.5  # share of beats with a chord, below which chords and their changes count less, down to nothing for drums alone
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Evidence:
 
     groups: list[tuple[int, int]]  # (meter, phase): beat number `phase` begins a bar
     features: np.ndarray  # [hypotheses, F], in the order of `names`
-    curves: dict[str, np.ndarray]  # of the beats, mean 0 and spread 1, each [n]
+    curves: dict[str, np.ndarray]  # of the beats, mean 0 and spread 1 at the most, each [n]
 
     @property
     def scores(self) -> np.ndarray:
@@ -106,6 +110,8 @@ def evidence_of(
         "low": clues.onsets.near(clues.onsets.low, beats_s, _REACH_S), "all": here, "chord": chords.change, "change": change,
     }  # fmt: skip
     curves = {name: _standard(curve) for name, curve in curves.items()}
+    tonal = min(1.0, float(np.mean([label != NONE for label in chords.labels])) / _TONAL)
+    curves["chord"], curves["change"] = tonal * curves["chord"], tonal * curves["change"]
     odd = {name: abs(float(curve[::2].mean() - curve[1::2].mean())) for name, curve in curves.items()}
     on_half, on_thirds = _log_ratio(here, half), _log_ratio(here, thirds)
     groups, rows = [], []
@@ -114,12 +120,12 @@ def evidence_of(
         octaves = math.log2((bpm / 3 if six else bpm) / _USUAL_BPM)
         reading = {
             "octaves": octaves, "octaves squared": octaves**2, "octaves in six": octaves * six, "steady": float(is_steady),
-            "three": float(beats == 3), "six": float(six), "chords": float(chords.probability.mean()),
+            "three": float(beats == 3), "six": float(six), "chords": tonal * float(chords.probability.mean()),
             "over halves": on_half, "over halves in six": on_half * six, "over thirds": on_thirds, "over thirds in six": on_thirds * six,
             "over quarters": _log_ratio(here, quarters), "halves over quarters": _log_ratio(half, quarters),
-            "change over halves": _log_ratio(change, clues.change_at(beats_s + period_s / 2)),
-            "change over thirds in six": _log_ratio(change, change_thirds) * six,
-            "chords a beat by octaves": float(chords.change.mean()) * octaves,
+            "change over halves": tonal * _log_ratio(change, clues.change_at(beats_s + period_s / 2)),
+            "change over thirds in six": tonal * _log_ratio(change, change_thirds) * six,
+            "chords a beat by octaves": tonal * float(chords.change.mean()) * octaves,
             "odd all": odd["all"], "odd change": odd["change"], "odd chord": odd["chord"], "odd low": odd["low"],
         }  # fmt: skip
         for phase in range(min(beats, len(beats_s))):
@@ -144,7 +150,7 @@ def _allowed(bpm: float) -> list[int]:
 
 
 def _by_position(curves: dict[str, np.ndarray], meter: int, phase: int) -> list[float]:
-    """Means of the curves at positions of the bar, 0 for those of other meters."""
+    """Means of the curves at positions of the bar, nearer to 0 for a few bars, 0 for those of other meters."""
     own = meter if meter in METERS else 4
     row = []
     for other in METERS:
@@ -155,7 +161,7 @@ def _by_position(curves: dict[str, np.ndarray], meter: int, phase: int) -> list[
                     if other == own and (meter == own or not place)
                     else curve[:0]
                 )
-                row.append(float(chosen.mean()) if len(chosen) else 0.0)
+                row.append(float(chosen.sum()) / (len(chosen) + _FEW))
     return row
 
 

@@ -60,7 +60,7 @@ def hear_rhythm(
     if not readings:
         return None
     best = max(readings, key=lambda reading: reading.evidence.scores.max())
-    return _rhythm(best, onsets)
+    return _rhythm(best, onsets, pitches, vocabulary)
 
 
 def read_all(
@@ -99,7 +99,8 @@ def read_beats(
     onsets: Onsets, pitches: Pitches, beats_s: np.ndarray, downbeats_s: np.ndarray, meter: int, vocabulary: str
 ) -> Rhythm:
     """The reading of beats and downbeats that another tracker found. Its bars are kept, unless it found less than one."""
-    rhythm = _rhythm(_reading(Clues(onsets, pitches), beats_s, meter, vocabulary, False, True), onsets)
+    reading = _reading(Clues(onsets, pitches), beats_s, meter, vocabulary, False, True)
+    rhythm = _rhythm(reading, onsets, pitches, vocabulary)
     first = np.flatnonzero(np.isin(beats_s, downbeats_s))
     if len(first) < 2:
         return rhythm
@@ -122,7 +123,7 @@ def _reading(
     return Reading(bpm, beats_s, edges_s, chords, evidence_of(clues, beats_s, bpm, chords, is_steady, meter, any_tempo))
 
 
-def _rhythm(reading: Reading, onsets: Onsets) -> Rhythm:
+def _rhythm(reading: Reading, onsets: Onsets, pitches: Pitches, vocabulary: str) -> Rhythm:
     scores, groups = reading.evidence.scores, reading.evidence.groups
     best = int(scores.argmax())
     meter, phase = groups[best]
@@ -135,7 +136,8 @@ def _rhythm(reading: Reading, onsets: Onsets) -> Rhythm:
     strength = onsets.near(onsets.all, reading.beats_s)
     between = onsets.near(onsets.all, reading.beats_s + 30 / reading.bpm)
     on_beat = math.log(max(float(strength.mean()), 1e-6) / max(float(between.mean()), 1e-6))
-    return Rhythm(reading.bpm, reading.beats_s, reading.edges_s, reading.chords, bars, on_beat)
+    chords = hear_chords(pitches.between(reading.edges_s), vocabulary, adapts=True)
+    return Rhythm(reading.bpm, reading.beats_s, reading.edges_s, chords, bars, on_beat)
 
 
 def _through_sound(beats_s: np.ndarray, period_s: float, pitches: Pitches) -> np.ndarray:
