@@ -8,19 +8,18 @@ a quarter is what sounds on it, if it is a major or minor triad or a seventh cho
 import numpy as np
 
 
-def chorales(n_pieces):
-    """(score, samples) of the first chorales in 3/4 or 4/4 whose key is sure."""
+def chorales(n_pieces, first=0):
+    """(score, samples) of chorales in 3/4 or 4/4 whose key is sure, from number `first` on, each as it is played."""
     from music21 import corpus
     from pack.tests.songs import play
 
-    found = []
+    number = 0
     for path in sorted(corpus.getComposer("bach")):
-        if len(found) == n_pieces:
-            break
-        score = as_score(corpus.parse(path), seed=len(found))
+        score = as_score(corpus.parse(path), seed=number) if number < first + n_pieces else None
         if score is not None:
-            found.append((score, play(score, len(found))))
-    return found
+            if number >= first:
+                yield score, play(score, number)
+            number += 1
 
 
 def as_score(work, seed):

@@ -57,7 +57,7 @@ class MusicGenAnalyze(Node):
                     "Tempo that is expected, in beats a minute; the one within 30 % of it is heard. 0 = any, which can come "
                     "out at half or double.", round=0.01,
                 ),
-                "meter": whole(0, 0, MAX_METER, "Beats in a bar, if they are known. 0 = three or four, as heard."),
+                "meter": whole(0, 0, MAX_METER, "Beats in a bar, if they are known. 0 = 3/4, 4/4 or 6/8, as heard."),
                 "vocabulary": choice(
                     VOCABULARIES,
                     "triads: major and minor chords. sevenths: 7, maj7 and min7 too, which are heard less surely.",

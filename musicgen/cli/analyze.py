@@ -13,7 +13,7 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("file", metavar="FILE", help="sound file of 2 seconds to 20 minutes")
     parser.add_argument("--bpm", type=float, default=0.0, metavar="N", help="expected tempo (heard)")
-    parser.add_argument("--meter", type=int, default=0, metavar="N", help="beats in a bar (three or four, as heard)")
+    parser.add_argument("--meter", type=int, default=0, metavar="N", help="beats in a bar (3/4, 4/4 or 6/8, as heard)")
     parser.add_argument("--vocabulary", choices=hearing.VOCABULARIES, default="triads", help="of chords (%(default)s)")
     parser.add_argument(
         "--beat-model", type=Path, metavar="FILE", help="checkpoint of beat-this, instead of the built-in tracker"

@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser, models: Path) -> None:
         help="loudness of the voice against the music's (%(default)g)",
     )
     parser.add_argument("--bpm", type=float, default=0.0, metavar="N", help="expected tempo of the song (heard)")
-    parser.add_argument("--meter", type=int, default=0, metavar="N", help="beats in a bar (three or four, as heard)")
+    parser.add_argument("--meter", type=int, default=0, metavar="N", help="beats in a bar (3/4, 4/4 or 6/8, as heard)")
     parser.add_argument("--beat-model", type=Path, metavar="FILE", help="checkpoint of beat-this for the beats")
     parser.add_argument(
         "--beat-sync", type=float, metavar="S", help="seconds by which a beat of the music may be moved (half a beat)"

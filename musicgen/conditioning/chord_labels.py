@@ -12,6 +12,7 @@ Source: Harte et al., "Symbolic representation of musical chords", ISMIR 2005; s
 """
 
 import re
+import unicodedata
 
 from ..errors import InputError
 
@@ -32,9 +33,9 @@ PUBLISHED = {
 }  # fmt: skip
 # What players write besides: another name of a published quality, or semitones of its own.
 _SPELLINGS = {
-    "maj": ("", "M", "ma", "Maj"), "min": ("m", "mi", "-"), "dim": ("°", "o"), "aug": ("+",), "sus4": ("sus",),
-    "maj6": ("6",), "min6": ("m6", "mi6", "-6"), "maj7": ("M7", "ma7", "Maj7", "Δ", "Δ7"), "min7": ("m7", "mi7", "-7"),
-    "minmaj7": ("mM7", "mmaj7", "mMaj7", "-maj7", "-M7", "-Δ7", "m(maj7)", "min(maj7)", "m(M7)"), "dim7": ("°7", "o7"),
+    "maj": ("", "M", "ma", "Maj"), "7": ("dom7", "dom"), "min": ("m", "mi", "-"), "dim": ("°", "o"), "aug": ("+",), "sus4": ("sus",),
+    "maj6": ("6",), "min6": ("m6", "mi6", "-6"), "maj7": ("M7", "ma7", "Maj7"), "min7": ("m7", "mi7", "-7"),
+    "minmaj7": ("mM7", "mmaj7", "mMaj7", "-maj7", "-M7", "m(maj7)", "min(maj7)", "m(M7)"), "dim7": ("°7", "o7"),
     "hdim7": ("ø", "ø7", "hdim"), "maj9": ("M9", "ma9", "Maj9"), "min9": ("m9", "mi9", "-9"), "min11": ("m11", "mi11", "-11"),
     "maj13": ("M13", "ma13", "Maj13"), "min13": ("m13", "mi13", "-13"),
 }  # fmt: skip
@@ -42,10 +43,11 @@ PLAYED = {
     **{name: semitones for name, semitones in PUBLISHED.items() if name not in ("1", "4")},
     **{spelling: PUBLISHED[name] for name, spellings in _SPELLINGS.items() for spelling in spellings},
     **dict.fromkeys(("aug7", "+7", "7+"), (0, 4, 8, 10)), **dict.fromkeys(("69", "6/9"), (0, 2, 4, 7, 9)),
-    **dict.fromkeys(("m69", "m6/9", "min69"), (0, 2, 3, 7, 9)), "2": (0, 2, 4, 7),
+    **dict.fromkeys(("m69", "m6/9", "min69"), (0, 2, 3, 7, 9)), "2": (0, 2, 4, 7), "4": (0, 5, 7),
+    **dict.fromkeys(("+M7", "+maj7", "augmaj7"), (0, 4, 8, 11)), **dict.fromkeys(("7alt", "alt"), (0, 3, 4, 8, 10)),
 }  # fmt: skip
 _KNOWN = (
-    "maj, min (m), dim, aug (+), sus2, sus4, 5, 6, m6, 7, maj7, m7, mM7, dim7, m7b5, 9, maj9, m9, 11, m11, 13, maj13, m13, "
+    "maj, min (m), dim, aug (+), sus2, sus4, 5, 6, m6, 7, maj7, m7, mM7, dim7, m7b5, 7alt, 9, maj9, m9, 11, m11, 13, maj13, m13, "
     "with b5 #5 b9 #9 #11 b13 add9 no3 no5"
 )
 
@@ -56,11 +58,27 @@ _ALTERATION = re.compile(r"(?P<verb>add|no|omit|sus)?(?P<accidentals>[b#]*)(?P<n
 _BARE = re.compile(r"(?=[a-z#])" + _ALTERATION.pattern)  # outside brackets: with a word or an accidental
 _BASS = re.compile(r"/(?![^(]*\))")  # outside brackets
 _BY_LENGTH = sorted(PLAYED, key=len, reverse=True)
+_SIGNS = str.maketrans(
+    {"♯": "#", "♭": "b", "♮": "", "−": "-", "–": "-", "△": "Δ", "▵": "Δ", "∆": "Δ", "^": "Δ", "Ø": "ø", "∅": "ø", "º": "°", "\u200b": " ", "\ufeff": " "}
+)  # fmt: skip
+# Ways of players to those of PLAYED: Δ9, C7-9 and C7+9, words in capitals or in full.
+_WAYS = (
+    (re.compile("Δ(?=9|11|13)"), "maj"), (re.compile("Δ7?"), "maj7"),
+    (re.compile("(?<=[0-9])[+](?=5|9|11|13)"), "#"), (re.compile("(?<=[0-9])-(?=5|9|11|13)"), "b"),
+    (re.compile("MAJ|[Mm]ajor"), "maj"), (re.compile("MIN|[Mm]inor"), "min"), (re.compile("DIM"), "dim"), (re.compile("AUG"), "aug"),
+    (re.compile("SUS"), "sus"), (re.compile("ADD"), "add"), (re.compile("ALT"), "alt"),
+)  # fmt: skip
+_ROMAN = re.compile(r"[b#]?(?:[1-7]|(?:[IVX]+|[ivx]+)(?=$|[^A-Za-z]|m|M|dim|sus))")
+
+
+def plain(text: str) -> str:
+    """`text` with full-width letters and signs, superscripts, accidentals and triangles as their plain ones."""
+    return unicodedata.normalize("NFKC", text).translate(_SIGNS)
 
 
 def pitch_classes(label: str) -> frozenset[int]:
     """Notes of a label, 0 = C to 11 = B; none for no chord. InputError says what is wrong with it and what is allowed."""
-    label = label.replace("♯", "#").replace("♭", "b").replace("−", "-")
+    label = plain(label)
     if NO_CHORD.fullmatch(label):
         return frozenset()
     if len(label) > _MAX_LENGTH:
@@ -72,7 +90,7 @@ def pitch_classes(label: str) -> frozenset[int]:
     quality, bass = match["rest"], None
     if (quality.startswith(":") or not quality.endswith("6/9")) and (slash := _BASS.search(quality)):
         quality, bass = quality[: slash.start()], quality[slash.end() :]
-    semitones = _published(quality[1:]) if quality.startswith(":") else _played(quality)
+    semitones = _published(quality[1:]) if quality.startswith(":") else _played(_in_known_words(quality))
     notes = {(root + semitone) % 12 for semitone in semitones}
     if bass is not None:
         notes.add(_bass(bass, root))
@@ -119,10 +137,27 @@ def _semitones(name: str) -> set[int]:
     return set(PUBLISHED[name]) if name in PUBLISHED else _played(name)
 
 
+def _in_known_words(quality: str) -> str:
+    for pattern, word in _WAYS:
+        quality = pattern.sub(word, quality)
+    return quality
+
+
 def _played(quality: str) -> set[int]:
-    """Semitones of a quality as players write it: a name, then alterations."""
-    name = next(name for name in _BY_LENGTH if quality.startswith(name))
-    semitones, rest = set(PLAYED[name]), quality[len(name) :]
+    """Semitones of a quality as players write it: a name, then alterations. The longest name is read behind which these make sense."""
+    fault: InputError | None = None
+    for name in _BY_LENGTH:
+        if quality.startswith(name):
+            try:
+                return _altered(set(PLAYED[name]), quality, quality[len(name) :])
+            except InputError as error:
+                fault = fault or error
+    assert fault is not None  # the empty name is one
+    raise fault
+
+
+def _altered(semitones: set[int], quality: str, rest: str) -> set[int]:
+    """`semitones` after the alterations that stand in `rest`."""
     while rest:
         if rest.startswith("("):
             inside, closed, after = rest[1:].partition(")")
@@ -194,7 +229,9 @@ def _root_fault(label: str) -> str:
     if not label:
         return "it is empty. Write a chord, or N for none"
     if label[0] in "Hh":
-        return "a chord begins with its root, A to G with b or #; H is written 'B'"
+        return "a chord begins with its root, A to G with b or #; H is written 'B', and a German B 'Bb'"
+    if _ROMAN.match(label):
+        return f"{label!r} is a degree, whose key is not known. Write the chord by its root, A to G: the fourth degree of C is 'F'"
     if label[0] in "NX":
         return f"{label[0]!r} means no chord and stands alone. A chord begins with its root, A to G"
     upper = label[0].upper() + label[1:]

@@ -4,19 +4,20 @@ Without bar lines a blank or a new line ends a bar and commas divide it. With ba
 end bars, and blanks or commas divide them. The chords of a bar have equal shares of it.
 
     %           the bar before once more; also right behind a bar's last chord, `G%`
-    /           the chord before once more, for a share of a bar between bar lines: `C / / G`
-    x3          behind bars: they are played three times; "they" reach back to the line's beginning, or to the last x
+    / or .      the chord before once more, for a share of a bar between bar lines: `C / / G`
+    x3 or (x3)  behind bars: they are played three times; "they" reach back to the line's beginning, or to the last x
     |: ... :|   twice, or as often as an x behind it says
-    // ...      a comment to the line's end; so is # at the beginning of a word, and [Verse]
+    // ...      a comment to the line's end; so is # at the beginning of a word, [Verse] and `Verse 1:`
+    -           between blanks, without bar lines: nothing
 
-Labels: `chord_labels`. Full-width signs count as plain ones.
+Labels: `chord_labels`. Full-width letters and signs count as plain ones.
 """
 
 import re
 
 from ..config import check_text
 from ..errors import InputError
-from .chord_labels import pitch_classes
+from .chord_labels import pitch_classes, plain
 
 Bars = list[tuple[str, ...]]
 
@@ -27,10 +28,16 @@ MAX_TIMES = 64
 _EXAMPLE = "'C G A:min F' or 'Am7 | F/C | G | %'"
 _SHOWN = 40  # characters of a word in a message
 
-_PLAIN = str.maketrans("｜，：／％（）＃×−", "|,:/%()#x-")
+_SIGNS = str.maketrans({"×": "x", "、": ",", "𝄆": "|:", "𝄇": ":|", "𝄀": "|", "𝄁": "||", "𝄎": "%"})
 _COMMENT = re.compile(r"//.*|(?<!\S)#.*|\[[^][]*\]")
+_SECTION = re.compile(
+    r"^\s*(?:intro|verse|(?:pre-?)?chorus|refrain|bridge|interlude|solo|outro|ending|전주|간주|후주|후렴|\d\s*절|절|브리지)\s*\d*\s*:(?=\s|$)", re.IGNORECASE
+)  # fmt: skip
+_BETWEEN = ("-", "->", "→", "=>", ">")  # signs between chords, which stand alone
+_RUN_ON = re.compile(r"[A-G][^\s,;·→>.-]*(?:[-;·→>.]+[A-G][^\s,;·→>.-]*)+[-;·→>.]*")
 _LINE = re.compile(r"(:?\|{1,2}:?)")
-_TIMES = re.compile(r"x([0-9]+)")
+_TIMES = re.compile(r"x([0-9]+)|\(x([0-9]+)\)|\(?([0-9]+)x\)?")
+_GERMAN = re.compile(r"([CDEFGABH])(is|es|s)(?![a-z](?<!m))")
 
 
 def parse_bars(text: str, name: str = "chords") -> Bars:
@@ -38,7 +45,7 @@ def parse_bars(text: str, name: str = "chords") -> Bars:
     check_text(name, text)
     if len(text) > MAX_CHARACTERS:
         raise InputError(f"'{name}' is {len(text)} characters long; at most {MAX_CHARACTERS} are allowed. Shorten it.")
-    lines = [_COMMENT.sub(" ", line) for line in text.translate(_PLAIN).splitlines()]
+    lines = [_SECTION.sub(" ", _COMMENT.sub(" ", line)) for line in plain(text).translate(_SIGNS).splitlines()]
     score = _Score(name)
     has_bar_lines = any("|" in line for line in lines)
     for line in lines:
@@ -73,7 +80,7 @@ class _Score:
         """A line without bar lines: a word is a bar, a sign, or both."""
         self._section, self._doubled = len(self.bars), 0
         for word in line.split():
-            if not self._read_times(word):
+            if word not in _BETWEEN and not self._read_times(word):
                 self._read_bar(_divided(word), word)
 
     def read_chart_line(self, line: str) -> None:
@@ -98,8 +105,10 @@ class _Score:
             words = words[1:]
         times = words.pop() if words and _TIMES.fullmatch(words[-1]) else None
         for word in words:
-            if word == "/" and chords:
-                word = chords[-1]
+            if word in ("/", "."):
+                if not chords and not self.bars:
+                    raise self.fault(word, "it holds the chord before, but there is none before it", self._number + 1)
+                word = chords[-1] if chords else self.bars[-1][-1]
             chords.append(word)
         if chords:
             self._read_bar(chords, cell)
@@ -138,7 +147,7 @@ class _Score:
             try:
                 pitch_classes(word)
             except InputError as error:
-                raise self.fault(word, str(error)) from error
+                raise self.fault(word, _advice(word) or str(error)) from error
         for _ in range(1 + again):
             self._add(tuple(words))
 
@@ -152,7 +161,7 @@ class _Score:
         found = _TIMES.fullmatch(word)
         if found is None:
             return False
-        times = int(found[1][:9])
+        times = int(next(filter(None, found.groups()))[:9])
         if not 1 <= times <= MAX_TIMES:
             raise self.fault(word, f"bars are played from 1 to {MAX_TIMES} times", max(self._number, 1))
         if self._doubled:  # by the ':|' before, which this replaces
@@ -173,6 +182,20 @@ class _Score:
         if not sign.startswith(":"):
             self._section = len(self.bars)
         return added
+
+
+def _advice(word: str) -> str:
+    """What to write in place of a word that is no chord, where it is known what was meant."""
+    if _RUN_ON.fullmatch(word):
+        return "chords stand apart by blanks, as in 'C Am F G'"
+    if word in _BETWEEN:
+        return "it says nothing between bar lines. Put a blank between chords, and '/' where the chord before holds"
+    if found := _GERMAN.match(word):
+        name = ("B" if found[1] == "H" else found[1]) + ("#" if found[2] == "is" else "b")
+        return f"{found[0]!r} is written {name!r}"
+    if re.fullmatch(r"\d[.)]", word):
+        return "endings are not read. Write the bars out"
+    return ""
 
 
 def _divided(word: str) -> list[str]:

@@ -1,6 +1,7 @@
 """ABC notation to scores: tunes, voices, keys, accidentals, tuplets, ties, repeats and endings.
 
-Source: the ABC standard 2.1 (Walshaw and others). Left out, as not heard in a melody: grace notes, decorations, lyrics, slurs.
+Source: the ABC standard 2.1 (Walshaw and others). Left out, as not heard in a melody: grace notes, other decorations than
+those of D.C., D.S., Fine and Coda, lyrics, slurs.
 """
 
 import re
@@ -10,13 +11,16 @@ from fractions import Fraction
 from ..errors import InputError
 from ..units import Meter
 from .abc_words import ACCIDENTALS, FIELD, FIELD_IN_BODY, KINDS, PITCHES, TOKEN, TUPLETS, key_of, length_of, numbers_of
-from .layout import MAX_BARS, MAX_TIMES, Bar, BarNote, lay_out
+from .bars import CODA_SIGN, MAX_TIMES, Bar, BarNote, Mark, mark_of_words
+from .layout import lay_out
+from .route import MAX_BARS
 from .score import MAX_NOTES, Score, snapped
 
 MAX_CHARACTERS = 2**20
 _MAX_VOICES = 64
 _MAX_LINE = 10_000  # characters
 _SHOWN = 20  # characters of a fault
+_SHORT = {"dacapo": "D.C.", "dacoda": "To Coda", "S": "segno", "O": "coda"}
 _CLEFS = ("treble", "bass", "alto", "tenor", "perc")
 
 
@@ -213,7 +217,9 @@ class _Tune:
                 self._read_field(name, value.strip())
                 voice = self._current()
             elif kind == "symbol":
-                self._read_symbol(voice, token["symbol"][1:-1].strip())
+                self._read_symbol(voice, token["symbol"][1:-1].strip(), line[position:])
+            elif kind == "deco":
+                _read_mark(voice, token["deco"].strip("!+"), line[position:])
             elif kind == "tuplet":
                 self._begin_tuplet(voice, token)
             elif kind == "bar":
@@ -244,9 +250,11 @@ class _Tune:
             elif kind == "overlay":
                 raise self.fault("'&' lays a second voice over a bar, which is not read. Write it as a voice, with V:")
 
-    def _read_symbol(self, voice: _Voice, text: str) -> None:
-        """A chord symbol; annotations begin with a sign of their place."""
-        if text and text[0] in "ABCDEFGN":
+    def _read_symbol(self, voice: _Voice, text: str, rest: str) -> None:
+        """A chord symbol; annotations begin with a sign of their place, and may be a D.C. or the like."""
+        if text[:1] in "^_<>@":
+            _read_mark(voice, re.sub(r"^(?:@[-\d.,]*|[\^_<>])", "", text), rest)
+        elif text and text[0] in "ABCDEFGN":
             voice.bars[-1].symbols.append((voice.place, text[:64].replace("♯", "#").replace("♭", "b")))
 
     def _begin_tuplet(self, voice: _Voice, token: re.Match) -> None:
@@ -331,7 +339,8 @@ class _Tune:
         joined = voices[0].bars
         for voice in voices:
             if not (voice.bars[-1].length or voice.bars[-1].notes):
-                voice.bars.pop()
+                unfinished = voice.bars.pop()
+                voice.bars[-1].add_marks(replace(mark, place=voice.bars[-1].length) for mark in unfinished.marks)
         for voice in voices[1:]:
             for number, bar in enumerate(voice.bars):
                 if number == len(joined):
@@ -340,6 +349,7 @@ class _Tune:
                 joined[number].length = max(joined[number].length, bar.length)
                 joined[number].symbols += bar.symbols
                 joined[number].tempos += bar.tempos
+                joined[number].add_marks(bar.marks)
         joined[0].meter = joined[0].meter or self._first_meter
         if self._bpm is not None:
             joined[0].tempos.insert(0, (Fraction(0), self._bpm))
@@ -349,3 +359,16 @@ class _Tune:
 def _tie(voice: _Voice, is_tied: bool) -> None:
     for note in voice.last:
         note.is_tied = note.is_tied or is_tied
+
+
+def _read_mark(voice: _Voice, words: str, rest: str) -> None:
+    """A decoration that says where to go on. rest: the line behind it; at a line's end it belongs to the bar that is over."""
+    words = _SHORT.get(words, words)
+    mark = Mark(CODA_SIGN, voice.place) if words == "coda" else mark_of_words(words, voice.place)
+    if mark is None:
+        return
+    bar = voice.bars[-1]
+    if not (bar.length or bar.notes or rest.strip()) and len(voice.bars) > 1:
+        bar = voice.bars[-2]
+        mark = replace(mark, place=bar.length)
+    bar.add_marks([mark])

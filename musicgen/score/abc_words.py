@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 
 from ..errors import InputError
-from .layout import MAX_TIMES
+from .bars import MAX_TIMES
 
 PITCHES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _SHARPS, _FLATS = "FCGDAEB", "BEADGCF"
@@ -29,7 +29,7 @@ ACCIDENTALS = {"^": 1, "^^": 2, "_": -1, "__": -2, "=": 0}
 _NOTE = r"(?P<accidental>\^\^|\^|__|_|=)?(?P<letter>[A-Ga-g])(?P<octave>[,']*)"
 _LENGTH = r"(?P<length>\d*(?:/+\d*)?)"
 TOKEN = re.compile(
-    rf"""(?P<space>[\s`]+)|(?P<inline>\[[A-Za-z]:[^\]]*\])|(?P<symbol>"[^"]*")|(?P<deco>![^!\s]*!|\+[a-z][^+\s]*\+|[.~HLMOPSTuv](?=["!~.|HLMOPSTuv^_=A-Ga-gxz\[({{]))
+    rf"""(?P<space>[\s`]+)|(?P<inline>\[[A-Za-z]:[^\]]*\])|(?P<symbol>"[^"]*")|(?P<deco>![^!\s]*!|!(?:[Dd]\.\s?[CcSs]\.|[Dd]a\s[Cc]|[Dd]al\s[Ss]|[Tt]o\s[Cc])[^!\n]{{0,40}}!|\+[a-z][^+\s]*\+|[.~HLMOPSTuv](?=["!~.|HLMOPSTuv^_=A-Ga-gxz\[({{]))
     |(?P<grace>\{{[^}}]*\}})|(?P<tuplet>\((?P<p>[2-9])(?::(?P<q>[2-9]?)(?::(?P<r>\d?))?)?)|(?P<slur>[()])
     |(?P<bar>(?::*\||\[\|)[\]|:]*(?:\[(?=\d))?(?P<ending1>\d[\d,\-]*)?|::+|\[(?P<ending2>\d[\d,\-]*))
     |(?P<note>{_NOTE}{_LENGTH})|(?P<rest>[zx](?P<rest_length>\d*(?:/+\d*)?))|(?P<bars>[ZX](?P<n_bars>\d*))

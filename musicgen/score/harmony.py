@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from ..errors import InputError
-from .layout import MAX_BARS
+from .route import MAX_BARS
 from .score import NAMES, Note, Score, Symbol
 
 # Semitones above the root, and what a chord costs that is rarer, as a share of the notes.

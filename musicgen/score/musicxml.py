@@ -15,7 +15,9 @@ from xml.parsers import expat
 
 from ..errors import InputError
 from ..units import Meter
-from .layout import MAX_TIMES, Bar, BarNote, lay_out
+from .bars import MAX_TIMES, Bar, BarNote
+from .layout import lay_out
+from .musicxml_marks import marks_of
 from .score import MAX_NOTES, NAMES, Score, check_changes, snapped
 
 MAX_XML = 32 * 2**20  # bytes, unzipped
@@ -46,7 +48,7 @@ _KINDS = {
 def read_musicxml(data: bytes) -> Score:
     """The score of MusicXML, partwise or timewise, zipped or not. A part is a voice of a part and staff.
 
-    Repeats and endings are played out as the first part has them; grace and cue notes are left out; transposing instruments sound
+    Repeats and endings are played out as the first part has them, D.C., D.S., Fine and Coda as any part does; grace and cue notes are left out; transposing instruments sound
     as they do. InputError for what is no MusicXML, is damaged, declares entities, or is larger than is read.
     """
     if data[:4] == b"PK\x03\x04":
@@ -238,6 +240,9 @@ class _Reader:
                 )
             elif item.tag in ("direction", "sound"):
                 self._read_tempo(bar, item, place)
+                bar.add_marks(
+                    marks_of(item, max(Fraction(0), place + _number(item.findtext("offset")) / state.divisions))
+                )
             elif item.tag == "barline" and state.is_first:
                 self._read_barline(bar, item)
             longest = max(longest, place)
@@ -329,8 +334,6 @@ class _Reader:
         if 0 < bpm < 10_000:
             self._count_change()
             bar.tempos.append((place, round(float(bpm), 3)))
-        if sound is not None and any(sound.get(name) for name in ("dacapo", "dalsegno", "tocoda")):
-            self._notices["Da capo, dal segno and coda are not played: the bars follow in their order."] = None
 
     def _count_change(self) -> None:
         self._n_changes += 1

@@ -48,7 +48,7 @@ def read_notes(text: str) -> Score:
         if word.startswith('"'):
             if len(word) < 3:
                 raise _fault(number, word, 'chord symbols stand between two quotes, as in "Am7"')
-            symbols.append(Symbol(place, word[1:-1].strip()[:64]))
+            symbols.append(Symbol(place, word[1:-1].strip()[:64].replace("♯", "#").replace("♭", "b")))
         elif re.fullmatch(r"\d{1,2}/\d{1,2}", word):
             meters.append(MeterChange(place, Meter.parse(word)))
         elif word.startswith("@"):

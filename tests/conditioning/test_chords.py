@@ -160,6 +160,55 @@ def test_errors_point_at_the_bar_and_the_word(text, words):
     assert all(word in str(caught.value) for word in ["'chords'", *words]), caught.value
 
 
+AM, C, F, G = {9, 0, 4}, {0, 4, 7}, {5, 9, 0}, {7, 11, 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "bars"),
+    [
+        ("Bbmaj7#11 | Dm7b5 | E7alt | Am", [[{10, 2, 5, 9, 4}], [{2, 5, 8, 0}], [{4, 8, 0, 2, 7}], [AM]]),
+        ("B♭ E♭Δ7 F♯ø G°7", [[{10, 2, 5}], [{3, 7, 10, 2}], [{6, 9, 0, 4}], [{7, 10, 1, 4}]]),
+        ("C△ | Cm△7 | CΔ9 | C^7 | C∆13", [[{0, 4, 7, 11}], [{0, 3, 7, 11}], [{0, 4, 7, 11, 2}], [{0, 4, 7, 11}], [{0, 4, 7, 11, 9}]]),
+        ("G7♭9♯5 | C7(♭9,♯11)", [[{7, 11, 3, 5, 8}], [{0, 1, 4, 6, 7, 10}]]),
+        ("C　Am　F　G", [[C], [AM], [F], [G]]),
+        ("Ｃ Ａｍ Ｆ Ｇ７", [[C], [AM], [F], [G | {5}]]),
+        ("C，Am，F，G", [[C, AM, F, G]]),
+        ("C、Am | F、G", [[C, AM], [F, G]]),
+        ("C\tAm\tF\tG", [[C], [AM], [F], [G]]),
+        ("C\u00a0Am\u200bF\ufeff", [[C], [AM], [F]]),
+        ("C - Am - F → G", [[C], [AM], [F], [G]]),
+        ("C | % | F | /", [[C], [C], [F], [F]]),
+        ("C | / / G | F . . C", [[C], [C, C, G], [F, F, F, C]]),
+        ("𝄆 C | G 𝄇 | 𝄎", [[C], [G], [C], [G], [G]]),
+        ("|: C Am | F G :| // turnaround", [[C, AM], [F, G], [C, AM], [F, G]]),
+        ("Verse 1: C G\nChorus: F G\n절: Am", [[C], [G], [F], [G], [AM]]),
+        ("C G (x2) F 2x", [[C], [G], [C], [G], [F], [F]]),
+        ("CMAJ7 | Cmajor | CMIN7 | Cminor | CSUS4", [[{0, 4, 7, 11}], [C], [{0, 3, 7, 10}], [{0, 3, 7}], [{0, 5, 7}]]),
+        ("Am7-5 | C7-9 | C7+9 | Cmaj7+5", [[{9, 0, 3, 7}], [{0, 1, 4, 7, 10}], [{0, 3, 4, 7, 10}], [{0, 4, 8, 11}]]),
+        ("Cmadd9 | C4 | C+M7 | Cdom7", [[{0, 2, 3, 7}], [{0, 5, 7}], [{0, 4, 8, 11}], [{0, 4, 7, 10}]]),
+        ("A⁷ | Bb6/9 | F♯ø7/C", [[{9, 1, 4, 7}], [{10, 2, 5, 7, 0}], [{6, 9, 0, 4}]]),
+    ],
+)  # fmt: skip
+def test_what_musicians_type_has_its_notes(text, bars):
+    assert [[set(pitch_classes(label)) for label in bar] for bar in parse_bars(text)] == bars
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1 4 5", ["bar 1", "'1'", "degree", "A to G"]), ("I | vi | IV", ["bar 1", "'I'", "degree"]), ("C G 6m", ["bar 3", "'6m'", "degree"]),
+        ("Em | H7", ["bar 2", "'H7'", "'B'", "'Bb'"]), ("C Fis", ["bar 2", "'F#'"]), ("As7 | Es", ["bar 1", "'As7'", "'Ab'"]),
+        ("C G-Am-F", ["bar 2", "'G-Am-F'", "blanks"]), ("C;G;Am", ["bar 1", "blanks"]), ("C | G - F", ["bar 2", "'-'", "blank"]),
+        ("C |1. F :|2. G |", ["bar 2", "'1.'", "endings"]), ("| . | C", ["bar 1", "'.'", "none before"]),
+        ("C G ; slowly", ["bar 3", "';'"]), ("C 반복", ["bar 2", "'반복'"]), ("C | (G) | F", ["bar 2", "'(G)'"]),
+    ],
+)  # fmt: skip
+def test_what_musicians_type_and_is_not_read_is_pointed_at(text, words):
+    with pytest.raises(InputError) as caught:
+        parse_bars(text)
+    assert all(word in str(caught.value) for word in ["'chords'", *words]), caught.value
+
+
 @given(st.text(alphabet="CGFamb#:/%|,x2 7\n[](*N.", max_size=40))
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_read_or_refused_in_words(text):

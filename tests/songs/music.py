@@ -33,6 +33,12 @@ GROOVES = {
         "shuffle": {0: "kr", 1: "sr", 1.5: "r", 2: "kr", 3: "sr", 3.5: "r"},
         "none": {},
     },
+    6: {  # in eighths
+        "slow six": {0: "kh", 1: "h", 2: "h", 3: "sh", 4: "h", 5: "h"},
+        "jig": {0: "kr", 2: "r", 3: "sr", 5: "r"},
+        "shanty": {0: "k", 2: "h", 3: "s", 5: "h"},
+        "none": {},
+    },
     3: {
         "waltz": {0: "kr", 1: "h", 2: "h"},
         "jazz waltz": {0: "kr", 1: "r", 1.5: "r", 2: "sr"},
@@ -101,10 +107,12 @@ class Score:
         return f"{NAMES[self.tonic]} {self.mode}"
 
 
-def compose(seed: int) -> Score:
-    """The piece of a seed, about 30 s long."""
-    rng = np.random.default_rng([seed, 25])
+def compose(seed: int, compound: bool = False) -> Score:
+    """The piece of a seed, about 30 s long. compound: in 6/8, with `bpm` and beats in eighths."""
+    rng = np.random.default_rng([seed, 28 if compound else 25])
     bpm, meter = float(rng.uniform(66, 168)), 4 if rng.random() < 0.7 else 3
+    if compound:
+        bpm, meter = 3 * float(rng.uniform(44, 92)), 6
     beat_s = 60 / bpm
     n_bars = 4 * max(3, round(30 / (4 * meter * beat_s)))
     start_s = float(rng.uniform(0.05, 0.8))
@@ -181,7 +189,9 @@ def _tune(rng, score, chords):
     for begin, length, root, quality in chords:
         tones = {(root + step) % 12 for step in SHAPES[quality]}
         while beat < begin + length:
-            lasts = float(rng.choice([0.5, 1, 1, 1.5, 2]))
+            lasts = float(rng.choice([1, 1, 2, 3] if score.meter == 6 else [0.5, 1, 1, 1.5, 2]))
+            if score.meter == 6:
+                lasts = min(lasts, 3 - beat % 3)  # within a half of the bar
             lasts = min(lasts, begin + length - beat)
             place = int(np.clip(place + rng.integers(-2, 3), 0, len(steps) - 1))
             if beat == begin or rng.random() < 0.4:
@@ -196,13 +206,19 @@ def _comp(rng, score, chord, style, length, beat_s):
     """The chord in a random position near the last one's."""
     low = int(rng.integers(48, 56))
     pitches = sorted(low + (chord.root + step - low) % 12 for step in SHAPES[chord.quality])
-    times = {
+    simple = {
         "held": [(0, length)],
         "beats": [(beat, beat + 0.8) for beat in range(length)],
         "offbeats": [(beat + 0.5, beat + 0.95) for beat in range(length)],
         "arpeggio": [(beat / 2, beat / 2 + 1) for beat in range(2 * length)],
-    }[style]
-    for number, (begin, end) in enumerate(times):
+    }
+    compound = {
+        "held": [(0, length)],
+        "beats": [(beat, beat + 2.5) for beat in range(0, length, 3)],
+        "offbeats": [(beat + step, beat + step + 0.8) for beat in range(0, length, 3) for step in (1, 2)],
+        "arpeggio": [(beat, beat + 2) for beat in range(length)],
+    }
+    for number, (begin, end) in enumerate((compound if score.meter == 6 else simple)[style]):
         chosen = [pitches[number % len(pitches)]] if style == "arpeggio" else pitches
         end_s = min(chord.start_s + end * beat_s, chord.end_s)
         score.comping += [Note(chord.start_s + begin * beat_s, end_s, p, float(rng.uniform(0.7, 1))) for p in chosen]
@@ -212,14 +228,22 @@ def _bass(rng, score, chord, style, length, beat_s):
     root = 33 + (chord.root - 33) % 12
     fifth = root + SHAPES[chord.quality][2]
     third = root + SHAPES[chord.quality][1]
-    line = {
-        "root": [(0, length, root)],
-        "fifths": [(beat, beat + 0.9, root if beat % 2 == 0 else fifth) for beat in range(length)],
-        "eighths": [(beat / 2, beat / 2 + 0.45, root) for beat in range(2 * length)],
-        "walking": [
-            (b, b + 0.9, (root, third, fifth, int(rng.choice([root + 9, fifth])))[b % 4]) for b in range(length)
-        ],
-    }[style]
+    if score.meter == 6:
+        line = {
+            "root": [(0, length, root)],
+            "fifths": [(beat, beat + 2.8, root if beat % 6 == 0 else fifth) for beat in range(0, length, 3)],
+            "eighths": [(beat, beat + 0.9, root) for beat in range(length)],
+            "walking": [(beat, beat + 2.8, (root, third)[beat // 3 % 2]) for beat in range(0, length, 3)],
+        }[style]
+    else:
+        line = {
+            "root": [(0, length, root)],
+            "fifths": [(beat, beat + 0.9, root if beat % 2 == 0 else fifth) for beat in range(length)],
+            "eighths": [(beat / 2, beat / 2 + 0.45, root) for beat in range(2 * length)],
+            "walking": [
+                (b, b + 0.9, (root, third, fifth, int(rng.choice([root + 9, fifth])))[b % 4]) for b in range(length)
+            ],
+        }[style]
     for begin, end, pitch in line:
         score.bass.append(Note(chord.start_s + begin * beat_s, chord.start_s + end * beat_s, pitch))
 
@@ -235,5 +259,5 @@ def _drums(rng, score, at_s, beat_s):
                 velocity = float(rng.uniform(0.75, 1)) * (0.7 if beat % 1 else 1)
                 score.hits.append(Hit(at_s + (bar * score.meter + beat + late) * beat_s, drum, velocity))
     if score.groove != "none" and rng.random() < 0.5:
-        last = at_s + (4 * score.meter - 1) * beat_s
-        score.hits += [Hit(last + step * beat_s / 4, "s", 0.6 + 0.1 * step) for step in range(1, 4)]
+        last, parts = at_s + (4 * score.meter - 1) * beat_s, 2 if score.meter == 6 else 4
+        score.hits += [Hit(last + step * beat_s / parts, "s", 0.6 + 0.1 * step) for step in range(1, parts)]

@@ -16,6 +16,7 @@ _HARMONICS, _FALL = 6, 0.6  # of a template's tones; each weaker by this factor
 _SHARPNESS = 24.0  # log likelihood of a cosine of 1 against one of 0
 _BASS = 0.12  # what the share of the root among the low notes adds to a cosine
 _CHANGE = 0.15  # probability that the chord changes from one beat to the next
+_ROUNDS, _CHANGES = 3, (0.05, 0.6)  # in which it is learned of a piece, and its bounds
 _SILENT = 0.02  # mean log level of the pitches, below which a beat has no chord
 
 
@@ -39,10 +40,11 @@ class BeatChords:
     chroma: np.ndarray  # [n, 12]
 
 
-def hear_chords(levels: np.ndarray, vocabulary: str = "triads") -> BeatChords:
+def hear_chords(levels: np.ndarray, vocabulary: str = "triads", adapts: bool = False) -> BeatChords:
     """Chords of pitches [n, N_PITCHES] in 0..1, a row for each beat.
 
-    vocabulary: triads (major, minor, none) or sevenths (7, maj7 and min7 too). Cosine of chroma and template, Viterbi with a
+    vocabulary: triads (major, minor, none) or sevenths (7, maj7 and min7 too). adapts: the probability of a change is learned of
+    the piece, for chorales change their chord each beat and songs each bar (Viterbi training, three rounds). Cosine of chroma and template, Viterbi with a
     constant probability of change; probabilities by forward and backward passes.
     Source: Sheh and Ellis 2003; Bello and Pickens 2005.
     """
@@ -58,8 +60,12 @@ def hear_chords(levels: np.ndarray, vocabulary: str = "triads") -> BeatChords:
     cosine[:, :-1] += _BASS * share[:, roots]
     cosine[levels.mean(axis=1) < _SILENT] = np.eye(len(labels))[-1]
     emission = _SHARPNESS * cosine
-    path = likeliest_path(emission, _transition(emission.shape[1]))
-    posterior = _posterior(emission)
+    chance = _CHANGE
+    path = likeliest_path(emission, _transition(emission.shape[1], chance))
+    for _ in range(_ROUNDS if adapts and len(path) > 1 else 0):
+        chance = float(np.clip(np.mean(np.diff(path) != 0), *_CHANGES))
+        path = likeliest_path(emission, _transition(emission.shape[1], chance))
+    posterior = _posterior(emission, chance)
     before = np.concatenate([posterior[:1], posterior[:-1]])
     change = 1 - (posterior * before).sum(axis=1)
     change[:1] = 0
@@ -101,15 +107,15 @@ def _templates(qualities: dict[str, tuple[int, ...]]) -> tuple[list[str], np.nda
     return [*labels, NONE], np.stack([*rows, np.full(12, 12**-0.5)])
 
 
-def _transition(n: int) -> np.ndarray:
-    matrix = np.full((n, n), _CHANGE / (n - 1))
-    np.fill_diagonal(matrix, 1 - _CHANGE)
+def _transition(n: int, chance: float) -> np.ndarray:
+    matrix = np.full((n, n), chance / (n - 1))
+    np.fill_diagonal(matrix, 1 - chance)
     return np.log(matrix)
 
 
-def _posterior(emission: np.ndarray) -> np.ndarray:
+def _posterior(emission: np.ndarray, chance: float) -> np.ndarray:
     """Probability of each state [n, states], given all rows."""
-    matrix = np.exp(_transition(emission.shape[1]))
+    matrix = np.exp(_transition(emission.shape[1], chance))
     likelihood = np.exp(emission - emission.max(axis=1, keepdims=True))
     forward = np.empty_like(likelihood)
     forward[0] = likelihood[0] / likelihood[0].sum()

@@ -52,7 +52,8 @@ def hear(
 ) -> Heard:
     """Everything that is heard in one clip [1, C, L]: tempo, beats, bars, key, chords, sections, melody and drums.
 
-    bpm: expected tempo; one within 30 % of it is given. 0 = any. meter: beats in a bar, 0 = three or four, as heard.
+    bpm: expected tempo; one within 30 % of it is given. 0 = any. meter: beats in a bar, 0 = three, four or, in 6/8, six
+    eighths, as heard; of these `bpm` and the beats are then.
     vocabulary: "triads" or "sevenths". beat_model: checkpoint of beat-this, instead of the built-in tracker.
     on_step(done, total) is called several times a second; what it raises ends the work.
 
@@ -198,6 +199,7 @@ def _heard(
         melody=(),
         drums=(),
         notices=notices,
+        unit=8 if rhythm and rhythm.bars.meter == 6 else 4,
     )
 
 

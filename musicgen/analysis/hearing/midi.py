@@ -21,8 +21,8 @@ def midi_bytes(heard: Heard) -> bytes:
     Ticks count from the beginning of the sound at one constant tempo, so that times in seconds are kept to a millisecond; where no
     pulse is heard, it is 120 bpm.
     """
-    meter = MeterChange(Fraction(0), Meter(heard.meter or 4))
-    empty = Score((), Fraction(0), (Tempo(Fraction(0), heard.bpm or DEFAULT_BPM),), (meter,))
+    meter = MeterChange(Fraction(0), Meter(heard.meter or 4, heard.unit))
+    empty = Score((), Fraction(0), (Tempo(Fraction(0), heard.bpm * 4 / heard.unit or DEFAULT_BPM),), (meter,))
     parts = heard_parts(heard, empty)
     length = max((note.end for part in parts for note in part.notes), default=Fraction(0))
     return score_bytes(replace(empty, parts=parts, length=length))

@@ -32,11 +32,12 @@ class Heard:
     melody: tuple[Note, ...]
     drums: tuple[Hit, ...]
     notices: tuple[str, ...]  # fallbacks that were taken, a sentence each
+    unit: int = 4  # the note that a beat is; 8 in 6/8
 
     @property
     def meter_text(self) -> str:
-        """`4/4`, or an empty text where no meter is heard."""
-        return f"{self.meter}/4" if self.meter else ""
+        """`4/4`, `6/8`, or an empty text where no meter is heard."""
+        return f"{self.meter}/{self.unit}" if self.meter else ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON; numbers to four digits after the point."""

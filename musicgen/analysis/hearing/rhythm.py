@@ -1,21 +1,21 @@
-"""Tempo, beats and bars together: several readings of a piece, and the one whose bars fit its chords and accents best."""
+"""Tempo, beats and bars together: several readings of a piece, and the one that onsets, chords and accents speak for most."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .bars import Bars, find_bars
+from .bars import Bars, follow_bars, odds
 from .beats import Onsets, steady_beats, steady_bpm, track_beats
 from .chords import BeatChords, hear_chords
+from .evidence import Clues, Evidence, evidence_of, gains
 from .spectrum import Pitches
 
-_OCTAVES = (0.5, 1.0, 2.0)
+# Of the pulse that comes back most. Threes are those of 6/8, whose eighths, beats and bars are all likely to.
+_FACTORS = (1 / 3, 1 / 2, 2 / 3, 1, 4 / 3, 3 / 2, 2, 3)
 _TRACKERS = (track_beats, steady_beats)
-_FASTEST_BPM, _SLOWEST_BPM = 215.0, 50.0
-_USUAL_BPM, _RARITY = 95.0, 0.3  # cost of an octave away from the usual tempo, squared
-_ON_BEAT, _MOST_ON_BEAT = 0.2, 0.3  # worth of onsets on the beats against those halfway between them
+_FASTEST_BPM, _SLOWEST_BPM = 300.0, 40.0
 _FEWEST_BEATS = 8
 _SOUNDING = 0.5  # of the usual level of the pitches, below which the piece has not begun or is over
 
@@ -30,7 +30,17 @@ class Rhythm:
     chords: BeatChords  # of each beat
     bars: Bars
     on_beat: float  # log ratio of the onsets on the beats to those between
-    worth: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A row of beats, and what speaks for it."""
+
+    bpm: float
+    beats_s: np.ndarray  # [n]
+    edges_s: np.ndarray  # [n + 1]
+    chords: BeatChords
+    evidence: Evidence
 
 
 def hear_rhythm(
@@ -42,13 +52,30 @@ def hear_rhythm(
     octaves: bool,
     check: Callable[[float], None],
 ) -> Rhythm | None:
-    """The best reading at about `bpm`, its half or double (`octaves`), on or between the beats that are tracked.
+    """The best reading at about `bpm` or a simple multiple of it (`octaves`), on or between the beats that are tracked.
 
     meter: beats in a bar, 0 = heard. None with fewer than 8 beats. check(share done) is called several times a second.
     """
-    tempos = [bpm * factor for factor in _OCTAVES if _SLOWEST_BPM <= bpm * factor <= _FASTEST_BPM] if octaves else []
+    readings = list(read_all(onsets, pitches, bpm, meter, vocabulary, octaves, check))
+    if not readings:
+        return None
+    best = max(readings, key=lambda reading: reading.evidence.scores.max())
+    return _rhythm(best, onsets, pitches, vocabulary)
+
+
+def read_all(
+    onsets: Onsets,
+    pitches: Pitches,
+    bpm: float,
+    meter: int,
+    vocabulary: str,
+    octaves: bool,
+    check: Callable[[float], None],
+) -> Iterator[Reading]:
+    """All readings of `hear_rhythm`."""
+    tempos = [bpm * factor for factor in _FACTORS if _SLOWEST_BPM <= bpm * factor <= _FASTEST_BPM] if octaves else []
     tempos = tempos or [bpm]
-    readings: list[Rhythm] = []
+    clues = Clues(onsets, pitches)
     for number, tempo in enumerate(tempos):
         for step, track in enumerate(_TRACKERS):
             done = (number + step / len(_TRACKERS)) / len(tempos)
@@ -57,19 +84,23 @@ def hear_rhythm(
                 check(done + share / len(tempos) / len(_TRACKERS))
 
             beats_s = track(onsets, tempo, part)
-            if len(beats_s) >= _FEWEST_BEATS:
-                beats_s = _through_sound(beats_s, 60 / steady_bpm(beats_s), pitches)
-                for shift in (0.0, 0.5):
-                    part(1.0)
-                    readings.append(_reading(onsets, pitches, beats_s, shift, meter, vocabulary))
-    return max(readings, key=lambda reading: reading.worth) if readings else None
+            if len(beats_s) < _FEWEST_BEATS:
+                continue
+            beats_s = _through_sound(beats_s, 60 / steady_bpm(beats_s), pitches)
+            for shift in (0.0, 0.5):
+                part(1.0)
+                moved_s = beats_s + shift * 60 / steady_bpm(beats_s)
+                reading = _reading(clues, moved_s, meter, vocabulary, track is steady_beats, not octaves)
+                if reading.evidence.groups:
+                    yield reading
 
 
 def read_beats(
     onsets: Onsets, pitches: Pitches, beats_s: np.ndarray, downbeats_s: np.ndarray, meter: int, vocabulary: str
 ) -> Rhythm:
     """The reading of beats and downbeats that another tracker found. Its bars are kept, unless it found less than one."""
-    rhythm = _reading(onsets, pitches, beats_s, 0.0, meter, vocabulary)
+    reading = _reading(Clues(onsets, pitches), beats_s, meter, vocabulary, False, True)
+    rhythm = _rhythm(reading, onsets, pitches, vocabulary)
     first = np.flatnonzero(np.isin(beats_s, downbeats_s))
     if len(first) < 2:
         return rhythm
@@ -80,23 +111,33 @@ def read_beats(
     positions = np.where(
         latest >= 0, np.arange(len(beats_s)) - first[latest], (np.arange(len(beats_s)) - first[0]) % usual
     )
-    return replace(rhythm, bars=Bars(usual, positions, share, share, rhythm.bars.fit))
+    return replace(rhythm, bars=Bars(usual, positions, share, share))
 
 
 def _reading(
-    onsets: Onsets, pitches: Pitches, beats_s: np.ndarray, shift: float, meter: int, vocabulary: str
-) -> Rhythm:
+    clues: Clues, beats_s: np.ndarray, meter: int, vocabulary: str, is_steady: bool, any_tempo: bool
+) -> Reading:
     bpm = steady_bpm(beats_s)
-    beats_s = beats_s + shift * 60 / bpm
     edges_s = np.append(beats_s, beats_s[-1] + 60 / bpm)
-    chords = hear_chords(pitches.between(edges_s), vocabulary)
-    strength = onsets.near(onsets.all, beats_s)
-    between = onsets.near(onsets.all, beats_s + 30 / bpm)
-    bars = find_bars(onsets.near(onsets.low, beats_s), chords.change, strength, meter)
+    chords = hear_chords(clues.pitches.between(edges_s), vocabulary)
+    return Reading(bpm, beats_s, edges_s, chords, evidence_of(clues, beats_s, bpm, chords, is_steady, meter, any_tempo))
+
+
+def _rhythm(reading: Reading, onsets: Onsets, pitches: Pitches, vocabulary: str) -> Rhythm:
+    scores, groups = reading.evidence.scores, reading.evidence.groups
+    best = int(scores.argmax())
+    meter, phase = groups[best]
+    bars = Bars(
+        meter,
+        follow_bars(gains(reading.evidence.curves, meter)),
+        odds(scores[best], [score for score, group in zip(scores, groups) if group[0] != meter]),
+        odds(scores[best], [score for score, group in zip(scores, groups) if group[0] == meter and group[1] != phase]),
+    )
+    strength = onsets.near(onsets.all, reading.beats_s)
+    between = onsets.near(onsets.all, reading.beats_s + 30 / reading.bpm)
     on_beat = math.log(max(float(strength.mean()), 1e-6) / max(float(between.mean()), 1e-6))
-    usual = _RARITY * math.log2(bpm / _USUAL_BPM) ** 2
-    worth = bars.fit + _ON_BEAT * min(on_beat, _MOST_ON_BEAT) - usual
-    return Rhythm(bpm, beats_s, edges_s, chords, bars, on_beat, worth)
+    chords = hear_chords(pitches.between(reading.edges_s), vocabulary, adapts=True)
+    return Rhythm(reading.bpm, reading.beats_s, reading.edges_s, chords, bars, on_beat)
 
 
 def _through_sound(beats_s: np.ndarray, period_s: float, pitches: Pitches) -> np.ndarray:
