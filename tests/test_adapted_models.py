@@ -104,7 +104,7 @@ def test_the_node_applies_adapters_in_any_order_and_leaves_the_base(root, monkey
         return model.module.generate(conditioner.module.encode_text(["a drum"]), PARAMS).codes
 
     assert kind.VALIDATE_INPUTS(weights="style") is True and kind.VALIDATE_INPUTS(weights="loras/style") is True
-    assert "no model 'gone'" in kind.VALIDATE_INPUTS(weights="gone")
+    assert "no fine-tune 'gone'" in kind.VALIDATE_INPUTS(weights="gone")
     plain = music(*managed)
     one = kind().apply(*kind().apply(*managed, "style", 0.8), "other", -1.2)
     turned = kind().apply(*kind().apply(*managed, "loras/other", -1.2), "loras/style", 0.8)

@@ -71,7 +71,7 @@ def test_an_adapter_is_no_model_in_the_list(adapted_comfy):
     [
         ("narrow", 1.0, r"does not fit the model toy .*lora_A is \[4, 32\], not \[4, 64\].*width 32"),
         ("toy", -0.5, r"only adapters \(LoRA\) take"),
-        ("gone", 1.0, "no model 'gone'"),
+        ("gone", 1.0, "no fine-tune 'gone'"),
     ],
 )
 def test_what_does_not_fit_is_said(adapted_comfy, weights, strength, words):

@@ -23,10 +23,15 @@ def odds(best: float, others: Sequence[float]) -> float:
     return 1.0 if not len(others) else float(1 / (1 + np.exp(np.clip(max(others) - best, -50, 50))))
 
 
-def follow_bars(gain: np.ndarray) -> np.ndarray:
-    """Positions in the bar [n] of gains [n, meter] by dynamic programming: they go up by one, or slip, where much speaks for it."""
+def follow_bars(gain: np.ndarray, first: int | None = None) -> np.ndarray:
+    """Positions in the bar [n] of gains [n, meter] by dynamic programming: they go up by one, or slip, where much speaks for it.
+
+    first: position of the first beat, from which another costs a slip; None: any, at no cost.
+    """
     meter = gain.shape[1]
-    score, back = gain[0], []
+    score, back = gain[0].copy(), []
+    if first is not None:
+        score -= _SLIP * (np.arange(meter) != first)
     for row in gain[1:]:
         ways = np.full((meter, meter), -np.inf)
         for before in range(meter):

@@ -129,7 +129,7 @@ def _rhythm(reading: Reading, onsets: Onsets, pitches: Pitches, vocabulary: str)
     meter, phase = groups[best]
     bars = Bars(
         meter,
-        follow_bars(gains(reading.evidence.curves, meter)),
+        follow_bars(gains(reading.evidence.curves, meter), -phase % meter),
         odds(scores[best], [score for score, group in zip(scores, groups) if group[0] != meter]),
         odds(scores[best], [score for score, group in zip(scores, groups) if group[0] == meter and group[1] != phase]),
     )
