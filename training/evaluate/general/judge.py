@@ -27,7 +27,6 @@ NAMES = tuple(INSTRUMENTS)
 Coded = Callable[[Sequence[Tensor]], list[Tensor]]
 _STREAM, _PLAYED, _ENSEMBLES = 29, {"ensemble": 0.68, "no drums": 0.17, "duo": 0.15}, 6
 _WORN = 0.35  # of the clips are worn; each has a copy behind the codec besides
-_WHOLE, _SHORT_S = 0.25, 3.0  # share of the soloists' copies that are as long as a clip, and the length of the others
 _FAINT = 1e-3
 _EPOCHS, _MEMBERS, _WIDTH = 30, 4, 256
 _AT_ONCE = 32  # clips
@@ -37,8 +36,8 @@ _AT_ONCE = 32  # clips
 class Lessons:
     """How much the judge is taught."""
 
-    solos: int = 26  # of each instrument
-    pieces: int = 36  # of each of STYLES
+    solos: int = 28  # of each instrument
+    pieces: int = 48  # of each of STYLES
     seed: int = 0
 
     @property
@@ -122,9 +121,8 @@ def taught(synthesizer: Synthesizer, lessons: Lessons, coded: Coded, n_processes
     with torch.no_grad():
         for samples, answer in _versions(synthesizer, lessons, coded, generator, n_processes):
             rows = timbres(samples, synthesizer.rate_hz)
-            if answer[1:] != [UNKNOWN] * 3:
-                wholes.append(whole(samples, synthesizer.rate_hz, rows))
-                wanted.append(answer[1:])
+            wholes.append(whole(samples, synthesizer.rate_hz, rows))
+            wanted.append(answer[1:])
             if answer[0] != UNKNOWN:
                 crops.append(rows)
                 targets += [answer[:1]] * len(rows)
@@ -152,28 +150,22 @@ def rendered(
 def _versions(
     synthesizer: Synthesizer, lessons: Lessons, coded: Coded, generator: torch.Generator, n_processes: int
 ) -> Iterator[tuple[Tensor, list[int]]]:
-    """(samples, answers) of each lesson through an equalizer of its own, worn by chance, and of its copy behind the codec.
-
-    Most soloists' copies are short, for the question of the instrument alone: coding is what takes the time.
-    """
+    """(samples, answers) of each lesson through an equalizer of its own, worn by chance, and of its copy behind the codec."""
     songs = [lesson(number, lessons) for number in range(lessons.n)]
-    n_solos, length = lessons.solos * len(NAMES), round(_SHORT_S * synthesizer.rate_hz)
-    draws = np.random.default_rng([_STREAM, lessons.seed]).random((lessons.n, 2))
-    waiting: dict[bool, list[tuple[Tensor, list[int]]]] = {False: [], True: []}
+    draws = np.random.default_rng([_STREAM, lessons.seed]).random(lessons.n)
+    waiting: list[tuple[Tensor, list[int]]] = []
     for number, samples in enumerate(rendered(synthesizer, songs, CLIP_S, n_processes)):
-        answer = answers(songs[number], number >= n_solos)
+        answer = answers(songs[number], number >= lessons.solos * len(NAMES))
         clip = torch.from_numpy(samples)
-        if float(clip[:length].abs().max()) < _FAINT:
+        if float(clip.abs().max()) < _FAINT:
             continue  # a window in which nothing sounds
         plain = equalised(clip, generator)
-        yield worn(plain, generator) if draws[number, 0] < _WORN else plain, answer
-        copy, short = equalised(clip, generator), number < n_solos and draws[number, 1] > _WHOLE
-        waiting[short].append((copy[:length], [answer[0], *[UNKNOWN] * 3]) if short else (copy, answer))
-        if len(waiting[short]) == _AT_ONCE:
-            yield from _behind(coded, waiting[short])
-            waiting[short] = []
-    for rest in waiting.values():
-        yield from _behind(coded, rest)
+        yield worn(plain, generator) if draws[number] < _WORN else plain, answer
+        waiting.append((equalised(clip, generator), answer))
+        if len(waiting) == _AT_ONCE:
+            yield from _behind(coded, waiting)
+            waiting = []
+    yield from _behind(coded, waiting)
 
 
 def _behind(coded: Coded, waiting: Sequence[tuple[Tensor, list[int]]]) -> Iterator[tuple[Tensor, list[int]]]:
