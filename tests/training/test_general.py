@@ -293,7 +293,7 @@ def test_a_report_of_every_part_of_general_music_is_written(toys, tmp_path, synt
     soundfont = next(filter(Path.exists, SOUNDFONTS))
     parts = [part for part in cli.PARTS if part != "pansori"]
     request = report.Request(
-        toys(segment_s=1.0), tmp_path, 1, parts=parts, soundfont=soundfont, held_out_soundfont=soundfont,
+        toys(segment_s=1.0, melody=True), tmp_path, 1, parts=parts, soundfont=soundfont, held_out_soundfont=soundfont,
         n_processes=1, lessons=judge.Lessons(1, 1),
     )  # fmt: skip
     found = report.report(request)

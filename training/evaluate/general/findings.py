@@ -173,7 +173,11 @@ def drum_findings(tools: Tools, n: int) -> list[Finding]:
 
 
 def melody_findings(tools: Tools, n: int) -> list[Finding]:
-    """Share of chroma frames that are those of a melody of a timbre that the model was not trained with."""
+    """Share of chroma frames that are those of a melody of a timbre that the model was not trained with; none for a model
+    that follows no melodies."""
+    follows = tools.model.config.melody
+    if follows is None or follows.chords:
+        return []
     findings = []
     for timbre, program in _TIMBRES.items():
         wanted, heard, sources = [], [], []
