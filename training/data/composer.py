@@ -8,7 +8,7 @@ import numpy as np
 from .grooves import DRUMS, Groove
 from .harmony import OCTAVE, SCALES, Chord, nearest, voicing
 from .instruments import INSTRUMENTS
-from .score import Part
+from .score import FRAME_S, Part, on_frame
 
 _STROKES = {"x": 86, "X": 108, "o": 52}
 _FILL = ("s", "t", "f")
@@ -68,8 +68,8 @@ def drums(part: Part, grid: Grid, bars: Sequence[Bar], level: float, rng: np.ran
                     continue
                 if not bar.tutti and drum not in "hdp":
                     continue
-                velocity = level * (_STROKES[stroke] + rng.normal(0, 5))
-                part.add(_loose(grid.at(bar.number, step), rng), 0.2, DRUMS[drum], velocity)
+                velocity = level * _STROKES[stroke]
+                part.add(grid.at(bar.number, step), 0.2, DRUMS[drum], velocity)
         if fill:
             for i in range(grid.groove.steps):
                 time = grid.at(bar.number, grid.steps - grid.groove.steps + i)
@@ -102,15 +102,12 @@ def bass(part: Part, grid: Grid, bars: Sequence[Bar], pattern: str, level: float
                 walked = pitch = int(np.clip(pitch, instrument.low, instrument.high))
             start = grid.at(bar.number, step)
             length = grid.at(bar.number, end) - start
-            part.add(
-                _loose(start, rng), length * 0.92, pitch, level * (90 + (6 if step == 0 else 0) + rng.normal(0, 4))
-            )
+            part.add(start, length * 0.92, pitch, level * (90 + (6 if step == 0 else 0)))
 
 
 def chords(
-    part: Part, grid: Grid, bars: Sequence[Bar], pattern: str, level: float, centre: float, rng: np.random.Generator,
-    with_root: bool = False,
-) -> None:  # fmt: skip
+    part: Part, grid: Grid, bars: Sequence[Bar], pattern: str, level: float, centre: float, with_root: bool = False
+) -> None:
     """with_root: the root an octave or two below on the first beat, for a player who is alone."""
     instrument = INSTRUMENTS[part.name]
     centre = float(np.clip(centre, instrument.low + 5, instrument.high - 5))
@@ -119,7 +116,7 @@ def chords(
         low = nearest(max(centre - 15, instrument.low + 2), (bar.chord.root,))
         if bar.last:
             for i, pitch in enumerate([low, *tones]):
-                part.add(grid.at(bar.number, 0) + 0.012 * i, 2.5 * grid.beat_s, pitch, level * 84)
+                part.add(on_frame(grid.at(bar.number, 0)) + FRAME_S * (i // 2), 2.5 * grid.beat_s, pitch, level * 84)
             continue
         cycle = [*tones, tones[0] + OCTAVE, *tones[:0:-1]]
         if with_root:
@@ -131,18 +128,18 @@ def chords(
             start = grid.at(bar.number, step)
             end = next((s for s in range(step + 1, grid.steps) if pattern[s] != "-"), grid.steps)
             length = grid.at(bar.number, end) - start
-            velocity = level * (78 + (6 if step == 0 else 0) + rng.normal(0, 5))
+            velocity = level * (78 + (6 if step == 0 else 0))
             if sign == "a":
-                part.add(_loose(start, rng), 2 * length, cycle[count % len(cycle)], velocity)
+                part.add(start, 2 * length, cycle[count % len(cycle)], velocity)
                 count += 1
             elif sign == "B":
-                part.add(_loose(start, rng), length, low, velocity)
+                part.add(start, length, low, velocity)
             else:
                 held = min(length * 0.95, 0.55 * grid.beat_s if sign == "c" else 1e9)
-                strum = 0.012 if instrument.family == "plucked" else 0.003
-                start = _loose(start, rng)
+                start = on_frame(start)
                 for i, pitch in enumerate(tones):
-                    part.add(start + strum * i, held, pitch, velocity)
+                    strum_s = FRAME_S * (i // 2) if instrument.family == "plucked" else 0.0
+                    part.add(start + strum_s, held, pitch, velocity)
 
 
 def pad(part: Part, grid: Grid, bars: Sequence[Bar], level: float) -> None:
@@ -221,18 +218,13 @@ def melody(
             tones = bar.chord.tones if strong else tuple(set(scale) | set(bar.chord.tones))
             pitch = int(np.clip(target if target is not None else nearest(wanted, tones), low, high))
             start, end = grid.at(bar.number, step), grid.at(bar.number, step + length)
-            velocity = level * (92 + (8 if step == 0 else 0) + 1.2 * contour + rng.normal(0, 4))
+            velocity = level * (92 + (8 if step == 0 else 0) + 1.2 * contour)
             sounding = (end - start) * (instrument.legato if not bar.last else 1.0)
-            part.add(_loose(start, rng), sounding, pitch, velocity)
+            part.add(start, sounding, pitch, velocity)
             if double:
-                part.add(_loose(start, rng), sounding, nearest(pitch - double, scale), velocity - 12)
+                part.add(start, sounding, nearest(pitch - double, scale), velocity - 12)
             line.append((start, end, pitch))
     return line
 
 
 _FORMS = ((0, 0, 0, 1), (0, 1, 0, 2), (0, 0, 1, 2), (0, 1, 0, 1), (0, 0, 1, 0))
-
-
-def _loose(time_s: float, rng: np.random.Generator) -> float:
-    """As played by hand: some milliseconds early or late."""
-    return max(0.0, time_s + float(np.clip(rng.normal(0, 0.004), -0.01, 0.01)))

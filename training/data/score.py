@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 
 DRUM_BANK = 128
+# Notes begin and end where a frame of the codec does, at few loudnesses. A tone is then nearly the same codes wherever it
+# comes: of two, 0.79 of the first codebook's are equal, and 0.14 where onsets, strokes and levels are continuous.
+FRAME_S, _VELOCITY_STEP = 0.02, 16
 
 
 @dataclass(frozen=True)
@@ -29,4 +32,12 @@ class Part:
     notes: list[Note] = field(default_factory=list)
 
     def add(self, start_s: float, duration_s: float, pitch: int, velocity: float) -> None:
-        self.notes.append(Note(start_s, duration_s, int(pitch), max(1, min(127, round(velocity)))))
+        """Rounded to frames and to steps of velocity."""
+        start_s, end_s = on_frame(max(0.0, start_s)), on_frame(start_s + duration_s)
+        steps = max(1, min(127 // _VELOCITY_STEP, round(velocity / _VELOCITY_STEP)))
+        self.notes.append(Note(start_s, max(FRAME_S, end_s - start_s), int(pitch), _VELOCITY_STEP * steps))
+
+
+def on_frame(time_s: float) -> float:
+    """The nearest time at which a frame begins."""
+    return round(time_s / FRAME_S) * FRAME_S

@@ -10,13 +10,14 @@ from .grooves import DRUMS, GENRES, GROOVES, Groove
 from .harmony import KEY_NAMES, OCTAVE, Chord, progression
 from .instruments import INSTRUMENTS, KITS
 from .pieces import SPLITS
-from .score import DRUM_BANK, Part
+from .score import DRUM_BANK, Part, on_frame
 
-ARRANGEMENTS = {"ensemble": 0.42, "no drums": 0.17, "solo": 0.24, "duo": 0.08, "drums alone": 0.09}
+ARRANGEMENTS = {"ensemble": 0.32, "no drums": 0.13, "solo": 0.36, "duo": 0.1, "drums alone": 0.09}
 WINDOWS = {"beginning": 0.46, "ending": 0.26, "middle": 0.28}
 _HEARD_S = 1.2  # of the last chord that must be heard for the piece to end within a clip
 _STREAM = 7  # keeps these draws apart from pansori's
 _HARD, _SOFT = 1.15, 0.62  # factors of velocity
+_REVERB, _KIT_LEVEL = 32, 94  # of all pieces: what varies from piece to piece makes other codes of the same tone
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def compose(
     window = window or str(rng.choice(list(WINDOWS), p=list(WINDOWS.values())))
     tonic, numerals, mode = _key(groove, rng)
     n_bars, first_s = _window(window, grid, duration_s, rng)
+    first_s = on_frame(first_s)
     chords = progression(numerals, tonic)
     home = progression("i" if mode in ("minor", "dorian") else "I", tonic)[0]
     intro = int(rng.choice([0, 0, 1, 2])) if arrangement == "ensemble" and n_bars > 6 else 0
@@ -177,7 +179,6 @@ class _Players:
     def __init__(self, groove: Groove, grid: Grid, bars: list[Bar], level: float, rng: np.random.Generator) -> None:
         self.groove, self.grid, self.bars, self.level, self.rng = groove, grid, bars, level, rng
         self.parts: list[Part] = []
-        self.reverb = int(rng.integers(15, 75))
 
     def lead(self, name: str, arrangement: str, register: str, tonic: int, mode: str, motion: float) -> list:
         instrument, rng = INSTRUMENTS[name], self.rng
@@ -195,7 +196,7 @@ class _Players:
         if alone and instrument.chords and rng.random() < 0.85:
             pattern = str(rng.choice(self.groove.chords))
             below = max(instrument.low + 8, centre - 17)
-            composer.chords(part, self.grid, self.bars, pattern, 0.72 * self.level, below, rng, with_root=True)
+            composer.chords(part, self.grid, self.bars, pattern, 0.72 * self.level, below, with_root=True)
         return line
 
     def accompany(self, lead: str) -> None:
@@ -203,12 +204,12 @@ class _Players:
         name = self._other(self.groove.comping, lead)
         part = self._part(name, "chords", 0.85)
         pattern = str(self.rng.choice(self.groove.chords))
-        composer.chords(part, self.grid, self.bars, pattern, 0.85 * self.level, 58, self.rng, with_root=True)
+        composer.chords(part, self.grid, self.bars, pattern, 0.85 * self.level, 58, with_root=True)
 
     def band(self, lead: str, arrangement: str) -> None:
         groove, rng = self.groove, self.rng
         part = self._part(self._other(groove.comping, lead), "chords", 0.82)
-        composer.chords(part, self.grid, self.bars, str(rng.choice(groove.chords)), 0.82 * self.level, 60, rng)
+        composer.chords(part, self.grid, self.bars, str(rng.choice(groove.chords)), 0.82 * self.level, 60)
         part = self._part(str(rng.choice(groove.basses)), "bass", 0.95)
         composer.bass(part, self.grid, self.bars, str(rng.choice(groove.bass)), 0.95 * self.level, rng)
         if groove.pads and rng.random() < 0.45:
@@ -217,15 +218,15 @@ class _Players:
 
     def drums(self) -> None:
         kit = str(self.rng.choice(self.groove.kits))
-        part = Part(kit, "drums", KITS[kit], DRUM_BANK, int(self.rng.integers(84, 104)), 64, self.reverb // 2)
+        part = Part(kit, "drums", KITS[kit], DRUM_BANK, _KIT_LEVEL, 64, _REVERB // 2)
         composer.drums(part, self.grid, self.bars, self.level, self.rng)
         self.parts.append(part)
 
     def _part(self, name: str, role: str, level: float) -> Part:
         instrument = INSTRUMENTS[name]
         program = int(self.rng.choice(instrument.programs))
-        volume = min(127, round(instrument.level * level**0.5 * self.rng.uniform(0.94, 1.04)))
-        self.parts.append(Part(name, role, program, 0, volume, 64, self.reverb))
+        volume = min(127, round(instrument.level * level**0.5))
+        self.parts.append(Part(name, role, program, 0, volume, 64, _REVERB))
         return self.parts[-1]
 
     def _other(self, names: tuple[str, ...], lead: str) -> str:

@@ -50,7 +50,7 @@ def clips(kind: str, synthesizer: Synthesizer, n: int = _CLIPS) -> torch.Tensor:
     for number in itertools.islice(numbers(kind), n):
         piece = song("held-out", number, CLIP_S)
         samples = synthesizer.play(piece.parts, piece.first_s, CLIP_S)
-        rows.append(levelled(samples, piece.facts.dynamics, np.random.default_rng([_RNG, number])))
+        rows.append(levelled(samples, piece.facts.dynamics))
     return torch.from_numpy(np.stack(rows))
 
 

@@ -25,6 +25,7 @@ from .recipe import N_FRAME_TARGETS, N_TEXT_TARGETS, N_TEXTS, N_TOKENS, PANSORI_
 logger = logging.getLogger(__name__)
 _RMS, _PEAK = 0.1, 0.9
 _FADE = 100  # samples
+_GAIN_STEP_DB = 3.0  # few gains: the same tone at another level is other codes
 _UNTAUGHT_S = 0.5  # of a window that begins within a piece
 _PHASES, _BEATS = FRAME_TARGETS["phase"][0], FRAME_TARGETS["beat"][0]
 _SLOWEST_BPM, _TEMPO_STEP, _N_TEMPOS = 25.0, 0.035, 64
@@ -154,7 +155,7 @@ def tempo_class(bpm: float) -> int:
 
 def _general(recipe: Recipe, split: str, number: int, synthesizer: Synthesizer, rng: np.random.Generator) -> Made:
     piece = song(split, number, CLIP_S)
-    samples = levelled(synthesizer.play(piece.parts, piece.first_s, CLIP_S), piece.facts.dynamics, rng)
+    samples = levelled(synthesizer.play(piece.parts, piece.first_s, CLIP_S), piece.facts.dynamics)
     t, f = recipe.n_frames, recipe.n_chroma_frames
     reach_s = f * 2 ** melody_of(recipe.model).radix2_exp / 4 / recipe.codec.sample_rate_hz  # chroma frames are centred
     frames = np.full((N_FRAME_TARGETS, t), UNKNOWN, np.uint8)
@@ -208,15 +209,16 @@ def _pansori(recipe: Recipe, split: str, number: int, rng: np.random.Generator) 
     return Made(clip.samples, melody, chords.astype(np.int16), frames, texts, targets)
 
 
-def levelled(samples: np.ndarray, dynamics: str, rng: np.random.Generator) -> np.ndarray:
-    """To a level that follows the dynamics, without clipping, and faded in within some milliseconds. Mono [L]."""
+def levelled(samples: np.ndarray, dynamics: str) -> np.ndarray:
+    """To a level that follows the dynamics, in steps of _GAIN_STEP_DB, without clipping, and faded in. Mono [L]."""
     samples = samples.copy()
     samples[:_FADE] *= np.linspace(0, 1, _FADE, dtype=np.float32)
-    decibels = {"soft": -7.0, "medium": -2.0, "loud": 1.0}[dynamics] + rng.uniform(-1.5, 1.5)
+    decibels = {"soft": -7.0, "medium": -2.0, "loud": 1.0}[dynamics]
     loud = np.abs(samples) > 0.02 * max(1e-6, float(np.abs(samples).max()))
     rms = float(np.sqrt(np.mean(samples[loud] ** 2))) if loud.any() else 1e-6
     gain = min(_RMS * 10 ** (decibels / 20) / max(rms, 1e-6), _PEAK / max(float(np.abs(samples).max()), 1e-6))
-    return (gain * samples).astype(np.float32)
+    gain_db = _GAIN_STEP_DB * np.floor(20 * np.log10(gain) / _GAIN_STEP_DB)
+    return (10 ** (gain_db / 20) * samples).astype(np.float32)
 
 
 def _shared(shape: tuple[int, ...], dtype: type) -> np.ndarray:

@@ -300,7 +300,7 @@ def _melody(synthesizer: Synthesizer, program: int | None, timbre: str, number: 
     lower = 12 if timbre == "guitar" else 0
     part.notes = [replace(note, pitch=note.pitch - lower) for note in piece.parts[0].notes]
     samples = synthesizer.play([part], piece.first_s, MELODY_S)
-    return torch.from_numpy(levelled(samples, "medium", np.random.default_rng(number)))
+    return torch.from_numpy(levelled(samples, "medium"))
 
 
 def _mixed(synthesizer: Synthesizer, n: int) -> Tensor:
@@ -309,7 +309,7 @@ def _mixed(synthesizer: Synthesizer, n: int) -> Tensor:
     for number in range(n):
         piece = song("held-out", number, CLIP_S)
         samples = synthesizer.play(piece.parts, piece.first_s, CLIP_S)
-        rows.append(levelled(samples, piece.facts.dynamics, np.random.default_rng(number)))
+        rows.append(levelled(samples, piece.facts.dynamics))
     return torch.from_numpy(np.stack(rows))
 
 

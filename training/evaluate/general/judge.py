@@ -188,4 +188,4 @@ def _render(song: Song) -> np.ndarray:
 
 def _rendered(synthesizer: Synthesizer, song: Song, duration_s: float) -> np.ndarray:
     samples = synthesizer.play(song.parts, song.first_s, duration_s)
-    return levelled(samples, song.facts.dynamics, np.random.default_rng(0))
+    return levelled(samples, song.facts.dynamics)
