@@ -1,13 +1,13 @@
-# make demo   set up, then make 8 s of music from a text (MODEL=folder-or-name for another model than the one included)
+# make demo   set up, then make 8 s of music from a text (MODEL=folder-or-name for another model; pansori-mini is included too)
 # make test   set up, then run the tests, the comparison with audiocraft included, and say why each skipped one was
 # make test-all   the same with the slow tests, which repeat claims at other sizes or concern only the recipe
 # make lint   set up, then ruff and pyright
 # make gpu    set up, then check and measure on a CUDA card; writes gpu-report.md, to paste into an issue
 
 PYTHON ?= python3
-PROMPT ?= slow pansori, a rough deep voice over the buk drum
+PROMPT ?= happy pop song, piano with drums, 110 bpm
 SEED ?= 0
-MODEL ?= pansori-mini
+MODEL ?= general-mini
 VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := demo

@@ -26,7 +26,7 @@ from .widgets import choice, number, socket, text
 class MusicGenText(Node):
     DESCRIPTION = (
         "Describes the music in words: genre, mood, instruments, tempo. Left empty, the music is unconditional: the "
-        "model makes up its own, or takes the text of its card, as pansori-mini does. A second one can feed the sampler's 'negative' with what to avoid."
+        "model makes up its own, or takes the text of its card, as general-mini and pansori-mini do. A second one can feed the sampler's 'negative' with what to avoid."
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ("musicgen prompt", "music description", "text encode", "text conditioning", "negative prompt")

@@ -78,7 +78,7 @@ def _state(kind: Kind, value: Any) -> str | float:
 
 class MusicGenLoader(Node):
     DESCRIPTION = (
-        "Loads a MusicGen checkpoint, the one that comes with this pack or one from models/musicgen: the language model "
+        "Loads a MusicGen checkpoint, one that comes with this pack or one from models/musicgen: the language model "
         "that writes the music, the text encoder that reads your description, and the codec that turns codes into sound."
     )
     CATEGORY = CATEGORY
@@ -100,8 +100,8 @@ class MusicGenLoader(Node):
             "required": {
                 "model": choice(
                     names,
-                    f"{' and '.join(SHIPPED)}: small, in this pack (MIT licence). Then what is in models/musicgen, and the "
-                    "published names; one that is not there yet is downloaded when it is first used. Meta's: small about "
+                    "general-mini plays many instruments and genres, pansori-mini pansori; both are small and in this pack (MIT "
+                    "licence). Then what is in models/musicgen, and the published names; one that is not there yet is downloaded when it is first used. Meta's: small about "
                     "1 GB, medium 4 GB, large 7 GB, not for commercial use (CC-BY-NC 4.0).",
                     default=installed[0] if installed else DEFAULT,
                 ),

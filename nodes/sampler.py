@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 class MusicGenSampler(Node):
     DESCRIPTION = (
         "Writes the music, as codes. The seed alone decides the result: same settings, same music. Pieces longer than "
-        "the model's window (30 seconds; pansori-mini: 10) are written in overlapping windows."
+        "the model's window (30 seconds; general-mini and pansori-mini: 10) are written in overlapping windows."
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = (

@@ -2,7 +2,6 @@
 
 from .basics import finished, loaded
 from .graph import Graph
-from .notes import MODELS
 
 
 def bars_on_the_grid() -> Graph:
@@ -15,12 +14,12 @@ def bars_on_the_grid() -> Graph:
         "2. The text names the tempo too. It is what the model goes by; how well it keeps it is measured afterwards.\n"
         "3. **Fit Tempo** says what is heard, stretches the music to the tempo at its pitch, and moves the first bar to the "
         "beginning: the file lines up with a project in a sequencer.\n"
-        "4. To hear the music as it was written, set *way* to **measure**.\n\n" + MODELS,
+        "4. To hear the music as it was written, set *way* to **measure**.",
     )
     length = graph.add("MusicGenLength", length="4 bars @ 120 in 4/4")
     graph.column()
     text = graph.add(
-        "MusicGenText", conditioner=loader["conditioner"], text="gayageum zither over the buk drum, jajinmori, 120 bpm"
+        "MusicGenText", conditioner=loader["conditioner"], text="rock, electric guitar with drums, 120 bpm"
     )
     graph.column()
     sampler = graph.add(
@@ -49,13 +48,13 @@ def chord_progression() -> Graph:
         "The picture shows the notes that the model is told.\n"
         "2. Length, tempo and meter are written once, in **Length in Seconds**.\n"
         "3. **Hear Music** listens to the result and reports the chords that it finds there.\n"
-        "4. With pansori-mini this is an experiment: it was taught melodies, not chords. For chords that are followed, "
+        "4. With general-mini this is an experiment: it was taught melodies, not chords. For chords that are followed, "
         "choose **sakemin/musicgen-chord** in **Load MusicGen** (downloaded when it is first used, not for commercial use) and tell *bpm* and *meter* of "
-        "**MusicGen Text** as well.\n\n" + MODELS,
+        "**MusicGen Text** as well.",
     )
     length = graph.add("MusicGenLength", length="4 bars @ 100 in 4/4")
     graph.column()
-    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="gayageum zither alone, medium jungmori")
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="pop song, solo piano, 100 bpm")
     chords = graph.add(
         "MusicGenChords",
         conditioner=loader["conditioner"],
@@ -72,7 +71,6 @@ def chord_progression() -> Graph:
         codec=loader["codec"],
         positive=chords["conditioning"],
         duration_s=length["seconds"],
-        seed=8,  # of 0 to 9 the one nearest to the chords and the tempo
     )
     save = finished(graph, loader, sampler["codes"], "audio/chords")
     graph.column()
@@ -93,13 +91,13 @@ def score_to_music() -> Graph:
         "3. The sampler plays the first 15 seconds; wire *seconds* of **Read Score** to *duration_s* for the whole.\n"
         "4. **Save Score** writes a MIDI file with what was asked for and what is heard side by side, and says how much of the "
         "melody is followed.\n"
-        "5. Its chords, tempo and meter fit **MusicGen Chords**, for the chord models.\n\n" + MODELS,
+        "5. Its chords, tempo and meter fit **MusicGen Chords**, for the chord models.",
     )
     graph.column()
     score = graph.add("MusicGenScore", file="example/Arirang.abc")
     graph.add("PreviewImage", "What was read", images=score["picture"])
     graph.column()
-    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="gayageum zither alone, medium jungmori")
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="solo flute, folk song")
     melody = graph.add(
         "MusicGenScoreMelody",
         conditioner=loader["conditioner"],

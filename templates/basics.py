@@ -1,16 +1,21 @@
 """The first templates: words to music, a clip continued, a melody followed, a fine-tune, takes, length."""
 
+from ..musicgen.store.published import DEFAULT
 from .graph import Graph, Node, Output
 from .notes import MODELS, note
 
-TEXT = "slow pansori, a rough deep voice over the buk drum"
+TEXT = "happy pop song, piano with drums, 110 bpm"
+CONTINUED_TEXT = "bossa nova, acoustic guitar with drums, 120 bpm"
+MELODY_TEXT = "solo flute, folk song"
+VIDEO_TEXT = "cinematic, strings, dramatic"
+PANSORI = "pansori-mini"  # of templates whose clips or figures are pansori-mini's
 
 
-def loaded(graph: Graph, title: str, text: str, **more: str) -> Node:
-    """The first column: the loader and the note."""
+def loaded(graph: Graph, title: str, text: str, model: str = DEFAULT) -> Node:
+    """The first column: the loader and the note, which ends with what the model plays."""
     graph.column()
-    loader = graph.add("MusicGenLoader", model="pansori-mini", **more)
-    note(graph, title, text)
+    loader = graph.add("MusicGenLoader", model=model)
+    note(graph, title, f"{text}\n\n{MODELS[model]}")
     return loader
 
 
@@ -29,11 +34,11 @@ def text_to_music() -> Graph:
     loader = loaded(
         graph,
         "Text to music",
-        "1. Describe the music in **MusicGen Text**: who plays, which rhythm (*jinyangjo*, *jungmori*, *jungjungmori*, "
-        "*jajinmori*, *hwimori*), how fast, which mode (*ujo*, *pyeongjo*, *gyemyeonjo*).\n"
+        "1. Describe the music in **MusicGen Text**, in English or Korean: a genre, who plays, a mood, how fast. *Solo flute, "
+        "sad, slow*, or *rock, electric guitar with drums, 130 bpm*.\n"
         "2. While the piece is written, its beginning is heard in **MusicGen Sampler**; the whole is in **Save Audio File**.\n"
         "3. Each run takes a new seed. To keep a piece and try other levels or file formats, set *control after generate* "
-        "to **fixed**: only what you changed runs again.\n\n" + MODELS,
+        "to **fixed**: only what you changed runs again.",
     )
     graph.column()
     text = graph.add("MusicGenText", conditioner=loader["conditioner"], text=TEXT)
@@ -54,7 +59,10 @@ def continue_a_clip() -> Graph:
         "1. **Example Clip** brings a clip that is here already. For your own, put **Load Audio** in its place.\n"
         "2. **Trim Audio** keeps the seconds that the model hears: 2 to 10 are plenty. Cut on the beat.\n"
         "3. *duration_s* of the sampler is the length of the whole result, the clip included.\n"
-        "4. The text should describe the clip, or what it is to become.\n\n" + MODELS,
+        "4. The text should describe the clip, or what it is to become.\n"
+        "5. The clip is pansori, and so is the model. For other music of your own, choose **general-mini** or a larger model "
+        "in **Load MusicGen**, and change the text.",
+        PANSORI,
     )
     graph.column()
     clip = graph.add("MusicGenExample", clip="voice and buk")
@@ -86,14 +94,11 @@ def follow_a_melody() -> Graph:
         "or play one voice alone, without drums.\n"
         "2. The picture shows the notes that the model hears, C at the bottom, time to the right.\n"
         "3. The text says who plays the tune. Set *duration_s* to the tune's length; in longer music it is followed around.\n"
-        "\nThe model must be a melody model: pansori-mini is one, and of Meta's those with *melody* in their name.\n\n"
-        + MODELS,
+        "\nThe model must be a melody model: general-mini and pansori-mini are, and of Meta's those with *melody* in their name.",
     )
     graph.column()
     clip = graph.add("MusicGenExample", clip="gayageum melody")
-    text = graph.add(
-        "MusicGenText", conditioner=loader["conditioner"], text="a high daegeum flute over the buk drum, jungjungmori"
-    )
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text=MELODY_TEXT)
     graph.column()
     melody = graph.add(
         "MusicGenMelody", conditioner=loader["conditioner"], conditioning=text["conditioning"], audio=clip["audio"]
@@ -119,12 +124,10 @@ def several_takes() -> Graph:
         "what the model finds likely for this text.\n"
         "3. The best goes on and is saved. For another, press its **choose**, and **Run** again: the seed is **fixed**, so "
         "nothing is written anew.\n"
-        "4. For new takes, change *seed*. *choose* also takes *all*, *best 2* or *1,3*.\n\n" + MODELS,
+        "4. For new takes, change *seed*. *choose* also takes *all*, *best 2* or *1,3*.",
     )
     graph.column()
-    text = graph.add(
-        "MusicGenText", conditioner=loader["conditioner"], text="gayageum zither alone, fast jajinmori, ujo mode"
-    )
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="jazz, solo saxophone, 120 bpm")
     graph.column()
     sampler = graph.add(
         "MusicGenSampler",
@@ -156,19 +159,19 @@ def two_minutes_of_music() -> Graph:
     loader = loaded(
         graph,
         "Two minutes of music",
-        "1. Set *duration_s* up to 3600 seconds. Music longer than the model's window (30 s; pansori-mini 10 s) is written "
+        "1. Set *duration_s* up to 3600 seconds. Music longer than the model's window (30 s; general-mini and pansori-mini 10 s) is written "
         "in windows that overlap.\n"
         "2. *extend_stride_s* says how much each window adds: smaller ones hold the thread better, and take longer.\n"
         "3. The second **MusicGen Text** feeds *negative*: what to steer away from.\n\n"
-        "Two minutes take about 20 seconds on two processor cores with pansori-mini.\n\n" + MODELS,
+        "Two minutes take about half a minute on two processor cores with general-mini.",
     )
     graph.column()
     text = graph.add(
         "MusicGenText",
         conditioner=loader["conditioner"],
-        text="pansori, a high rough voice with the buk, jajinmori, gyemyeonjo",
+        text="lo-fi, electric piano with drums, 80 bpm",
     )
-    avoid = graph.add("MusicGenText", "avoid", conditioner=loader["conditioner"], text="daegeum flute alone")
+    avoid = graph.add("MusicGenText", "avoid", conditioner=loader["conditioner"], text="distorted guitar, loud")
     graph.column()
     sampler = graph.add(
         "MusicGenSampler",
@@ -193,8 +196,8 @@ def fine_tune() -> Graph:
         "2. Put a fine-tune into *models/musicgen*, such as the *trained_model.tar* of Replicate's trainer, and press "
         "**choose a file**; or write an https address into *weights*, which is downloaded once.\n"
         "3. In **Load MusicGen** choose the model that it was trained from; for most, **facebook/musicgen-stereo-melody**.\n"
-        "4. *strength* 1 is the fine-tune, less is a blend with the model. Several fine-tunes can follow one another.\n\n"
-        + MODELS,
+        "4. *strength* 1 is the fine-tune, less is a blend with the model. Several fine-tunes can follow one another.",
+        PANSORI,
     )
     graph.column()
     tuned = graph.add("MusicGenFineTune", model=loader["model"], conditioner=loader["conditioner"])

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..musicgen.store.published import DEFAULT
+from .basics import CONTINUED_TEXT, MELODY_TEXT, TEXT, VIDEO_TEXT
 from .graph import GAP, Graph, Node, Output, height_of, is_widget, links_of, page_node, slot_names, stable_id
 
 CATEGORY = "MusicGen"
@@ -24,7 +26,7 @@ class Blueprint:
 def _chain(graph: Graph, text: str, audio_node: str | None = None, melody: bool = False, **sampler: Any) -> tuple:
     """Loader, text, perhaps an encoder or a melody, sampler, decoder and level, wired."""
     graph.column()
-    loader = graph.add("MusicGenLoader", model="pansori-mini")
+    loader = graph.add("MusicGenLoader", model=DEFAULT)
     first = graph.add(audio_node, codec=loader["codec"]) if audio_node else None
     graph.column()
     words = graph.add("MusicGenText", conditioner=loader["conditioner"], text=text)
@@ -53,7 +55,7 @@ def _common(loader: Node, words: Node, writer: Node) -> dict[str, tuple[Node, st
 
 def text_to_music() -> Blueprint:
     graph = Graph("Text to Music (MusicGen)")
-    loader, words, _, writer, level = _chain(graph, "slow pansori, a rough deep voice over the buk drum")
+    loader, words, _, writer, level = _chain(graph, TEXT)
     return Blueprint(
         graph, "Makes music from words. Wire its audio to Save Audio File.", _common(loader, words, writer), {"audio": level["audio"]}
     )  # fmt: skip
@@ -61,9 +63,7 @@ def text_to_music() -> Blueprint:
 
 def continue_audio() -> Blueprint:
     graph = Graph("Continue Audio (MusicGen)")
-    loader, words, encode, writer, level = _chain(
-        graph, "pansori, a high voice and the buk, jungjungmori", "MusicGenEncode", duration_s=12.0
-    )
+    loader, words, encode, writer, level = _chain(graph, CONTINUED_TEXT, "MusicGenEncode", duration_s=12.0)
     inputs = {"audio": (encode, "audio"), **_common(loader, words, writer)}
     description = "Goes on with a clip. The length is that of the whole result, the clip included."
     return Blueprint(graph, description, inputs, {"audio": level["audio"]})
@@ -71,9 +71,7 @@ def continue_audio() -> Blueprint:
 
 def follow_a_melody() -> Blueprint:
     graph = Graph("Follow a Melody (MusicGen)")
-    loader, words, melody, writer, level = _chain(
-        graph, "a high daegeum flute over the buk drum, jungjungmori", melody=True
-    )
+    loader, words, melody, writer, level = _chain(graph, MELODY_TEXT, melody=True)
     inputs = {"audio": (melody, "audio"), **_common(loader, words, writer)}
     description = "Plays the tune of a recording in the sound that the text asks for; also gives a picture of the tune."
     return Blueprint(graph, description, inputs, {"audio": level["audio"], "chroma": melody["chroma"]})
@@ -83,7 +81,7 @@ def music_for_pictures() -> Blueprint:
     graph = Graph("Music for Pictures (MusicGen)")
     graph.column()
     length = graph.add("MusicGenLength")
-    loader, words, _, writer, level = _chain(graph, "the buk drum alone, fast jajinmori", duration_s=length["seconds"])
+    loader, words, _, writer, level = _chain(graph, VIDEO_TEXT, duration_s=length["seconds"])
     inputs = {"images": (length, "images"), "fps": (length, "fps"), **_common(loader, words, writer)}
     del inputs["duration_s"]
     return Blueprint(

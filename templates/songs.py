@@ -1,8 +1,7 @@
 """Templates that begin with a song."""
 
-from .basics import finished, loaded
+from .basics import PANSORI, finished, loaded
 from .graph import BYPASSED, Graph
-from .notes import MODELS
 
 
 def remix() -> Graph:
@@ -17,9 +16,9 @@ def remix() -> Graph:
         "*audio_2* of the last **Mix**.\n"
         "2. **Hear Music** finds tempo, bars and chords. Its report tells **MusicGen Chords** the chords at their times.\n"
         "3. A second **Hear Music** finds the beats of the new music, and **Align to Beats** lays them on the song's.\n"
-        "4. pansori-mini was taught melodies, not chords: its music is in no key to speak of and keeps time loosely. With most seeds no "
-        "pulse is heard in it, and nothing is moved; seed 3 has one. For chords that are followed, choose **sakemin/musicgen-stereo-chord** in "
-        "**Load MusicGen** (downloaded when it is first used, not for commercial use).\n\n" + MODELS,
+        "4. With general-mini this is an experiment: it was taught melodies, not chords. Where no pulse is heard in the new music, "
+        "nothing is moved; another seed may have one. For chords that are followed, choose **sakemin/musicgen-stereo-chord** in "
+        "**Load MusicGen** (downloaded when it is first used, not for commercial use).",
     )
     graph.column()
     voice = graph.add("MusicGenExample", "The voice", clip="pansori voice")
@@ -34,7 +33,7 @@ def remix() -> Graph:
     text = graph.add(
         "MusicGenText",
         conditioner=loader["conditioner"],
-        text="gayageum zither over the buk drum, jungjungmori",
+        text="folk song, acoustic guitar with drums",
         bpm=heard["bpm"],
     )
     chords = graph.add(
@@ -51,7 +50,6 @@ def remix() -> Graph:
         codec=loader["codec"],
         positive=chords["conditioning"],
         duration_s=length["seconds"],
-        seed=3,  # of 0 to 9 the one in which a pulse is heard
     )
     decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=sampler["codes"])
     graph.column()
@@ -81,8 +79,8 @@ def train_a_style() -> Graph:
         "3. For your own style: put 10 to 60 minutes of music into a folder in ComfyUI's *input* folder, beside each *song.mp3* a "
         "*song.txt* that says what it is, and write the folder's name into **Training Clips**. Raise *epochs* to 3 and "
         "*updates_per_epoch* to 100; for Meta's models lower *lr* to 0.0002.\n"
-        "4. What was trained stays in *models/musicgen/loras*. After Cancel the next run goes on where it was.\n\n"
-        + MODELS,
+        "4. What was trained stays in *models/musicgen/loras*. After Cancel the next run goes on where it was.",
+        PANSORI,
     )
     dataset = graph.add("MusicGenDataset", folder="house music")
     graph.column()

@@ -2,7 +2,6 @@
 
 from .basics import finished, loaded
 from .graph import Graph
-from .notes import MODELS
 
 
 def a_piece_that_changes() -> Graph:
@@ -15,16 +14,16 @@ def a_piece_that_changes() -> Graph:
         "2. The music goes over into each text at its time, without a cut.\n"
         "3. *duration_s* is the length of the piece. *anchor_s* keeps the first 2 seconds in view all the way, which holds the "
         "sound together.\n"
-        "4. *fade_out_s* of **MusicGen Decode** ends it: the last 4 seconds fade.\n\n" + MODELS,
+        "4. *fade_out_s* of **MusicGen Decode** ends it: the last 4 seconds fade.",
     )
     graph.column()
     lines = graph.add(
         "MusicGenTimeline",
         conditioner=loader["conditioner"],
-        lines="0: a daegeum flute alone, slow jinyangjo\n"
-        "0:10: a daegeum flute over the buk drum, medium jungmori\n"
-        "0:22: pansori voice with the buk drum, fast jajinmori\n"
-        "-8: pansori voice alone, slow jinyangjo",
+        lines="0: solo piano, calm, 80 bpm\n"
+        "0:10: piano with strings, warm, 90 bpm\n"
+        "0:22: happy pop song, piano with drums, 110 bpm\n"
+        "-8: solo piano, calm, 80 bpm",
     )
     graph.column()
     sampler = graph.add(
@@ -53,11 +52,11 @@ def seamless_loop() -> Graph:
         "3. **Seamless Loop** cuts where the end meets the beginning best, and reports the tempo that it hears and how "
         "audible the join is.\n"
         "4. The file plays round and round without a gap. *fade_ms* of **MusicGen Decode** is 0 here, so that nothing fades "
-        "inside the loop.\n\n" + MODELS,
+        "inside the loop.",
     )
     graph.column()
     text = graph.add(
-        "MusicGenText", conditioner=loader["conditioner"], text="gayageum zither over the buk drum, jajinmori, 120 bpm"
+        "MusicGenText", conditioner=loader["conditioner"], text="house, electric piano with drums, 120 bpm"
     )
     graph.column()
     sampler = graph.add(
@@ -83,17 +82,15 @@ def blend_of_two_moods() -> Graph:
         "1. Two texts describe two moods, and **Blend Prompts** mixes them: music that both allow.\n"
         "2. *ratio* 0 is the first alone, 1 the second alone, 0.5 half of each. Move it with the seed **fixed** to hear one "
         "go over into the other.\n"
-        "3. A blend takes about half again as long as one text.\n\n" + MODELS,
+        "3. A blend takes about half again as long as one text.",
     )
     graph.column()
-    slow = graph.add(
-        "MusicGenText", "One mood", conditioner=loader["conditioner"], text="a daegeum flute, slow, gyemyeonjo mode"
-    )
+    slow = graph.add("MusicGenText", "One mood", conditioner=loader["conditioner"], text="solo piano, sad, slow")
     fast = graph.add(
         "MusicGenText",
         "Another mood",
         conditioner=loader["conditioner"],
-        text="a daegeum flute over the buk drum, fast jajinmori, ujo mode",
+        text="piano with drums, cheerful, fast",
     )
     blend = graph.add("MusicGenBlend", first=slow["conditioning"], second=fast["conditioning"], ratio=0.5)
     graph.column()

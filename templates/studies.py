@@ -1,9 +1,8 @@
 """Templates that go further: endings, variations, moods, comparisons, levels, video."""
 
 from ..musicgen.store.published import DIFFUSION_MODEL
-from .basics import finished, loaded
+from .basics import TEXT, VIDEO_TEXT, finished, loaded
 from .graph import BYPASSED, Graph
-from .notes import MODELS
 
 
 def another_ending() -> Graph:
@@ -14,12 +13,10 @@ def another_ending() -> Graph:
         "1. The first sampler writes a piece. Its seed stays **fixed**, so it is written once.\n"
         "2. **Trim Codes** keeps its beginning, without decoding: nothing is lost.\n"
         "3. The second sampler goes on from there, with a new seed at each run.\n"
-        "4. Both are saved, to compare. Move *end_s* to where the piece is still good.\n\n" + MODELS,
+        "4. Both are saved, to compare. Move *end_s* to where the piece is still good.",
     )
     graph.column()
-    text = graph.add(
-        "MusicGenText", conditioner=loader["conditioner"], text="pansori voice with the buk drum, medium jungjungmori"
-    )
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text=TEXT)
     first = graph.add(
         "MusicGenSampler",
         "First version",
@@ -53,10 +50,10 @@ def theme_and_variation() -> Graph:
         "Theme and variation",
         "1. The first text makes a theme. Its seed stays **fixed** until you want another theme.\n"
         "2. **MusicGen Melody** listens to it; the picture shows the notes that it hears.\n"
-        "3. The second text plays the same tune on another instrument, anew at each run.\n\n" + MODELS,
+        "3. The second text plays the same tune on another instrument, anew at each run.",
     )
     graph.column()
-    text = graph.add("MusicGenText", "Theme", conditioner=loader["conditioner"], text="gayageum zither alone, ujo mode")
+    text = graph.add("MusicGenText", "Theme", conditioner=loader["conditioner"], text="solo flute, folk song, 100 bpm")
     theme = graph.add(
         "MusicGenSampler",
         "Theme",
@@ -71,7 +68,7 @@ def theme_and_variation() -> Graph:
         "MusicGenText",
         "Variation",
         conditioner=loader["conditioner"],
-        text="a high daegeum flute over the buk drum, jungjungmori",
+        text="solo piano, folk song, 100 bpm",
     )
     decode = graph.add("MusicGenDecode", codec=loader["codec"], codes=theme["codes"])
     save = graph.add(
@@ -99,15 +96,14 @@ def change_of_mood() -> Graph:
         "1. The first text makes the beginning; its sampler's seed stays **fixed**.\n"
         "2. The second sampler takes those codes as its *prompt* and goes on by the second text: the music turns from one "
         "to the other without a cut.\n"
-        "3. *duration_s* of the second sampler is the length of the whole piece. Add a third in the same way.\n\n"
-        + MODELS,
+        "3. *duration_s* of the second sampler is the length of the whole piece. Add a third in the same way.",
     )
     graph.column()
     calm = graph.add(
         "MusicGenText",
         "Beginning",
         conditioner=loader["conditioner"],
-        text="pansori voice alone, slow, gyemyeonjo mode",
+        text="solo piano, peaceful, slow",
     )
     first = graph.add(
         "MusicGenSampler",
@@ -123,7 +119,7 @@ def change_of_mood() -> Graph:
         "MusicGenText",
         "Then",
         conditioner=loader["conditioner"],
-        text="pansori voice over the buk drum, fast jajinmori",
+        text="rock, electric guitar with drums, energetic, 140 bpm",
     )
     second = graph.add(
         "MusicGenSampler",
@@ -146,14 +142,12 @@ def guidance_compared() -> Graph:
         "The same text and the same seed, twice:\n\n"
         "* *cfg* 1 lets the model play as it likes, in half the time;\n"
         "* *cfg* 4 holds it to the text, and away from the text of *negative*.\n\n"
-        "Listen to both, then try 2 to 6. Both seeds are **fixed**: change them together.\n\n" + MODELS,
+        "Listen to both, then try 2 to 6. Both seeds are **fixed**: change them together.",
     )
     graph.column()
-    text = graph.add(
-        "MusicGenText", conditioner=loader["conditioner"], text="gayageum alone, slow jinyangjo, gyemyeonjo"
-    )
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="solo acoustic guitar, peaceful, slow")
     avoid = graph.add(
-        "MusicGenText", "avoid", conditioner=loader["conditioner"], text="pansori voice with the buk drum"
+        "MusicGenText", "avoid", conditioner=loader["conditioner"], text="rock, distorted guitar with drums"
     )
     graph.column()
     common = {"model": loader["model"], "positive": text["conditioning"], "seed": 11, "control_after_generate": "fixed"}
@@ -174,13 +168,11 @@ def decode_two_ways() -> Graph:
         "2. The greyed-out nodes decode the same codes by **MultiBand Diffusion**: clearer, far slower, meant for a GPU. "
         "It belongs to Meta's models and is downloaded when it is first used. To hear it, choose **facebook/musicgen-small** in **Load "
         "MusicGen**, select the greyed-out nodes and press **Ctrl M**.\n"
-        "3. The music is written once: with the seed **fixed**, only what you change runs again.\n\n" + MODELS,
+        "3. The music is written once: with the seed **fixed**, only what you change runs again.",
     )
     diffusion = graph.add("MusicGenDiffusionLoader", mode=BYPASSED, diffusion=DIFFUSION_MODEL)
     graph.column()
-    text = graph.add(
-        "MusicGenText", conditioner=loader["conditioner"], text="gayageum alone, medium jungmori, pyeongjo mode"
-    )
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="classical, solo piano, slow")
     sampler = graph.add(
         "MusicGenSampler",
         model=loader["model"],
@@ -225,11 +217,11 @@ def levels_and_formats() -> Graph:
         "* **For streaming**: loudness of -14 LUFS, as services play it, in MP3.\n"
         "* **Louder**: -9 LUFS with the compressor, in Opus.\n"
         "* **For further work**: the highest peak 1 dB below full scale, in 24-bit FLAC, which also carries this workflow: drop "
-        "it on the canvas to open it again.\n\n" + MODELS,
+        "it on the canvas to open it again.",
     )
     graph.column()
     text = graph.add(
-        "MusicGenText", conditioner=loader["conditioner"], text="pansori voice with the buk drum, medium jungjungmori"
+        "MusicGenText", conditioner=loader["conditioner"], text="funk, electric guitar with drums, 105 bpm"
     )
     sampler = graph.add(
         "MusicGenSampler",
@@ -268,14 +260,12 @@ def music_for_a_video() -> Graph:
         "2. **EmptyImage** stands for a video of 6 seconds, so that this plays at once. For your own, put **Load Video** and "
         "**Get Video Components** in its place, and wire their *images* and *fps* to **Length in Seconds** and **Create "
         "Video**.\n"
-        "3. *extra_s* makes the music longer or shorter than the pictures.\n\n" + MODELS,
+        "3. *extra_s* makes the music longer or shorter than the pictures.",
     )
     graph.column()
     images = graph.add("EmptyImage", "Pictures", width=320, height=180, batch_size=150, color=0x7A1F1F)["IMAGE"]
     length = graph.add("MusicGenLength", images=images, fps=25.0)
-    text = graph.add(
-        "MusicGenText", conditioner=loader["conditioner"], text="the buk drum alone, fast jajinmori, live recording"
-    )
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text=VIDEO_TEXT)
     graph.column()
     sampler = graph.add(
         "MusicGenSampler",

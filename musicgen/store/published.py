@@ -7,7 +7,8 @@ from pathlib import Path
 
 # Of each model that comes with the pack its file, in the order of Load MusicGen.
 SHIPPED = {
-    name: Path(__file__).resolve().parents[2] / "pretrained" / f"{name}.safetensors" for name in ("pansori-mini",)
+    name: Path(__file__).resolve().parents[2] / "pretrained" / f"{name}.safetensors"
+    for name in ("general-mini", "pansori-mini")
 }
 DEFAULT = next(iter(SHIPPED))
 

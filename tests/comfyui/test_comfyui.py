@@ -70,7 +70,7 @@ def test_object_info_is_as_published(comfy, node_id):
 
 def test_models_are_listed(comfy):
     models = comfy.get("/object_info/MusicGenLoader")["MusicGenLoader"]["input"]["required"]["model"][0]
-    assert models[:2] == ["pansori-mini", "toy"] and {"toy-stereo", "toy-melody"} <= set(models[:5])
+    assert models[:3] == ["general-mini", "pansori-mini", "toy"] and {"toy-stereo", "toy-melody"} <= set(models[:6])
     assert "facebook/musicgen-small" in models
     assert "musicgen" in comfy.get("/models")
 

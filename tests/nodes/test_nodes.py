@@ -304,10 +304,10 @@ def test_loader_lists_what_is_there_first_then_the_published_names(folders, toys
     link.parent.mkdir(parents=True)
     link.symlink_to(toys(), target_is_directory=True)
     names, options = NODES["MusicGenLoader"].INPUT_TYPES()["required"]["model"]
-    assert names[:2] == ["pansori-mini", "zz-mine"] and options["default"] == "zz-mine"
+    assert names[:3] == ["general-mini", "pansori-mini", "zz-mine"] and options["default"] == "zz-mine"
     assert "facebook/musicgen-small" in names
     link.unlink()
-    assert NODES["MusicGenLoader"].INPUT_TYPES()["required"]["model"][1]["default"] == "pansori-mini"
+    assert NODES["MusicGenLoader"].INPUT_TYPES()["required"]["model"][1]["default"] == "general-mini"
 
 
 def test_vanished_model_is_reported_before_anything_runs(folders, monkeypatch):

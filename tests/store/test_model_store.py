@@ -41,10 +41,11 @@ def test_published_models_may_lie_without_their_owner(two_dirs):
     assert ModelStore(two_dirs).find("facebook/musicgen-small") == two_dirs[1] / "musicgen-small"
 
 
-def test_the_model_that_comes_with_the_pack_needs_no_folder(two_dirs):
-    assert ModelStore([]).find("pansori-mini") == SHIPPED["pansori-mini"]
-    (two_dirs[0] / "mine").rename(two_dirs[0] / "pansori-mini")
-    assert ModelStore(two_dirs).find("pansori-mini") == two_dirs[0] / "pansori-mini", "the user's own, if there is one"
+@pytest.mark.parametrize("name", ["general-mini", "pansori-mini"])
+def test_the_models_that_come_with_the_pack_need_no_folder(two_dirs, name):
+    assert ModelStore([]).find(name) == SHIPPED[name]
+    (two_dirs[0] / "mine").rename(two_dirs[0] / name)
+    assert ModelStore(two_dirs).find(name) == two_dirs[0] / name, "the user's own, if there is one"
 
 
 def test_two_models_of_one_name_are_an_error_that_names_both(two_dirs):
