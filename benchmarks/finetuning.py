@@ -1,4 +1,4 @@
-"""Fine-tuning: its memory at the published sizes, and what it achieves on the model that ships.
+"""Fine-tuning: its memory at the published sizes, and what it achieves on pansori-mini.
 
     python benchmarks/finetuning.py memory [--sizes small medium] [--seconds 30] [--precision auto] [--folder DIR]
     python benchmarks/finetuning.py effect [--seed N]

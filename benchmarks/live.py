@@ -2,7 +2,7 @@
 
     python benchmarks/live.py [--models pansori-mini small] [--seconds 10] [--rounds 2] [--device cpu]
 
-pansori-mini is the model that ships; small has random weights in the published size, with its codec. One process. The
+pansori-mini is a model that ships; small has random weights in the published size, with its codec. One process. The
 share asked for is 3 %. "Written with" over "without" is the whole cost, on a quiet machine; the share is what the
 listener itself counted, and holds on a busy one too. Prints a table, asserts nothing.
 """
@@ -17,7 +17,7 @@ from harness import ROOT, load_pack, machine, wait
 
 
 def pansori_mini(device):
-    """(write, codec) of the model that ships; write(seconds, on_frames) takes the first of a batch of one."""
+    """(write, codec) of a model that ships; write(seconds, on_frames) takes the first of a batch of one."""
     from pack.musicgen import loading
     from pack.musicgen.config import GenerationParams
 

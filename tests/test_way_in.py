@@ -1,9 +1,11 @@
 """What a contributor meets first: workflows, forms, hooks and the guide agree with the tree."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
+from comfyui_musicgen.musicgen.store.published import SHIPPED
 from comfyui_musicgen.tests import matrix
 
 yaml = pytest.importorskip("yaml")
@@ -56,6 +58,20 @@ def test_a_version_tag_is_published():
     publish = read(".github/workflows/publish.yml")
     assert publish[True] == {"push": {"tags": ["v*"]}}  # YAML reads the key `on` as true
     assert publish["jobs"]["publish"]["steps"][-1]["uses"].startswith("Comfy-Org/publish-node-action@")
+
+
+def test_the_models_that_ship_are_in_what_the_registry_gets():
+    """The archive is what git tracks, less what .comfyignore names: weights that were not added would ship a default without a file."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout of git")
+    left_out = [line for line in (ROOT / ".comfyignore").read_text().splitlines() if line and line[0] != "#"]
+    tracked = subprocess.run(["git", "ls-files", "pretrained"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for file in SHIPPED.values():
+        for path in (file, file.with_suffix(".card.json")):
+            name = path.relative_to(ROOT).as_posix()
+            assert name in tracked.stdout.splitlines(), f"git add {name}"
+            assert not name.startswith(tuple(left_out))
+        assert file.stat().st_size < 40_000_000  # GitHub refuses 100 MB
 
 
 def test_the_bug_form_asks_for_the_doctor():

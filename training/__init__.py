@@ -1,1 +1,1 @@
-"""The recipe of pansori-mini: a synthesizer of pansori-like music, and the training of a small MusicGen on it."""
+"""The recipes of pansori-mini and general-mini: music that is made by rules, and the training of small MusicGens on it."""

@@ -14,6 +14,7 @@ from comfyui_musicgen.musicgen.checkpoints.formats.t5 import read_t5
 from comfyui_musicgen.musicgen.conditioning import Tokenizer
 from comfyui_musicgen.musicgen.conditioning.tokenizer import read_tokenizer
 from comfyui_musicgen.musicgen.errors import CheckpointError, InputError
+from comfyui_musicgen.musicgen.store.published import SHIPPED
 from safetensors.torch import load_file
 
 SMALL = {"dim": 16, "n_heads": 2, "n_layers": 1, "cardinality": 64, "n_filters": 2, "latent_dim": 16}
@@ -77,9 +78,8 @@ def test_the_ids_are_those_of_the_library_for_the_shipped_and_for_t5_itself():
     tokenizers = pytest.importorskip("tokenizers")
     root = Path(os.environ.get("COMFYUI_PATH") or "~/comfy/ComfyUI").expanduser()
     t5 = root / "comfy" / "text_encoders" / "t5_tokenizer" / "tokenizer.json"
-    shipped = Path(__file__).resolve().parents[2] / "pretrained" / "pansori-mini.safetensors"
-    source = open_checkpoint(shipped).text_encoder
-    tables = [(source.tokenizer_json, source.config["vocab_size"])]
+    sources = [open_checkpoint(shipped).text_encoder for shipped in SHIPPED.values()]
+    tables = [(source.tokenizer_json, source.config["vocab_size"]) for source in sources]
     tables += [(t5.read_text(encoding="utf-8"), 32128)] if t5.is_file() else []
     for text, vocab_size in tables:
         ours, theirs = Tokenizer(text, "tokenizer.json", vocab_size), tokenizers.Tokenizer.from_str(text)

@@ -33,9 +33,10 @@ def off_db(one, other):
     return (20 * torch.log10((one - other).pow(2).mean().sqrt() / other.pow(2).mean().sqrt())).item()
 
 
+@pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "int8"])
-def test_the_shipped_model_makes_music(device, precision):
-    loaded = load(SHIPPED["pansori-mini"], precision, device)
+def test_the_shipped_models_make_music(device, precision, name):
+    loaded = load(SHIPPED[name], precision, device)
     audio, codes = make(loaded, device)
     assert audio.duration_s == pytest.approx(2, abs=0.05) and audio.samples.device == CPU
     assert audio.samples.isfinite().all() and audio.samples.abs().max() > 0.01

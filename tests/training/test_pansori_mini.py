@@ -1,4 +1,4 @@
-"""The model that comes with the pack: what it was trained for, it does. On few prompts; `evaluate` measures on many."""
+"""pansori-mini, the model of pansori that comes with the pack: what it was trained for, it does. On few prompts; `evaluate` measures on many."""
 
 from pathlib import Path
 
