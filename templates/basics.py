@@ -7,7 +7,7 @@ from .notes import MODELS, note
 TEXT = "happy pop song, piano with drums, 110 bpm"
 CONTINUED_TEXT = "bossa nova, acoustic guitar with drums, 120 bpm"
 MELODY_TEXT = "solo flute, folk song"
-VIDEO_TEXT = "cinematic, strings, dramatic"
+VIDEO_TEXT = "cinematic, strings, mysterious"
 PANSORI = "pansori-mini"  # of templates whose clips or figures are pansori-mini's
 
 
