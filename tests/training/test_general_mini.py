@@ -1,6 +1,7 @@
 """general-mini, the model that comes first: small, quick to reach, audible; `evaluate` measures whether it obeys."""
 
 import json
+import re
 from functools import partial
 
 import pytest
@@ -14,6 +15,7 @@ from comfyui_musicgen.templates.notes import MODELS
 from comfyui_musicgen.training import general_card
 from comfyui_musicgen.training.data import songwords
 from comfyui_musicgen.training.data.instruments import INSTRUMENTS
+from comfyui_musicgen.training.evaluate.general.report import figures_of
 
 MODEL = SHIPPED["general-mini"]
 PAGE = MODEL.with_suffix(".md")
@@ -63,6 +65,16 @@ def test_its_card_is_that_of_the_words_it_was_taught():
     assert table["default_text"] == general_card.DEFAULT_TEXT and table["plays"] == general_card.plays()
     vocabulary = vocabulary_of(read_card(MODEL))
     assert vocabulary.warning(vocabulary.translate(general_card.DEFAULT_TEXT), "general-mini") is None
+
+
+def test_the_figures_of_its_card_are_on_its_page():
+    figures, page = figures_of(MODEL), PAGE.read_text(encoding="utf-8")
+    assert figures, (
+        "python -m training card pretrained/general-mini.safetensors --evaluation EVALUATION/evaluation.json"
+    )
+    rows = {name: rf"^\| {re.escape(name)} \| (\*\*)?{value:.3g}(\*\*)? \|" for name, value in figures.items()}
+    absent = [name for name, row in rows.items() if not re.search(row, page, re.MULTILINE)]
+    assert not absent, "the table of EVALUATION/evaluation.md goes below 'Measured'"
 
 
 @pytest.mark.slow
