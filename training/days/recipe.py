@@ -16,7 +16,7 @@ class Days:
     codec_rate: float = 3e-4  # peak learning rates, for batches of a few rows
     lm_rate: float = 1.2e-3
     average: float = 0.999  # of the language model's weights, per step
-    guesses_from: float = 0.5  # share of its training from which some rows see its guesses
+    guesses_from: float = 0.7  # share of its training from which some rows see its guesses
     guessed: float = 0.25  # share of these rows
     # The beat is learnt first, from text alone, and kept up with one lesson in so many steps.
     first_lessons: int = 600
