@@ -17,6 +17,7 @@ from .place import Place
 from .recipe import Days
 
 _LOG_STEPS, _MEASURE_S, _MEASURED_ROWS = 50, 1800.0, 8
+_SHORT = ("opening", "short lesson")  # kinds of steps
 
 
 def train(place: Place, days: Days, minutes: float) -> scored_train.Trainer:
@@ -38,16 +39,17 @@ def train(place: Place, days: Days, minutes: float) -> scored_train.Trainer:
         told = {f"opening_{name}": of_openings[name] for name in ("loss", "no_text")}
         measured.write({"step": trainer.step, "audio_h": trainer.step * row_s / 3600, **trainer.measure(check), **told})
 
-    n_openings = sum(days.kind(step) == "opening" for step in range(trainer.step))
+    n_openings = sum(days.kind(step) in _SHORT for step in range(trainer.step))
     batches = shelf.batches(trainer.plan, step=trainer.step - n_openings)
     plan = replace(trainer.plan, batch_size=days.opening_batch, seed=trainer.plan.seed + 1)
     openings = shelf.batches(plan, step=n_openings, opening=days.opening_frames)
     while not box.over and trainer.step < days.lm_steps:
         done, kind = trainer.step / days.lm_steps, days.kind(trainer.step)
-        if kind == "lesson":
-            taught.add({name: value.item() for name, value in trainer.lesson(next(batches), done).items()})
+        batch = next(openings if kind in _SHORT else batches)
+        if kind.endswith("lesson"):
+            taught.add({name: value.item() for name, value in trainer.lesson(batch, done).items()})
         else:
-            losses = trainer.train_step(next(openings if kind == "opening" else batches), done)
+            losses = trainer.train_step(batch, done)
             row = {f"loss{k}": value for k, value in enumerate(losses.pop("codebooks").tolist())}
             row |= {name: value.item() for name, value in losses.items()}
             if kind == "opening":

@@ -21,6 +21,7 @@ class Days:
     # The beat is learnt first, from text alone, and kept up with one lesson in so many steps.
     first_lessons: int = 600
     lesson_every: int = 8
+    # Every other lesson is of openings, short ones: four times as many texts.
     # What a text says is learnt from openings: bars without a past, as many frames as of whole clips in a step.
     opening_every: int = 2
     opening_frames: int = 125
@@ -37,9 +38,11 @@ class Days:
         return round(3600 * self.lm_hours / self.lm_batch_s)
 
     def kind(self, step: int) -> str:
-        """What the language model learns from in a step: "lesson", "opening" or "clip"."""
+        """What the language model learns from in a step: "lesson", "short lesson", "opening" or "clip"."""
         if step < self.first_lessons or step % self.lesson_every == 0:
             return "lesson"
+        if step % self.lesson_every == self.lesson_every // 2:
+            return "short lesson"
         return "opening" if step % self.opening_every == 1 else "clip"
 
     @property
