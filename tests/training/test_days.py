@@ -24,6 +24,7 @@ from comfyui_musicgen.training.days.crops import Crops
 from comfyui_musicgen.training.days.place import Place, synthesizer
 from comfyui_musicgen.training.days.recipe import DAYS, Days
 from comfyui_musicgen.training.lm import scored_train
+from comfyui_musicgen.training.lm.team import together
 from comfyui_musicgen.training.lm.text import t5_table, train_tokenizer
 from comfyui_musicgen.training.onegpu.recipe import MAX_BYTES, REHEARSAL, VOCABULARY
 
@@ -33,7 +34,7 @@ TINY = Days(
         REHEARSAL, codec=replace(REHEARSAL.codec, n_filters=2, codebook_size=4, latent_dim=8), codec_crop_s=0.2, n_clips=4,
         n_held_out=2, dim=32, n_layers=2, adversary_filters=2,
     ),
-    codec_hours=16 * _STEP_S / 3600, lm_hours=12 * 20 / 3600, first_lessons=2, lesson_every=4, pool_clips=2, shard_clips=2,
+    codec_hours=16 * _STEP_S / 3600, lm_hours=12 * 20 / 3600, first_lessons=2, lesson_every=8, pool_clips=2, shard_clips=2,
 )  # fmt: skip
 
 
@@ -339,3 +340,34 @@ def test_openings_are_bars_of_their_clips_with_a_text_alone(coded):
             ), "a bar line"
             starts |= {(clip, int(at[0]))}
     assert len(starts) > len(shelf), "not only where clips begin"
+
+
+def test_two_processes_take_the_steps_of_one(coded, tmp_path):
+    """Of the same rows: only the order of sums, and what a mean over fewer rows weighs, differ."""
+    days = replace(TINY, lm_hours=8 * 20 / 3600, guesses_from=1.0)
+    states, begun = [], {}
+    for n in (1, 2):
+        place = Place(tmp_path / str(n))
+        place.out.mkdir()
+        for path in (coded.frozen, coded.out / "tokenizer.json"):
+            (place.out / path.name).write_bytes(path.read_bytes())
+        place.codes.symlink_to(coded.codes)
+        if n == 1:
+            begun = {k: v.clone() for k, v in lm.begun(place, days, torch.device("cpu")).model.state_dict().items()}
+        states.append(lm.train(place, days, 5.0, n_processes=n).state())
+        assert states[-1]["step"] == days.lm_steps and runs.load(place.lm)["step"] == days.lm_steps
+    one, two = (torch.cat([v.flatten() for v in state["model"].values()]) for state in states)
+    first = torch.cat([v.flatten() for v in begun.values()])
+    assert (one - two).norm() < 0.2 * (one - first).norm() > 0
+
+
+def test_a_team_whose_member_fails_says_so(capfd):
+    def work(member):
+        if member.rank:
+            raise ValueError("out of tune")
+        return "played"
+
+    with pytest.raises(RuntimeError, match="a process of the team has failed"):
+        together(2, work)
+    assert "out of tune" in capfd.readouterr().err
+    assert together(1, work) == "played"

@@ -13,13 +13,15 @@ from comfyui_musicgen.training.data import songs
 from comfyui_musicgen.training.data.grooves import GENRES, GROOVES
 from comfyui_musicgen.training.data.harmony import progression
 from comfyui_musicgen.training.data.instruments import INSTRUMENTS
-from comfyui_musicgen.training.data.score import DRUM_BANK
+from comfyui_musicgen.training.data.score import DRUM_BANK, FRAME_S
 from comfyui_musicgen.training.data.songwords import GENRE_WORDS, describe
 from comfyui_musicgen.training.export import write
 from comfyui_musicgen.training.lm import scored_train
 from comfyui_musicgen.training.lm.text import train_tokenizer
 from comfyui_musicgen.training.onegpu import clips, feed
+from comfyui_musicgen.training.onegpu.clips import levelled
 from comfyui_musicgen.training.onegpu.recipe import FULL, MAX_BYTES, REHEARSAL
+from comfyui_musicgen.training.recipe import CODEC
 
 WINDOW_S = 10.0
 
@@ -58,6 +60,28 @@ def test_notes_lie_on_the_steps_of_the_tempo(pieces):
         steps = [note.start_s / piece.grid.beat_s * 12 for part in drums for note in part.notes]
         if piece.facts.drums and not piece.grid.swing and steps:
             assert np.median(np.abs(np.array(steps) - np.round(steps))) < 0.2
+
+
+def test_notes_begin_and_end_with_frames_of_the_codec_at_few_velocities(pieces):
+    """Elsewhere every repetition of a tone would be other codes."""
+    notes = [note for piece in pieces for part in piece.parts for note in part.notes]
+    times = np.array([[note.start_s, note.start_s + note.duration_s] for note in notes]) / FRAME_S
+    assert np.abs(times - np.round(times)).max() < 1e-6 and (np.diff(times) > 0.99).all()
+    assert {note.velocity for note in notes} <= set(range(16, 127, 16))
+    firsts = np.array([piece.first_s for piece in pieces]) / FRAME_S
+    assert np.abs(firsts - np.round(firsts)).max() < 1e-6 and firsts.max() > 0
+    assert 1 / CODEC.frame_rate_hz == FRAME_S
+
+
+def test_gains_of_clips_go_in_steps():
+    wave = np.sin(np.arange(32_000) * 0.05).astype(np.float32)
+    peaks = [
+        np.abs(levelled(level * wave, dynamics)).max() / level
+        for level in (0.11, 0.3, 0.83)
+        for dynamics in ("soft", "loud")
+    ]
+    steps = 20 * np.log10(np.array(peaks) / np.abs(wave).max()) / 3
+    assert np.abs(steps - np.round(steps)).max() < 0.01 and len(set(np.round(steps))) > 3
 
 
 def test_players_are_those_that_the_facts_name(pieces):

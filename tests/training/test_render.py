@@ -41,6 +41,17 @@ def test_a_piece_sounds_the_same_whatever_was_played_before_it(synthesizer, forw
         assert np.abs(forward[number]).max() > 0.01
 
 
+def test_a_tone_sounds_the_same_wherever_it_comes(synthesizer):
+    part = Part("flute", "melody", 73, reverb=0)
+    for start_s, pitch in ((0.0, 72), (0.98, 76), (2.22, 72)):
+        part.add(start_s + 0.004, 0.3, pitch, 92)  # rounded to frames
+    samples = synthesizer.play([part], 0.0, 3.0)
+    first, other, second, late = (samples[round(at * 32_000) :][:9600] for at in (0.0, 0.98, 2.22, 2.221))
+    off = [float(np.abs(one - first).max() / np.abs(first).max()) for one in (second, late, other)]
+    assert np.abs(first).max() > 0.01
+    assert off[0] < 0.1 and min(off[1:]) > 0.5, off  # a millisecond is enough to make it other samples
+
+
 def test_threads_take_turns_and_nothing_is_complained_of(synthesizer, forward, caplog):
     """Two threads at once broke FluidSynth's voices: 700 MB of messages in three minutes."""
     with caplog.at_level(logging.WARNING), ThreadPoolExecutor(2) as threads:

@@ -25,7 +25,9 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument("--minutes", type=float, default=600.0, help="when to stop (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
     parser.add_argument("--soundfont", type=Path, default=SOUNDFONT, help="General MIDI (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=2, help="that code clips (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="that code clips, or train the language model (default: %(default)s)"
+    )
     parser.add_argument(
         "--audio-hours",
         type=float,
@@ -128,7 +130,7 @@ def _codes(options: argparse.Namespace, place, days: Days) -> int:
 def _lm(options: argparse.Namespace, place, days: Days) -> int:
     from .lm import train
 
-    trainer = train(place, days, options.minutes)
+    trainer = train(place, days, options.minutes, options.processes)
     print(f"lm: {trainer.step} of {days.lm_steps} steps")
     return 0
 

@@ -31,7 +31,6 @@ KINDS: dict[str, tuple[tuple[str, ...] | None, float]] = {
     "drums": (None, 9.0),
 }
 _COMB_DB, _CLIPS, _SEARCHED = 6.0, 6, 20_000
-_RNG = 3  # of levels
 
 
 def numbers(kind: str) -> Iterator[int]:

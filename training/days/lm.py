@@ -9,6 +9,7 @@ from ...musicgen.errors import InputError
 from .. import runs
 from ..export import write
 from ..lm import scored_train
+from ..lm.team import Team, together
 from ..onegpu.recipe import MAX_BYTES
 from ..onegpu.run import load_codec
 from . import handed_on
@@ -17,17 +18,24 @@ from .place import Place
 from .recipe import Days
 
 _LOG_STEPS, _MEASURE_S, _MEASURED_ROWS = 50, 1800.0, 8
+_SHORT = ("opening", "short lesson")  # kinds of steps
 
 
-def train(place: Place, days: Days, minutes: float) -> scored_train.Trainer:
+def train(place: Place, days: Days, minutes: float, n_processes: int = 1) -> scored_train.Trainer:
     """Train until the minutes are over, the process is asked to end, or the model is done; goes on where it was.
 
-    With the same shards an interrupted run gives the weights of one that was not, to the bit.
+    With the same shards and as many processes an interrupted run gives the weights of one that was not, to the bit.
     """
+    result = together(n_processes, lambda team: _train(place, days, minutes, team))
+    assert isinstance(result, scored_train.Trainer)
+    return result
+
+
+def _train(place: Place, days: Days, minutes: float, team: Team) -> scored_train.Trainer:
     box, device = runs.TimeBox(minutes), runs.pick_device()
     shelf, held_out = read(place, "train", device), read(place, "held-out", device)
     check, check_openings = (held_out.fixed(_MEASURED_ROWS, opening=n) for n in (0, days.opening_frames))
-    trainer = begun(place, days, device)
+    trainer = begun(place, days, device, team)
     log, lessons = runs.Log(place.out / "lm.csv"), runs.Log(place.out / "lm_lessons.csv")
     log_openings = runs.Log(place.out / "lm_openings.csv")
     measured, means, taught, opened = runs.Log(place.out / "lm_held_out.csv"), runs.Means(), runs.Means(), runs.Means()
@@ -38,22 +46,25 @@ def train(place: Place, days: Days, minutes: float) -> scored_train.Trainer:
         told = {f"opening_{name}": of_openings[name] for name in ("loss", "no_text")}
         measured.write({"step": trainer.step, "audio_h": trainer.step * row_s / 3600, **trainer.measure(check), **told})
 
-    n_openings = sum(days.kind(step) == "opening" for step in range(trainer.step))
+    n_openings = sum(days.kind(step) in _SHORT for step in range(trainer.step))
     batches = shelf.batches(trainer.plan, step=trainer.step - n_openings)
     plan = replace(trainer.plan, batch_size=days.opening_batch, seed=trainer.plan.seed + 1)
     openings = shelf.batches(plan, step=n_openings, opening=days.opening_frames)
-    while not box.over and trainer.step < days.lm_steps:
+    while trainer.step < days.lm_steps and not team.any(box.over):
         done, kind = trainer.step / days.lm_steps, days.kind(trainer.step)
-        if kind == "lesson":
-            taught.add({name: value.item() for name, value in trainer.lesson(next(batches), done).items()})
+        batch = next(openings if kind in _SHORT else batches)
+        if kind.endswith("lesson"):
+            taught.add({name: value.item() for name, value in trainer.lesson(batch, done).items()})
         else:
-            losses = trainer.train_step(next(openings if kind == "opening" else batches), done)
+            losses = trainer.train_step(batch, done)
             row = {f"loss{k}": value for k, value in enumerate(losses.pop("codebooks").tolist())}
             row |= {name: value.item() for name, value in losses.items()}
             if kind == "opening":
                 opened.add({f"opening_{name}": value for name, value in row.items()})
             else:
                 means.add(row)
+        if team.rank:
+            continue  # the first process writes for all
         if trainer.step % _LOG_STEPS == 0:
             speed = (trainer.step - first) * row_s / max(box.elapsed_s, 1e-3)
             for kept, each in ((log, means), (log_openings, opened), (lessons, taught)):
@@ -64,13 +75,15 @@ def train(place: Place, days: Days, minutes: float) -> scored_train.Trainer:
         if box.elapsed_s - measured_s > _MEASURE_S:
             measured_s = box.elapsed_s
             measure()
+    if team.rank:
+        return trainer
     runs.save(place.lm, trainer.state())
     if trainer.step >= days.lm_steps:  # not when asked to end: who asks may not wait
         measure()
     return trainer
 
 
-def begun(place: Place, days: Days, device: torch.device) -> scored_train.Trainer:
+def begun(place: Place, days: Days, device: torch.device, team: Team | None = None) -> scored_train.Trainer:
     """The trainer of the checkpoint, else of the model that the checkout hands on, else a new one that knows the codec's codes.
 
     What is handed on must be of these sizes, this tokenizer and this codec; the moments of the optimizers begin anew.
@@ -84,7 +97,7 @@ def begun(place: Place, days: Days, device: torch.device) -> scored_train.Traine
         guesses_from=days.guesses_from,
         guessed=days.guessed,
     )
-    trainer = scored_train.Trainer(days.recipe.model, plan, place.tokenizer(), device, codebooks)
+    trainer = scored_train.Trainer(days.recipe.model, plan, place.tokenizer(), device, codebooks, team)
     if place.lm.exists():
         table = runs.load(place.lm)
         if {k: v.shape for k, v in table["model"].items()} != {

@@ -21,6 +21,10 @@ FRAME_TARGETS = {  # name: (how many classes, weight)
 }
 _OVER = list(FRAME_TARGETS).index("over")
 TEXT_TARGETS = {"tempo": (64, 0.1), "genre": (64, 0.1), "lead": (64, 0.1)}
+# What every frame is asked of its text: who plays is worth some nats in a piece's first frames, and nothing once it is heard.
+# Asked of frames that have seen no code, it has to come by way of the text.
+_TOLD = {name: TEXT_TARGETS[name] for name in ("genre", "lead")}
+_FIRST_WEIGHT, _FIRST_FRAMES = 3.0, 6.0  # the loss of the first frames weighs more, by a factor that falls within these
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,18 @@ class Heads(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.frames = nn.Linear(dim, sum(n for n, _ in FRAME_TARGETS.values()))
         self.texts = nn.Linear(text_dim, sum(n for n, _ in TEXT_TARGETS.values()))
+        self.told = nn.Linear(dim, sum(n for n, _ in _TOLD.values()))
 
     def forward(self, hidden: Tensor, texts: Tensor, batch: ScoredBatch) -> tuple[Tensor, Tensor, Tensor]:
         """hidden [B, T, D], texts [B, n, t] -> weighted loss; shares of the frames whose phase and beat are found."""
-        of_frames = self.frames(self.norm(hidden))
+        hidden = self.norm(hidden)
+        of_frames = self.frames(hidden)
         loss, right = _losses(of_frames, batch.frames.transpose(1, 2), FRAME_TARGETS)
         heard = batch.with_text[:, None] > 0
         known = torch.where(heard, batch.texts, torch.full_like(batch.texts, UNKNOWN))
         of_texts, _ = _losses(self.texts(texts.mean(dim=1)), known, TEXT_TARGETS)
-        return loss + of_texts, right[0], right[1]
+        of_players, _ = _losses(self.told(hidden), known[:, None, -len(_TOLD) :].expand(-1, hidden.shape[1], -1), _TOLD)
+        return loss + of_texts + of_players, right[0], right[1]
 
 
 class ScoredMusicGen(MusicGen):
@@ -88,7 +95,9 @@ class ScoredMusicGen(MusicGen):
         ).view_as(targets)
         taught = (batch.frames[:, _OVER] != UNKNOWN).long()[:, None].expand_as(batch.codes)
         known = (targets != config.cardinality) & (delay(taught, config.delays, 0)[..., 1:] > 0)
-        by_codebook = (losses * known).sum(dim=(0, 2)) / known.sum(dim=(0, 2)).clamp(min=1)
+        at = torch.arange(targets.shape[2], device=targets.device)
+        weights = known * (1 + _FIRST_WEIGHT * torch.exp(-at / _FIRST_FRAMES))
+        by_codebook = (losses * weights).sum(dim=(0, 2)) / weights.sum(dim=(0, 2)).clamp(min=1e-6)
         auxiliary, phase, beat = self.auxiliary(hidden[:, : batch.codes.shape[2]], texts, batch)
         return {"codebooks": by_codebook, "auxiliary": auxiliary, "phase": phase, "beat": beat}
 

@@ -15,6 +15,7 @@ from ...musicgen.config import ModelConfig
 from .. import runs
 from .muon import Muon
 from .scored import FRAME_TARGETS, ScoredBatch, ScoredMusicGen
+from .team import Team
 from .text import t5_table
 
 CODE_WEIGHTS = (1.6, 1.0, 0.8, 0.6)  # of the codebooks: the first ones carry the music, the last ones noise
@@ -203,10 +204,12 @@ class Trainer:
     """A ScoredMusicGen in training and the running average of its weights."""
 
     def __init__(
-        self, config: ModelConfig, plan: Plan, tokenizer_json: str, device: torch.device, codebooks: Tensor
-    ) -> None:
+        self, config: ModelConfig, plan: Plan, tokenizer_json: str, device: torch.device, codebooks: Tensor,
+        team: Team | None = None,
+    ) -> None:  # fmt: skip
         torch.manual_seed(plan.seed)  # the initialization of torch's own layers knows no other generator
         self.config, self.plan, self.tokenizer_json, self.device = config, plan, tokenizer_json, device
+        self.team = team or Team()
         model = ScoredMusicGen(config, t5_table(tokenizer_json))
         model.know_codes(codebooks)
         self.model = model.to(device)
@@ -238,6 +241,7 @@ class Trainer:
         """One batch at the share `done` of the time box -> losses, which are not waited for."""
         self._set_rate(done)
         guessed = int(self.plan.guessed * len(batch.codes)) if done >= self.plan.guesses_from else 0
+        batch, guessed = self.team.part(batch, guessed)
         with self._autocast():
             made = self.model(batch, guessed, self._generator())
         weights = made["codebooks"].new_tensor(CODE_WEIGHTS[: len(made["codebooks"])])
@@ -247,6 +251,7 @@ class Trainer:
     def lesson(self, batch: ScoredBatch, done: float) -> dict[str, Tensor]:
         """One batch of which no code is shown: what of the beat, the drums and the chords follows from text and rows."""
         self._set_rate(done)
+        batch, _ = self.team.part(batch, 0)
         with self._autocast():
             made = self.model.lesson(batch)
         self._learn(made["auxiliary"])
@@ -269,6 +274,7 @@ class Trainer:
         """One step downhill; the norm of the gradient."""
         self.model.zero_grad(set_to_none=True)
         loss.backward()
+        self.team.mean(self.model.parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
         self.adam.step()
         self.muon.step()
