@@ -81,7 +81,8 @@ def describe(facts: Facts, rng: np.random.Generator, held_out: bool = False, tem
     bpm = rng.random() < 0.45 if tempo is None else tempo
     short = rng.random()
     if short < 0.16:  # one thing alone, as people type
-        return _cased(_short(facts, rng, held_out), rng)
+        end = f", {_pick(_ENDS, rng)}" if facts.ends else ""
+        return _cased(_short(facts, rng, held_out) + end, rng)
     parts = []
     genre = _pick(GENRE_WORDS[facts.genre][0], rng, held_out)
     mood = _mood(facts, 0, rng) if rng.random() < 0.35 else ""
@@ -101,7 +102,7 @@ def describe(facts: Facts, rng: np.random.Generator, held_out: bool = False, tem
     for chance, words in ((0.3, _DENSITY.get(facts.density)), (0.3, _DYNAMICS.get(facts.dynamics))):
         if words and rng.random() < chance:
             parts.append(_pick(words, rng))
-    if facts.ends and rng.random() < 0.7:
+    if facts.ends:  # always said: what is not asked to end goes on
         parts.append(_pick(_ENDS, rng))
     elif facts.begins and not facts.ends and rng.random() < 0.06:
         parts.append(_pick(_BEGINS, rng))
@@ -170,9 +171,8 @@ def _short(facts: Facts, rng: np.random.Generator, held_out: bool) -> str:
         word = _word(facts.lead, rng, held_out)
         return word if rng.random() < 0.5 else _pick(_ALONE, rng).format(word)
     genre = _pick(GENRE_WORDS[facts.genre][0], rng, held_out)
-    if rng.random() < 0.5:
-        return genre
-    return f"{genre} {_word(facts.lead, rng, held_out)}"
+    text = genre if rng.random() < 0.5 else f"{genre} {_word(facts.lead, rng, held_out)}"
+    return text if facts.drums else f"{text}, {_pick(_NO_DRUMS, rng)}"
 
 
 def _players(facts: Facts, rng: np.random.Generator, held_out: bool) -> str:
@@ -191,9 +191,9 @@ def _players(facts: Facts, rng: np.random.Generator, held_out: bool) -> str:
     text = lead if rng.random() < 0.6 else _pick(("{} melody", "{} lead", "with {}"), rng).format(lead)
     if others and rng.random() < 0.5:
         text += _pick((", ", " and ", " with "), rng) + _word(str(rng.choice(others)), rng, held_out)
-    if facts.drums and rng.random() < 0.4:
+    if facts.drums and rng.random() < 0.6:
         text += " " + _pick((*_WITH_DRUMS, f"and {DRUM_WORDS[0][0]}"), rng)
-    if not facts.drums and rng.random() < 0.6:
+    if not facts.drums:
         text += ", " + _pick(_NO_DRUMS, rng)
     return text
 
@@ -215,7 +215,7 @@ def _korean(facts: Facts, rng: np.random.Generator, tempo: bool | None) -> str:
         word = _pick(INSTRUMENTS[facts.lead].korean, rng)
         if facts.arrangement == "solo":
             parts.append(_pick(_KOREAN_ALONE, rng).format(word) if rng.random() < 0.8 else word)
-        elif not facts.drums and rng.random() < 0.5:
+        elif not facts.drums:
             parts.append(f"{word}, 드럼 없이")
         else:
             parts.append(word + (" 드럼" if facts.drums and rng.random() < 0.25 else ""))
@@ -224,7 +224,7 @@ def _korean(facts: Facts, rng: np.random.Generator, tempo: bool | None) -> str:
         text += f", {_KOREAN_TONES[facts.tonic]}{_KOREAN_KEYS[facts.mode]}"
     if rng.random() < 0.4 if tempo is None else tempo:
         text += _pick((f", {facts.bpm:.0f} bpm", f", 템포 {facts.bpm:.0f}"), rng)
-    if facts.ends and rng.random() < 0.5:
+    if facts.ends:
         text += ", 끝맺음"
     return text
 
