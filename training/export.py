@@ -44,11 +44,13 @@ def export(codec: Codec, lm_path: Path, target: Path) -> Path:
     return write(codec, trainer.average, trainer.tokenizer_json, target)
 
 
-def write(codec: Codec, model: MusicGen, tokenizer_json: str, target: Path, max_bytes: int = MAX_BYTES) -> Path:
-    """One safetensors file, every tensor in float16, the heads sharpened. InputError if it would be larger than what may be
-    shipped."""
+def write(
+    codec: Codec, model: MusicGen, tokenizer_json: str, target: Path, max_bytes: int = MAX_BYTES, sharpness: float = SHARPNESS
+) -> Path:  # fmt: skip
+    """One safetensors file, every tensor in float16, the heads `sharpness` times as sharp as learnt. InputError if it would be
+    larger than what may be shipped."""
     parts = {
-        "lm": {**model.lm.state_dict(), "heads.weight": SHARPNESS * model.lm.heads.weight},
+        "lm": {**model.lm.state_dict(), "heads.weight": sharpness * model.lm.heads.weight},
         "conditioner": {
             f"{name}.{part}": getattr(getattr(model, name), part)
             for name in ("text_projection", "melody_projection")
