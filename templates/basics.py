@@ -127,7 +127,7 @@ def several_takes() -> Graph:
         "4. For new takes, change *seed*. *choose* also takes *all*, *best 2* or *1,3*.",
     )
     graph.column()
-    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="jazz, solo saxophone, 120 bpm")
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text="jazz, solo trumpet, 120 bpm")
     graph.column()
     sampler = graph.add(
         "MusicGenSampler",

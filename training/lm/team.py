@@ -59,7 +59,7 @@ def together(size: int, work: Callable[[Team], object]) -> object:
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
-        others = [context.Process(target=_member, args=(rank, size, meeting, work)) for rank in range(1, size)]
+        others = [context.Process(target=_joined, args=(rank, size, meeting, work)) for rank in range(1, size)]
         for other in others:
             other.start()
         try:
@@ -80,7 +80,3 @@ def _joined(rank: int, size: int, meeting: str, work: Callable[[Team], object]) 
         return work(Team(rank, size))
     finally:
         dist.destroy_process_group()
-
-
-def _member(rank: int, size: int, meeting: str, work: Callable[[Team], object]) -> None:
-    _joined(rank, size, meeting, work)
