@@ -17,6 +17,7 @@ from comfyui_musicgen.training.data.score import DRUM_BANK, FRAME_S
 from comfyui_musicgen.training.data.songwords import GENRE_WORDS, describe
 from comfyui_musicgen.training.export import write
 from comfyui_musicgen.training.lm import scored_train
+from comfyui_musicgen.training.lm.scored import FRAME_TARGETS, OVER_AFTER_S, TEXT_TARGETS, UNKNOWN
 from comfyui_musicgen.training.lm.text import train_tokenizer
 from comfyui_musicgen.training.onegpu import clips, feed
 from comfyui_musicgen.training.onegpu.clips import levelled
@@ -200,3 +201,29 @@ def test_the_full_size_fits_the_file():
     )
     n += 1800 * FULL.model.text.dim
     assert 2 * n < MAX_BYTES
+
+
+def test_what_a_text_says_is_what_the_piece_is(pieces):
+    """Drums and an end are asked of every text: each description says them, or that they are missing."""
+    names = list(TEXT_TARGETS)
+    for piece in pieces:
+        texts = [f"flute, {piece.facts.bpm:.0f} bpm", "flute"]
+        named, unnamed = (dict(zip(names, row.tolist(), strict=True)) for row in clips.said(piece.facts, texts))
+        assert named.pop("tempo") == clips.tempo_class(piece.facts.bpm) and unnamed.pop("tempo") == UNKNOWN
+        assert named == unnamed and named["ends"] == piece.facts.ends
+        assert list(songs.ARRANGEMENTS)[named["arrangement"]] == piece.facts.arrangement
+        assert (named["genre"] == UNKNOWN) == (piece.facts.arrangement == "solo")
+    assert {piece.facts.ends for piece in pieces} == {True, False}
+
+
+def test_the_first_frames_and_the_last_chord_weigh_most():
+    table = scored_train.t5_table(train_tokenizer(texts=iter(["a"]), vocabulary=300))
+    model = scored_train.ScoredMusicGen(REHEARSAL.model, table)
+    n, over, frames = 100, list(FRAME_TARGETS).index("over"), torch.zeros(3, len(FRAME_TARGETS), 100, dtype=torch.long)
+    after = round(OVER_AFTER_S * REHEARSAL.codec.frame_rate_hz)
+    frames[1, over, 60 + after :] = 1  # the last bar line is at frame 60
+    frames[2, over] = 1  # ended before the clip begins: nothing weighs but its own beginning
+    batch = scored_train.ScoredBatch(*[torch.zeros(3, 4, n, dtype=torch.long)] * 4, frames, torch.zeros(3, 5))
+    decisive = model._decisive(batch, n + 3)
+    assert (decisive[:, 0] == 1).all() and torch.equal(decisive[0], decisive[2])
+    assert decisive[1, 60] == 1 and decisive[1, 59] < 0.01 and (decisive[1, 60:].diff() < 0).all()

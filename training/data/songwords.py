@@ -60,6 +60,7 @@ _DRUMS_ALONE = ("drums alone", "drum solo", "only drums", "drum beat", "drum loo
 _KOREAN_DRUMS_ALONE = ("드럼 솔로", "드럼만", "드럼 비트")
 _NO_DRUMS = ("no drums", "without drums", "drumless", "no percussion")
 _WITH_DRUMS = ("with drums", "with a drum kit", "with a beat", "full band", "and drums")
+_UNNAMED = 0.3  # chance that a band is described by its genre, and no player named
 _REGISTER = {"low": ("low", "deep", "low register"), "high": ("high", "high register", "bright high")}
 _DENSITY = {"sparse": ("sparse", "simple", "few notes"), "busy": ("busy", "many notes", "virtuosic")}
 _DYNAMICS = {"soft": ("soft", "quiet", "delicate"), "loud": ("loud", "powerful", "strong")}
@@ -86,11 +87,15 @@ def describe(facts: Facts, rng: np.random.Generator, held_out: bool = False, tem
     parts = []
     genre = _pick(GENRE_WORDS[facts.genre][0], rng, held_out)
     mood = _mood(facts, 0, rng) if rng.random() < 0.35 else ""
-    if rng.random() < 0.72:
+    named = rng.random() < 0.72
+    if named:
         parts.append(f"{mood} {genre}".strip())
     elif mood:
         parts.append(mood)
-    parts.append(_players(facts, rng, held_out))
+    if named and facts.arrangement in ("ensemble", "no drums") and rng.random() < _UNNAMED:
+        parts += [] if facts.drums and rng.random() < 0.5 else [_pick(_WITH_DRUMS if facts.drums else _NO_DRUMS, rng)]
+    else:
+        parts.append(_players(facts, rng, held_out))
     if bpm:
         parts.append(_pick((f"{facts.bpm:.0f} bpm", f"at {facts.bpm:.0f} bpm", f"tempo {facts.bpm:.0f}"), rng))
     elif rng.random() < 0.3:

@@ -20,11 +20,18 @@ FRAME_TARGETS = {  # name: (how many classes, weight)
     "over": (2, 0.1),  # whether the piece has ended; unknown: the codes of the frame are seen, but not to be written
 }
 _OVER = list(FRAME_TARGETS).index("over")
-TEXT_TARGETS = {"tempo": (64, 0.1), "genre": (64, 0.1), "lead": (64, 0.1)}
-# What every frame is asked of its text: who plays is worth some nats in a piece's first frames, and nothing once it is heard.
-# Asked of frames that have seen no code, it has to come by way of the text.
-_TOLD = {name: TEXT_TARGETS[name] for name in ("genre", "lead")}
-_FIRST_WEIGHT, _FIRST_FRAMES = 3.0, 6.0  # the loss of the first frames weighs more, by a factor that falls within these
+OVER_AFTER_S = 0.5  # after the last bar line
+# What a text says, and what every frame is asked of it: who plays is worth some nats in a piece's first frames, and nothing once
+# it is heard. Asked of frames that have seen no code, it has to come by way of the text.
+TEXT_TARGETS = {
+    "tempo": (200, 0.1),
+    "genre": (64, 0.1),
+    "lead": (64, 0.1),
+    "arrangement": (5, 0.1),  # of `songs.ARRANGEMENTS`: whether there are drums, and who else plays
+    "ends": (2, 0.1),  # whether the piece ends within the clip
+}
+# The loss of the first frames weighs more, by a factor that falls within these; so does that of the last chord.
+_FIRST_WEIGHT, _FIRST_FRAMES = 3.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Heads(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.frames = nn.Linear(dim, sum(n for n, _ in FRAME_TARGETS.values()))
         self.texts = nn.Linear(text_dim, sum(n for n, _ in TEXT_TARGETS.values()))
-        self.told = nn.Linear(dim, sum(n for n, _ in _TOLD.values()))
+        self.told = nn.Linear(dim, sum(n for n, _ in TEXT_TARGETS.values()))
 
     def forward(self, hidden: Tensor, texts: Tensor, batch: ScoredBatch) -> tuple[Tensor, Tensor, Tensor]:
         """hidden [B, T, D], texts [B, n, t] -> weighted loss; shares of the frames whose phase and beat are found."""
@@ -59,8 +66,8 @@ class Heads(nn.Module):
         heard = batch.with_text[:, None] > 0
         known = torch.where(heard, batch.texts, torch.full_like(batch.texts, UNKNOWN))
         of_texts, _ = _losses(self.texts(texts.mean(dim=1)), known, TEXT_TARGETS)
-        of_players, _ = _losses(self.told(hidden), known[:, None, -len(_TOLD) :].expand(-1, hidden.shape[1], -1), _TOLD)
-        return loss + of_texts + of_players, right[0], right[1]
+        told, _ = _losses(self.told(hidden), known[:, None].expand(-1, hidden.shape[1], -1), TEXT_TARGETS)
+        return loss + of_texts + told, right[0], right[1]
 
 
 class ScoredMusicGen(MusicGen):
@@ -95,11 +102,19 @@ class ScoredMusicGen(MusicGen):
         ).view_as(targets)
         taught = (batch.frames[:, _OVER] != UNKNOWN).long()[:, None].expand_as(batch.codes)
         known = (targets != config.cardinality) & (delay(taught, config.delays, 0)[..., 1:] > 0)
-        at = torch.arange(targets.shape[2], device=targets.device)
-        weights = known * (1 + _FIRST_WEIGHT * torch.exp(-at / _FIRST_FRAMES))
+        weights = known * (1 + _FIRST_WEIGHT * self._decisive(batch, targets.shape[2])[:, None])
         by_codebook = (losses * weights).sum(dim=(0, 2)) / weights.sum(dim=(0, 2)).clamp(min=1e-6)
         auxiliary, phase, beat = self.auxiliary(hidden[:, : batch.codes.shape[2]], texts, batch)
         return {"codebooks": by_codebook, "auxiliary": auxiliary, "phase": phase, "beat": beat}
+
+    def _decisive(self, batch: ScoredBatch, n_columns: int) -> Tensor:
+        """[B, S] how near a column is after the first frame or, of a piece that ends in the clip, after its last bar line: 1 to 0."""
+        at = torch.arange(n_columns, device=batch.codes.device)[None]
+        over = batch.frames[:, _OVER] == 1
+        last = over.int().argmax(dim=1) - round(OVER_AFTER_S * self.config.codec.frame_rate_hz)
+        ended = over.any(dim=1) & (last > 0)
+        since = torch.where(ended[:, None] & (at >= last[:, None]), at - last[:, None], at)
+        return torch.exp(-since / _FIRST_FRAMES)
 
     def lesson(self, batch: ScoredBatch) -> dict[str, Tensor]:
         """The auxiliary loss alone, of clips whose codes are all hidden: only the layers that it needs are run."""

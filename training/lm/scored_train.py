@@ -20,8 +20,8 @@ from .text import t5_table
 
 CODE_WEIGHTS = (1.6, 1.0, 0.8, 0.6)  # of the codebooks: the first ones carry the music, the last ones noise
 _GRADIENT_NORM, _WARM_UP_STEPS, _SMALL = 1.0, 100, 32
-# Chances of what a clip is conditioned on. Most users give a text and no melody; rows with neither are what guidance needs.
-_BOTH, _TEXT_ONLY, _ROWS_ONLY = 0.24, 0.58, 0.06
+# Chances of what a clip is conditioned on. Openings have texts and no rows; clips with neither are what guidance needs.
+_BOTH, _TEXT_ONLY, _ROWS_ONLY = 0.42, 0.4, 0.06
 # Of a chord model, as the authors of musicgen-chord have it: all is left out in a fifth of the rows, the chords alone in half of the
 # others. Source: `sakemin/cog-musicgen-chord`, config/conditioner/chord2music.yaml.
 _CHORD_BOTH, _CHORD_TEXT_ONLY, _CHORD_ROWS_ONLY = 0.4, 0.4, 0.0

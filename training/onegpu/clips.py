@@ -18,7 +18,7 @@ from ..data.jangdan import JANGDAN
 from ..data.render import Synthesizer
 from ..data.songs import song
 from ..data.songwords import describe
-from ..lm.scored import FRAME_TARGETS, UNKNOWN
+from ..lm.scored import FRAME_TARGETS, OVER_AFTER_S, TEXT_TARGETS, UNKNOWN
 from ..recipe import CLIP_S, melody_of
 from .recipe import N_FRAME_TARGETS, N_TEXT_TARGETS, N_TEXTS, N_TOKENS, PANSORI_EVERY, Recipe
 
@@ -28,7 +28,7 @@ _FADE = 100  # samples
 _GAIN_STEP_DB = 3.0  # few gains: the same tone at another level is other codes
 _UNTAUGHT_S = 0.5  # of a window that begins within a piece
 _PHASES, _BEATS = FRAME_TARGETS["phase"][0], FRAME_TARGETS["beat"][0]
-_SLOWEST_BPM, _TEMPO_STEP, _N_TEMPOS = 25.0, 0.035, 64
+_SLOWEST_BPM, _TEMPO_STEP, _N_TEMPOS = 25.0, 0.0105, TEXT_TARGETS["tempo"][0]
 _LEADS = list(INSTRUMENTS)
 _WAITING, _DONE, _FAILED = 0, 1, 2
 
@@ -149,7 +149,7 @@ def made(recipe: Recipe, split: str, number: int, synthesizer: Synthesizer | Non
 
 
 def tempo_class(bpm: float) -> int:
-    """Of TEXT_TARGETS: steps of 3.5 %."""
+    """Of TEXT_TARGETS: steps of 1 %."""
     return int(np.clip(round(np.log(bpm / _SLOWEST_BPM) / _TEMPO_STEP), 0, _N_TEMPOS - 1))
 
 
@@ -163,17 +163,26 @@ def _general(recipe: Recipe, split: str, number: int, synthesizer: Synthesizer, 
     frames[2] = piece.melody_frames(CLIP_S, t)
     frames[3] = piece.chord_frames(CLIP_S, t)[1]
     frames[4] = piece.drum_frames(CLIP_S, t)
-    frames[5] = piece.first_s + np.arange(t) * CLIP_S / t > piece.end_s + 0.5
+    frames[5] = piece.first_s + np.arange(t) * CLIP_S / t > piece.end_s + OVER_AFTER_S
     if not piece.facts.begins:  # a model that learnt to write this would begin in the middle of a note, with a click
         frames[5, : round(_UNTAUGHT_S * t / CLIP_S)] = UNKNOWN
     texts = [describe(piece.facts, rng, split == "held-out") for _ in range(N_TEXTS)]
-    targets = np.full((N_TEXTS, N_TEXT_TARGETS), UNKNOWN, np.uint8)
-    for v, text in enumerate(texts):
-        if f"{piece.facts.bpm:.0f}" in text:
-            targets[v, 0] = tempo_class(piece.facts.bpm)
-    targets[:, 1] = songs.genre_index(piece.facts.genre) if piece.facts.arrangement != "solo" else UNKNOWN
-    targets[:, 2] = _LEADS.index(piece.facts.lead) if piece.facts.lead else len(_LEADS)
-    return Made(samples, piece.melody_frames(reach_s, f), piece.chord_frames(reach_s, f)[0], frames, texts, targets)
+    return Made(
+        samples, piece.melody_frames(reach_s, f), piece.chord_frames(reach_s, f)[0], frames, texts, said(piece.facts, texts)
+    )  # fmt: skip
+
+
+def said(facts: songs.Facts, texts: list[str]) -> np.ndarray:
+    """[V, targets] uint8: what V descriptions of a piece say, as classes of TEXT_TARGETS."""
+    solo = facts.arrangement == "solo"  # a player alone may be described without the genre
+    classes = {
+        "genre": UNKNOWN if solo else songs.genre_index(facts.genre),
+        "lead": _LEADS.index(facts.lead) if facts.lead else len(_LEADS),
+        "arrangement": list(songs.ARRANGEMENTS).index(facts.arrangement),
+        "ends": int(facts.ends),
+    }
+    tempos = (tempo_class(facts.bpm) if f"{facts.bpm:.0f}" in text else UNKNOWN for text in texts)
+    return np.array([[{"tempo": tempo, **classes}[name] for name in TEXT_TARGETS] for tempo in tempos], np.uint8)
 
 
 def _pansori(recipe: Recipe, split: str, number: int, rng: np.random.Generator) -> Made:
@@ -204,6 +213,7 @@ def _pansori(recipe: Recipe, split: str, number: int, rng: np.random.Generator) 
             targets[v, 0] = tempo_class(label.bpm)
     targets[:, 1] = len(songs.GENRES) + (list(JANGDAN).index(label.jangdan) if label.jangdan else len(JANGDAN))
     targets[:, 2] = len(_LEADS) + 1 + pieces.PLAYERS.index(label.instrument)
+    targets[:, 4] = 0  # it never ends
     melody = tones[np.linspace(0, t - 1, f).round().astype(int)].astype(np.uint8)
     chords = np.where(melody < 12, 1 << np.minimum(melody, 11).astype(np.int16), 0)
     return Made(clip.samples, melody, chords.astype(np.int16), frames, texts, targets)

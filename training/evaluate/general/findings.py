@@ -40,6 +40,7 @@ DURATION_S, TEMPO_S, SILENCE_S, MELODY_S, LONG_S = 6.0, 8.0, 2.5, 8.0, 60.0
 _PART_S, _KEPT_PERCENT, _LEAST_OF_ONE = 10.0, 4.0, 0.6
 _AT_ONCE = 8  # clips
 _TIMBRES = {"piano": 0, "guitar": 24, "violin": 40, "hum": None, "whistle": None}  # General MIDI, None: made here
+_FOLLOWING = ("piano", "flute", "synth lead", "violin")  # what plays it
 _SPEED_GOAL_S = 3.0
 
 
@@ -174,16 +175,17 @@ def drum_findings(tools: Tools, n: int) -> list[Finding]:
 
 def melody_findings(tools: Tools, n: int) -> list[Finding]:
     """Share of chroma frames that are those of a melody of a timbre that the model was not trained with; none for a model
-    that follows no melodies."""
+    that follows no melodies. At best: the synthesizer plays the melody, by the player that the text names."""
     follows = tools.model.config.melody
     if follows is None or follows.chords:
         return []
     findings = []
     for timbre, program in _TIMBRES.items():
-        wanted, heard, sources = [], [], []
+        wanted, heard, played = [], [], []
         for number in range(max(2, n)):  # chance needs another
             melody = _melody(tools.foreign, program, timbre, number)
-            conditioning = tools.model.conditioner.encode_text([("piano", "flute", "synth lead", "violin")[number % 4]])
+            player = _FOLLOWING[number % len(_FOLLOWING)]
+            conditioning = tools.model.conditioner.encode_text([player])
             conditioning = tools.model.conditioner.encode_melody(
                 conditioning, Audio(melody[None, None], HEARING_HZ), "off"
             )
@@ -191,8 +193,8 @@ def melody_findings(tools: Tools, n: int) -> list[Finding]:
             codes = tools.model.model.generate(conditioning, params)
             heard.append(_chroma(_mono(tools.model.codec.decode(codes))[0]))
             wanted.append(_chroma(melody))
-            sources.append(melody)
-        best = [_chroma(one) for one in tools.coded(sources)]
+            played.append(_melody(tools.own, INSTRUMENTS[player].programs[0], player, number))
+        best = [_chroma(one) for one in tools.coded(played)]
         value, chance, ceiling = (
             float(np.mean([_alike(a, b) for a, b in zip(each, frames, strict=True)]))
             for each, frames in ((wanted, heard), (_others(wanted), heard), (wanted, best))
