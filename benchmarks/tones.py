@@ -20,9 +20,8 @@ import numpy as np
 import torch
 from pack.musicgen.audio import Audio
 from pack.training.data.instruments import INSTRUMENTS
-from pack.training.data.render import Synthesizer
+from pack.training.data.render import SOUNDFONT, Synthesizer
 from pack.training.data.score import FRAME_S, Note, Part
-from pack.training.days.cli import SOUNDFONT
 from pack.training.days.codec import SHIPPED, opened
 
 NAMES = ("piano", "flute", "violin", "acoustic guitar", "trumpet", "organ", "marimba", "choir")

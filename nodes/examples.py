@@ -42,7 +42,7 @@ class MusicGenExample(Node):
             "required": {
                 "clip": choice(
                     example_names(),
-                    "Which clip. Each was played by this project's own synthesizer and may be used for anything (MIT).",
+                    "Which clip. Each was played by this project's synthesizers and may be used for anything (MIT).",
                     default="gayageum melody",
                 ),
             },

@@ -6,6 +6,7 @@ from .notes import MODELS, note
 
 TEXT = "happy pop song, piano with drums, 110 bpm"
 CONTINUED_TEXT = "bossa nova, acoustic guitar with drums, 120 bpm"
+CONTINUED_CLIP, CONTINUED_S, CONTINUED_CLIP_TEXT = "pop piano", 4.8, "pop, solo piano, 100 bpm"  # two bars
 MELODY_TEXT = "solo flute, folk song"
 VIDEO_TEXT = "cinematic, strings, mysterious"
 PANSORI = "pansori-mini"  # of templates whose clips or figures are pansori-mini's
@@ -60,16 +61,13 @@ def continue_a_clip() -> Graph:
         "2. **Trim Audio** keeps the seconds that the model hears: 2 to 10 are plenty. Cut on the beat.\n"
         "3. *duration_s* of the sampler is the length of the whole result, the clip included.\n"
         "4. The text should describe the clip, or what it is to become.\n"
-        "5. The clip is pansori, and so is the model. For other music of your own, choose **general-mini** or a larger model "
-        "in **Load MusicGen**, and change the text.",
-        PANSORI,
+        "5. For pansori: **pansori-mini** in **Load MusicGen**, the clip *voice and buk*, and the text *a high voice and the buk, "
+        "jungjungmori*.",
     )
     graph.column()
-    clip = graph.add("MusicGenExample", clip="voice and buk")
-    part = graph.add("MusicGenTrimAudio", audio=clip["audio"], start_s=0.0, end_s=4.0)
-    text = graph.add(
-        "MusicGenText", conditioner=loader["conditioner"], text="pansori, a high voice and the buk, jungjungmori"
-    )
+    clip = graph.add("MusicGenExample", clip=CONTINUED_CLIP)
+    part = graph.add("MusicGenTrimAudio", audio=clip["audio"], start_s=0.0, end_s=CONTINUED_S)
+    text = graph.add("MusicGenText", conditioner=loader["conditioner"], text=CONTINUED_CLIP_TEXT)
     graph.column()
     codes = graph.add("MusicGenEncode", codec=loader["codec"], audio=part["audio"])
     sampler = graph.add(

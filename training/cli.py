@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..musicgen.errors import MusicGenError
+from .data.render import SOUNDFONT
 from .days import cli as days
 from .evaluate.general import cli as general
 from .runs import keep_memory
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.set_defaults(run=_export, threads=1)
     examples = steps.add_parser("examples", help="write the clips of the node Example Clip")
     examples.add_argument("--out", type=Path, default=_CLIPS, help="folder to write to (default: %(default)s)")
+    examples.add_argument("--soundfont", type=Path, default=SOUNDFONT, help="General MIDI (default: %(default)s)")
     examples.set_defaults(run=_examples, threads=1)
     evaluate = steps.add_parser("evaluate", help="measure a model on held-out prompts, and draw pictures")
     evaluate.add_argument("model", type=Path, help="checkpoint of any format: a file or a folder")
@@ -156,8 +158,10 @@ def _codes(options: argparse.Namespace) -> int:
 
 def _examples(options: argparse.Namespace) -> int:
     from .data.examples import write_all
+    from .days.place import synthesizer
+    from .recipe import CODEC
 
-    for path in write_all(options.out):
+    for path in write_all(options.out, lambda: synthesizer(options.soundfont, CODEC)):
         print(path, path.stat().st_size)
     return 0
 

@@ -6,26 +6,39 @@ from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
 from comfyui_musicgen.musicgen.audio import read
 from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.nodes import examples
-from comfyui_musicgen.training.data.examples import EXAMPLES, MAX_BYTES, render
+from comfyui_musicgen.training.data.examples import EXAMPLES, MAX_BYTES, PIECES, render, render_piece
+from comfyui_musicgen.training.data.render import SOUNDFONT, Synthesizer
 
-names = pytest.mark.parametrize("name", sorted(EXAMPLES))
+CLIPS = sorted({*EXAMPLES, *PIECES})
 
 
 def test_every_clip_of_the_recipe_is_listed_and_no_other():
-    assert examples.example_names() == sorted(EXAMPLES)
-    assert sum(path.stat().st_size for path in examples.FOLDER.iterdir()) < len(EXAMPLES) * MAX_BYTES
+    assert examples.example_names() == CLIPS
+    assert all((examples.FOLDER / f"{name}.flac").stat().st_size < MAX_BYTES for name in CLIPS)
 
 
-@names
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_a_clip_is_what_the_recipe_plays(name):
-    path = examples.FOLDER / f"{name}.flac"
-    assert path.stat().st_size < MAX_BYTES
-    stored, played = read(path), render(EXAMPLES[name])
+    stored, played = read(examples.FOLDER / f"{name}.flac"), render(EXAMPLES[name])
     assert stored.rate_hz == played.rate_hz and stored.samples.shape == played.samples.shape
     assert (stored.samples - played.samples).abs().max() < 2**-10  # 16 bits, and another processor's rounding
 
 
-@names
+@pytest.mark.parametrize("name", sorted(PIECES))
+def test_a_clip_of_general_music_is_what_the_recipe_plays(name):
+    if not SOUNDFONT.exists():
+        pytest.skip("the soundfont of the recipe is not installed (musescore-general-soundfont-small)")
+    try:
+        synthesizer = Synthesizer(SOUNDFONT, 32_000)
+    except OSError as error:
+        pytest.skip(f"FluidSynth is not installed ({error})")
+    stored, played = read(examples.FOLDER / f"{name}.flac"), render_piece(PIECES[name], synthesizer)
+    assert stored.rate_hz == played.rate_hz and stored.samples.shape == played.samples.shape
+    error = (stored.samples - played.samples).pow(2).mean() / played.samples.pow(2).mean()
+    assert error < 1e-3  # another FluidSynth rounds, and its reverb may differ
+
+
+@pytest.mark.parametrize("name", CLIPS)
 def test_the_node_gives_the_clip_and_its_name(name):
     audio, given = NODES["MusicGenExample"]().load(clip=name)
     assert given == name

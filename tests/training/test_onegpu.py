@@ -13,6 +13,7 @@ from comfyui_musicgen.training.data import songs
 from comfyui_musicgen.training.data.grooves import GENRES, GROOVES
 from comfyui_musicgen.training.data.harmony import progression
 from comfyui_musicgen.training.data.instruments import INSTRUMENTS
+from comfyui_musicgen.training.data.render import levelled
 from comfyui_musicgen.training.data.score import DRUM_BANK, FRAME_S
 from comfyui_musicgen.training.data.songwords import GENRE_WORDS, describe
 from comfyui_musicgen.training.export import write
@@ -20,7 +21,6 @@ from comfyui_musicgen.training.lm import scored_train
 from comfyui_musicgen.training.lm.scored import FRAME_TARGETS, OVER_AFTER_S, TEXT_TARGETS, UNKNOWN
 from comfyui_musicgen.training.lm.text import train_tokenizer
 from comfyui_musicgen.training.onegpu import clips, feed
-from comfyui_musicgen.training.onegpu.clips import levelled
 from comfyui_musicgen.training.onegpu.recipe import FULL, MAX_BYTES, REHEARSAL
 from comfyui_musicgen.training.recipe import CODEC
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from .score import DRUM_BANK, Part
 
+SOUNDFONT = Path("/usr/share/sounds/sf3/MuseScore_General.sf3")  # of Debian's musescore-general-soundfont-small
 _LIBRARIES = (  # of FluidSynth, each after those that it needs
     "libogg.so.0", "libvorbis.so.0", "libvorbisenc.so.2", "libFLAC.so.12", "libopus.so.0", "libmpg123.so.0",
     "libmp3lame.so.0", "libsndfile.so.1",
@@ -21,6 +22,9 @@ _LIBRARIES = (  # of FluidSynth, each after those that it needs
 _NAME = "libfluidsynth.so.3"
 _DRUM_CHANNEL, _CHANNELS = 9, 16
 _VOLUME, _PAN, _REVERB, _CHORUS = 7, 10, 91, 93  # MIDI controllers
+_RMS, _PEAK = 0.1, 0.9
+_FADE = 100  # samples
+_GAIN_STEP_DB = 3.0  # few gains: the same tone at another level is other codes
 _BLOCK = 64  # samples that FluidSynth makes at once: when an event takes effect
 _PANIC, _ERROR, _WARNING = range(3)  # FluidSynth's levels of messages
 _Message = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -113,6 +117,18 @@ class Synthesizer:
             left, right = ctypes.c_void_p(start), ctypes.c_void_p(start + 4)
             self._fluid.fluid_synth_write_float(synth, last - first, left, 0, 2, right, 0, 2)
         return max(first, last)
+
+
+def levelled(samples: np.ndarray, dynamics: str) -> np.ndarray:
+    """To a level that follows the dynamics, in steps of _GAIN_STEP_DB, without clipping, and faded in. Mono [L]."""
+    samples = samples.copy()
+    samples[:_FADE] *= np.linspace(0, 1, _FADE, dtype=np.float32)
+    decibels = {"soft": -7.0, "medium": -2.0, "loud": 1.0}[dynamics]
+    loud = np.abs(samples) > 0.02 * max(1e-6, float(np.abs(samples).max()))
+    rms = float(np.sqrt(np.mean(samples[loud] ** 2))) if loud.any() else 1e-6
+    gain = min(_RMS * 10 ** (decibels / 20) / max(rms, 1e-6), _PEAK / max(float(np.abs(samples).max()), 1e-6))
+    gain_db = _GAIN_STEP_DB * np.floor(20 * np.log10(gain) / _GAIN_STEP_DB)
+    return (10 ** (gain_db / 20) * samples).astype(np.float32)
 
 
 class _Said:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...musicgen.errors import InputError
+from ..data.render import SOUNDFONT
 from .recipe import DAYS, Days
 
 STEPS = ("codec", "ship-codec", "codes", "lm", "ship-lm", "export", "figures")
@@ -15,7 +16,6 @@ _HOURS = {
     "codes": "codec_hours",
     "lm": "lm_hours",
 }  # what --audio-hours changes
-SOUNDFONT = Path("/usr/share/sounds/sf3/MuseScore_General.sf3")  # of Debian's musescore-general-soundfont-small
 
 
 def add(parser: argparse.ArgumentParser, out: Path) -> None:

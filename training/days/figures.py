@@ -14,9 +14,8 @@ from ...musicgen.codec import Codec
 from ...musicgen.dependencies import require
 from ..codec.spectral import mel_distance, si_sdr_db
 from ..codec.train import finished, through
-from ..data.render import Synthesizer
+from ..data.render import Synthesizer, levelled
 from ..data.songs import song
-from ..onegpu.clips import levelled
 from ..onegpu.figures import comb_db
 from ..onegpu.run import load_codec
 from ..recipe import CLIP_S

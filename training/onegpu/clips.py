@@ -15,7 +15,7 @@ from ..data import pieces, songs, words
 from ..data.harmony import OCTAVE
 from ..data.instruments import INSTRUMENTS
 from ..data.jangdan import JANGDAN
-from ..data.render import Synthesizer
+from ..data.render import Synthesizer, levelled
 from ..data.songs import song
 from ..data.songwords import describe
 from ..lm.scored import FRAME_TARGETS, OVER_AFTER_S, TEXT_TARGETS, UNKNOWN
@@ -23,9 +23,6 @@ from ..recipe import CLIP_S, melody_of
 from .recipe import N_FRAME_TARGETS, N_TEXT_TARGETS, N_TEXTS, N_TOKENS, PANSORI_EVERY, Recipe
 
 logger = logging.getLogger(__name__)
-_RMS, _PEAK = 0.1, 0.9
-_FADE = 100  # samples
-_GAIN_STEP_DB = 3.0  # few gains: the same tone at another level is other codes
 _UNTAUGHT_S = 0.5  # of a window that begins within a piece
 _PHASES, _BEATS = FRAME_TARGETS["phase"][0], FRAME_TARGETS["beat"][0]
 _SLOWEST_BPM, _TEMPO_STEP, _N_TEMPOS = 25.0, 0.0105, TEXT_TARGETS["tempo"][0]
@@ -217,18 +214,6 @@ def _pansori(recipe: Recipe, split: str, number: int, rng: np.random.Generator) 
     melody = tones[np.linspace(0, t - 1, f).round().astype(int)].astype(np.uint8)
     chords = np.where(melody < 12, 1 << np.minimum(melody, 11).astype(np.int16), 0)
     return Made(clip.samples, melody, chords.astype(np.int16), frames, texts, targets)
-
-
-def levelled(samples: np.ndarray, dynamics: str) -> np.ndarray:
-    """To a level that follows the dynamics, in steps of _GAIN_STEP_DB, without clipping, and faded in. Mono [L]."""
-    samples = samples.copy()
-    samples[:_FADE] *= np.linspace(0, 1, _FADE, dtype=np.float32)
-    decibels = {"soft": -7.0, "medium": -2.0, "loud": 1.0}[dynamics]
-    loud = np.abs(samples) > 0.02 * max(1e-6, float(np.abs(samples).max()))
-    rms = float(np.sqrt(np.mean(samples[loud] ** 2))) if loud.any() else 1e-6
-    gain = min(_RMS * 10 ** (decibels / 20) / max(rms, 1e-6), _PEAK / max(float(np.abs(samples).max()), 1e-6))
-    gain_db = _GAIN_STEP_DB * np.floor(20 * np.log10(gain) / _GAIN_STEP_DB)
-    return (10 ** (gain_db / 20) * samples).astype(np.float32)
 
 
 def _shared(shape: tuple[int, ...], dtype: type) -> np.ndarray:

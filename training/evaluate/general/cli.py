@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from ....musicgen.errors import InputError
-from ...days.cli import SOUNDFONT
+from ...data.render import SOUNDFONT
 
 KIND = "general"  # of a card, and what the names of such models begin with
 GENERAL_HELP = (

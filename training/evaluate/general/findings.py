@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from ....musicgen.analysis.hearing.chords import NAMES as KEYS
-from ....musicgen.audio import Audio
+from ....musicgen.audio import FADE_MS, Audio, fade
 from ....musicgen.config import GenerationParams
 from ....musicgen.loading import Loaded
 from ...data.instruments import INSTRUMENTS
-from ...data.render import Synthesizer
+from ...data.render import Synthesizer, levelled
 from ...data.songs import song
 from ...days import figures
-from ...onegpu.clips import levelled
 from ...onegpu.figures import codec_figures
 from ...recipe import CLIP_S
 from ..measure import HEARING_HZ, Finding, _alike, _chroma, _generated, _mono, _others
@@ -212,12 +211,13 @@ def silence_findings(tools: Tools, n: int) -> list[Finding]:
 
 
 def ending_findings(tools: Tools, n: int) -> list[Finding]:
-    """Whether music that is asked to end does so within its window; by chance: music that is not asked to."""
+    """Whether music that is asked to end does so within its window, with the short fades that Decode gives each piece by itself;
+    by chance: music that is not asked to."""
     asked = asking.endings(n)
     unasked = [replace(one, text=one.lead or one.genre or "", ends=False) for one in asked]
     groups = [tools.made(asked, CLIP_S), tools.made(unasked, CLIP_S), tools.coded(tools.played(asked, CLIP_S))]
     cut, clicks = (
-        [_share([question(samples, HEARING_HZ) for samples in group]) for group in groups]
+        [_share([question(_decoded(samples), HEARING_HZ) for samples in group]) for group in groups]
         for question in (is_cut, clicks_at_its_edges)
     )
     return [
@@ -303,6 +303,11 @@ def _melody(synthesizer: Synthesizer, program: int | None, timbre: str, number: 
     part.notes = [replace(note, pitch=note.pitch - lower) for note in piece.parts[0].notes]
     samples = synthesizer.play([part], piece.first_s, MELODY_S)
     return torch.from_numpy(levelled(samples, "medium"))
+
+
+def _decoded(samples: Tensor) -> Tensor:
+    """[L] as MusicGen Decode gives it by default."""
+    return fade(Audio(samples[None, None], HEARING_HZ), FADE_MS).samples[0, 0]
 
 
 def _mixed(synthesizer: Synthesizer, n: int) -> Tensor:

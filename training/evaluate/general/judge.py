@@ -16,9 +16,8 @@ from torch import Tensor
 
 from ...data.grooves import GROOVES
 from ...data.instruments import INSTRUMENTS
-from ...data.render import Synthesizer
+from ...data.render import Synthesizer, levelled
 from ...data.songs import Song, compose
-from ...onegpu.clips import levelled
 from ..listening import UNKNOWN, Voters, saved_with, worn
 from .asked import STYLES
 from .features import CLIP_S, equalised, timbres, whole
