@@ -3,7 +3,7 @@
 from ..musicgen.audio import FADE_MS, MAX_FADE_MS, MAX_FADE_OUT_S, Audio, fade, fade_out
 from ..musicgen.audio.spectrogram import spectrogram_picture
 from ..musicgen.codes import Codes
-from . import host
+from . import host, live
 from .inputs import Node, checked
 from .sockets import AUDIO, CATEGORY, CODEC, CODES, DIFFUSION, audio_out
 from .widgets import Widget, number, seed, socket
@@ -53,6 +53,7 @@ class MusicGenDecode(Node):
     @checked()
     def decode(self, codec: host.Managed, codes: Codes, fade_ms: float = FADE_MS, fade_out_s: float = 0.0) -> tuple:
         audio = codec.run(lambda module: module.decode(codes, on_step=host.progress()))
+        live.complete(codes, audio)
         return _outputs(audio, fade_ms, fade_out_s, codes)
 
 

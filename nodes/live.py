@@ -4,13 +4,16 @@ import base64
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from ..musicgen.audio import Audio
 from ..musicgen.codec import Codec
+from ..musicgen.codes import Codes
 from ..musicgen.errors import InputError
 from ..musicgen.live import Listener, peaks
 from . import host
@@ -24,6 +27,19 @@ PEAKS_A_FRAME = 2
 _PEAKS_A_S = 100  # of a clip that is handed over whole
 
 Read = Callable[[int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class _Unheard:
+    """What a page lacks of a piece whose writing left no time for its sound."""
+
+    page: host.Page
+    sound: bool
+    position: int  # samples that it has
+    width: int  # samples of a peak
+
+
+_unheard: WeakKeyDictionary[Codes, _Unheard] = WeakKeyDictionary()
 
 
 class Live:
@@ -52,18 +68,24 @@ class Live:
             self._shown_s = now_s
             self._show_progress(now_s - self._begun_s)
 
-    def finish(self) -> None:
-        """End of a whole piece: what is left of its sound."""
+    def finish(self, codes: Codes) -> None:
+        """End of a whole piece: what is left of its sound, as far as time allows. `complete` sends the rest."""
         if self._listener is not None:
             self._listen(lambda listener: listener.finish())
-        self.stop("finished")
+        more = False
+        if self._listener is not None and self._codec is not None:
+            hop, position = self._codec.config.hop, self._listener.position
+            more = position < codes.n_frames * hop
+            if more:
+                _unheard[codes] = _Unheard(self._page, self._sound, position, hop // PEAKS_A_FRAME)
+        self.stop("finished", more)
 
-    def stop(self, status: str) -> None:
-        """End of the run, and of all memory for it. Sound that was not sent will not be."""
+    def stop(self, status: str, more: bool = False) -> None:
+        """End of the run, and of all memory for it. more: sound that was not sent may come from `complete`."""
         position = 0 if self._listener is None else self._listener.position
         self._listener = None
         took_s = time.monotonic() - self._begun_s
-        self._send("end", status=status, written_s=self._written_s, took_s=took_s, position=position)
+        self._send("end", status=status, written_s=self._written_s, took_s=took_s, position=position, more=more)
 
     def _show_progress(self, running_s: float) -> None:
         new_s = self._written_s - self._known_s
@@ -87,11 +109,7 @@ class Live:
 
     def _send_sound(self, position: int, samples: Tensor) -> None:
         assert self._codec is not None
-        data: dict[str, Any] = {"position": position, "length": samples.shape[-1]}
-        data["peaks"] = _base64(peaks(samples, self._codec.config.hop // PEAKS_A_FRAME), torch.int8)
-        if self._sound:
-            data["pcm"] = _base64(samples.t(), torch.int16)
-        self._send("sound", **data)
+        self._send("sound", **_sound(position, samples, self._codec.config.hop // PEAKS_A_FRAME, self._sound))
 
     def _send(self, kind: str, **data: Any) -> None:
         self._page.send(EVENT, {"kind": kind, **data})
@@ -116,6 +134,21 @@ def live(codec: host.Managed | None, listen: str, model: Any, n_known: int, aske
     return Live(page, heard, listen == LISTEN[0], n_known, asked_s, model.config.codec.frame_rate_hz)
 
 
+def complete(codes: Codes, audio: Audio) -> None:
+    """Send the page of a sampler what it lacks of the piece that it wrote, once that is decoded in any case: [B, C, L], of
+    which the first row is heard. Nothing where all was sent, or other codes are decoded."""
+    unheard = _unheard.pop(codes, None)
+    if unheard is None or not unheard.page.is_open:
+        return
+    samples, step = audio.samples[0], unheard.width * _PEAKS_A_S
+    for position in range(unheard.position, audio.n_samples, step):
+        part = samples[:, position : position + step]
+        last = position + step >= audio.n_samples
+        unheard.page.send(
+            EVENT, {"kind": "sound", "last": last, **_sound(position, part, unheard.width, unheard.sound)}
+        )
+
+
 def play(clip: Audio) -> None:
     """Hand a whole clip [1, C, L] to the page, which shows and plays it on the node that runs now. Nothing where there is none."""
     page = host.page()
@@ -130,9 +163,7 @@ def play(clip: Audio) -> None:
         "begin", total_s=clip.duration_s, known_s=0.0, sound=True, rate_hz=rate_hz, channels=clip.n_channels, bin=width
     )
     for position in range(0, clip.n_samples, _PEAKS_A_S * width):
-        part = samples[:, position : position + _PEAKS_A_S * width]
-        shown, pcm = _base64(peaks(part, width), torch.int8), _base64(part.t(), torch.int16)
-        send("sound", position=position, length=part.shape[-1], peaks=shown, pcm=pcm)
+        send("sound", **_sound(position, samples[:, position : position + _PEAKS_A_S * width], width, True))
     send("end", status="whole", written_s=clip.duration_s, took_s=0.0, position=clip.n_samples)
 
 
@@ -143,6 +174,12 @@ def _check_codec(codec: Any, model: Any) -> None:
             f"'codec' is {ours}, but the model writes codes of {theirs}. Connect the codec of the same Load MusicGen node, "
             "or unplug it."
         )
+
+
+def _sound(position: int, samples: Tensor, width: int, with_pcm: bool) -> dict[str, Any]:
+    """Samples [C, L] from `position` on for the page: their peaks, and themselves."""
+    data = {"position": position, "length": samples.shape[-1], "peaks": _base64(peaks(samples, width), torch.int8)}
+    return data | ({"pcm": _base64(samples.t(), torch.int16)} if with_pcm else {})
 
 
 def _base64(samples: Tensor, dtype: torch.dtype) -> str:

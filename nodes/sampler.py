@@ -177,7 +177,7 @@ class MusicGenSampler(Node):
             _keep(codes)
         else:
             if hearer is not None:
-                hearer.finish()
+                hearer.finish(codes)
         return (codes,)
 
 

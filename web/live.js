@@ -47,6 +47,8 @@ function findNode(id) {
   return node;
 }
 
+const unsettled = new Set(); // views whose piece is whole, and its sound is not
+
 /** The widget of one node, through all of its runs. */
 class LiveView {
   constructor(node) {
@@ -75,6 +77,7 @@ class LiveView {
   }
 
   begin(run) {
+    unsettled.delete(this);
     this.player?.stop();
     this.run = run;
     this.writtenS = run.known_s;
@@ -98,6 +101,7 @@ class LiveView {
     if (!this.run?.rate_hz) return;
     this.picture.add(message.position, decoded(message.peaks, Int8Array));
     if (message.pcm) this.player?.push(message.position, decoded(message.pcm, Int16Array));
+    if (message.last) this.settle();
     this.update();
   }
 
@@ -107,11 +111,19 @@ class LiveView {
     this.update();
   }
 
-  end({ status, written_s, took_s }) {
+  /** more: the rest of the sound comes once the piece is decoded, if this prompt decodes it. */
+  end({ status, written_s, took_s, more }) {
     this.writtenS = written_s;
     this.line.textContent = this.texts[status](written_s, this.run.total_s, took_s);
-    this.player?.end();
+    if (more) unsettled.add(this);
+    else this.settle();
     this.update();
+  }
+
+  /** Nothing more will be heard. */
+  settle() {
+    unsettled.delete(this);
+    this.player?.end();
   }
 
   setVolume(volume) {
@@ -143,6 +155,7 @@ class LiveView {
   }
 
   remove() {
+    unsettled.delete(this);
     this.player?.stop();
     clearTimeout(this.frame);
   }
@@ -194,5 +207,8 @@ app.registerExtension({
   setup() {
     document.head.append(element("style", { textContent: STYLE }));
     api.addEventListener(EVENT, (event) => receive(event.detail));
+    for (const type of ["execution_success", "execution_error", "execution_interrupted"]) {
+      api.addEventListener(type, () => unsettled.forEach((view) => view.settle()));
+    }
   },
 });

@@ -85,6 +85,7 @@ def test_the_player_advances_while_the_music_is_written(page):
     assert any(" of 20 s, " in moment["line"] and moment["line"].endswith(" s left") for moment in seen)
     heard = [moment["heard"] for moment in seen]
     assert heard == sorted(heard) and heard[-1] > 0, "no sound arrived"
+    assert heard[-1] == 20 * 100, "all of it is drawn in the end: two peaks a frame"
     assert seen[-1]["shown"] and seen[-1]["height"] > 60
     assert page.evaluate(SHADES) > 2, "the picture is empty"
     assert page.evaluate(SAVED) == before, "the workflow changed"

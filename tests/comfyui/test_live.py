@@ -91,9 +91,11 @@ def test_the_page_gets_progress_and_what_it_asked_for(comfy, lasting_s, listen):
         assert ("pcm" in sound) is (listen == "picture and sound")
         if "pcm" in sound:
             pcm.append(np.frombuffer(base64.b64decode(sound["pcm"]), "<i2"))
-    assert end["position"] == position
+    assert end["position"] == sum(sound["length"] for sound in sounds if "last" not in sound)
+    assert end["more"] == any(sound.get("last") for sound in sounds), "the rest comes when the piece is decoded"
+    saved = read(comfy.path_of(result.saved[0])).samples[0, 0]
+    assert position == len(saved), "all of it is drawn in the end"
     if pcm:
-        saved = read(comfy.path_of(result.saved[0])).samples[0, 0, :position]
         stream = torch.from_numpy(np.concatenate(pcm).astype(np.float32)) / 32767
         assert begin["channels"] == 1 and (stream - saved.clamp(-1, 1)).abs().max() < 2 / 32767, "rounding to 16 bits"
 

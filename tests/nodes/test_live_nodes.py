@@ -108,6 +108,34 @@ def test_the_page_hears_the_first_take_and_the_codes_are_the_same(wires, sent):
     assert kinds(sent, "sound") == [] and kinds(sent, "progress"), "progress needs no codec"
 
 
+@pytest.mark.parametrize("listen", ["picture and sound", "picture"])
+def test_what_there_was_no_time_to_hear_comes_when_the_piece_is_decoded(wires, sent, monkeypatch, listen):
+    """Eight seconds written in two had half a second of sound, and a picture of no more."""
+    allowed = iter([True] * 2 + [False] * 100)
+    monkeypatch.setattr(engine_live.Listener, "_allowed", lambda *_: next(allowed))
+    codes = sample(wires, codec=wires.codec, listen=listen)
+    (end,), before = kinds(sent, "end"), kinds(sent, "sound")
+    assert end["more"] and end["position"] == sum(sound["length"] for sound in before) > 0
+    sent.events.clear()
+    decode = NODES["MusicGenDecode"]()
+    decode.decode(wires.codec, codes.rows([0]))
+    assert not sent.events, "other codes"
+    audio, _ = decode.decode(wires.codec, codes, fade_ms=0.0)
+    sounds = kinds(sent, "sound")
+    assert [sound["last"] for sound in sounds] == [False] * (len(sounds) - 1) + [True]
+    assert {data["node"] for data in sounds} == {"7"} and json.dumps(sounds)
+    assert sum(sound["length"] for sound in sounds) == audio["waveform"].shape[-1] - end["position"]
+    if listen == "picture":
+        assert not any("pcm" in sound for sound in sounds)
+    else:
+        pcm = np.frombuffer(base64.b64decode(sounds[0]["pcm"]), "<i2").reshape(-1, 2).T / 32767
+        expected = audio["waveform"][0, :, end["position"] :][:, : pcm.shape[1]].clamp(-1, 1)
+        assert np.abs(pcm - expected.numpy()).max() < 1 / 32767
+    sent.events.clear()
+    decode.decode(wires.codec, codes)
+    assert not sent.events, "it is sent once"
+
+
 def test_a_page_that_closes_is_sent_no_more_sound(wires, sent):
     sent.server.sockets.clear()
     sample(wires, codec=wires.codec)
