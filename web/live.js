@@ -198,7 +198,7 @@ function receive(message) {
   if (message.kind === "sound") view.hear(message);
   else if (message.kind === "progress") view.progress(message);
   else if (message.kind === "end") view.end(message);
-  if (message.kind !== "sound") node.setDirtyCanvas?.(true, true); // older pages place elements only when they draw
+  if (message.kind !== "sound" || message.last) node.setDirtyCanvas?.(true, true); // older pages place elements only when they draw
 }
 
 app.registerExtension({
