@@ -25,6 +25,7 @@ LISTEN = ("picture and sound", "picture", "off")
 UPDATE_INTERVAL_S = 0.5  # between two lines of progress
 PEAKS_A_FRAME = 2
 _PEAKS_A_S = 100  # of a clip that is handed over whole
+COMPLETED_S = 120.0  # of sound that `complete` sends: an hour would be 300 MB at once
 
 Read = Callable[[int, int], Tensor]
 
@@ -72,13 +73,11 @@ class Live:
         """End of a whole piece: what is left of its sound, as far as time allows. `complete` sends the rest."""
         if self._listener is not None:
             self._listen(lambda listener: listener.finish())
-        more = False
         if self._listener is not None and self._codec is not None:
             hop, position = self._codec.config.hop, self._listener.position
-            more = position < codes.n_frames * hop
-            if more:
+            if position < codes.n_frames * hop:
                 _unheard[codes] = _Unheard(self._page, self._sound, position, hop // PEAKS_A_FRAME)
-        self.stop("finished", more)
+        self.stop("finished", codes in _unheard)
 
     def stop(self, status: str, more: bool = False) -> None:
         """End of the run, and of all memory for it. more: sound that was not sent may come from `complete`."""
@@ -136,17 +135,15 @@ def live(codec: host.Managed | None, listen: str, model: Any, n_known: int, aske
 
 def complete(codes: Codes, audio: Audio) -> None:
     """Send the page of a sampler what it lacks of the piece that it wrote, once that is decoded in any case: [B, C, L], of
-    which the first row is heard. Nothing where all was sent, or other codes are decoded."""
+    which the first row is heard. Nothing where all was sent, or other codes are decoded. After COMPLETED_S the picture alone."""
     unheard = _unheard.pop(codes, None)
     if unheard is None or not unheard.page.is_open:
         return
     samples, step = audio.samples[0], unheard.width * _PEAKS_A_S
+    heard = unheard.position + round(COMPLETED_S * audio.rate_hz) if unheard.sound else 0
     for position in range(unheard.position, audio.n_samples, step):
-        part = samples[:, position : position + step]
-        last = position + step >= audio.n_samples
-        unheard.page.send(
-            EVENT, {"kind": "sound", "last": last, **_sound(position, part, unheard.width, unheard.sound)}
-        )
+        sound = _sound(position, samples[:, position : position + step], unheard.width, position < heard)
+        unheard.page.send(EVENT, {"kind": "sound", "last": position + step >= audio.n_samples, **sound})
 
 
 def play(clip: Audio) -> None:

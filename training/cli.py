@@ -161,7 +161,7 @@ def _examples(options: argparse.Namespace) -> int:
     from .days.place import synthesizer
     from .recipe import CODEC
 
-    for path in write_all(options.out, lambda: synthesizer(options.soundfont, CODEC)):
+    for path in write_all(options.out, synthesizer(options.soundfont, CODEC)):
         print(path, path.stat().st_size)
     return 0
 

@@ -136,6 +136,18 @@ def test_what_there_was_no_time_to_hear_comes_when_the_piece_is_decoded(wires, s
     assert not sent.events, "it is sent once"
 
 
+def test_of_a_long_piece_the_picture_is_completed_and_not_all_of_its_sound(wires, sent, monkeypatch):
+    """An hour's sound would go out in one message after another, 300 MB at once."""
+    monkeypatch.setattr(engine_live.Listener, "_allowed", lambda *_: False)
+    monkeypatch.setattr("comfyui_musicgen.nodes.live.COMPLETED_S", 1.0)
+    codes = sample(wires, codec=wires.codec, duration_s=4.0)
+    audio, _ = NODES["MusicGenDecode"]().decode(wires.codec, codes)
+    sounds = kinds(sent, "sound")
+    assert sum(sound["length"] for sound in sounds) == audio["waveform"].shape[-1], "all of it is drawn"
+    heard = sum(sound["length"] for sound in sounds if "pcm" in sound) / audio["sample_rate"]
+    assert 1.0 <= heard < 2.0 and sounds[-1]["last"] and "pcm" not in sounds[-1]
+
+
 def test_a_page_that_closes_is_sent_no_more_sound(wires, sent):
     sent.server.sockets.clear()
     sample(wires, codec=wires.codec)

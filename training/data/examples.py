@@ -1,6 +1,5 @@
 """The clips of the node Example Clip: short performances by the synthesizers, as FLAC files in `clips/`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +69,11 @@ def render_piece(piece: Piece, synthesizer: Synthesizer) -> Audio:
     return _at_rate(samples, piece.rate_hz)
 
 
-def write_all(folder: Path, synthesizer: Callable[[], Synthesizer]) -> list[Path]:
+def write_all(folder: Path, synthesizer: Synthesizer) -> list[Path]:
     """Every clip as FLAC of 16 bits in `folder`; a file of the same name is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    player = synthesizer()
     sounds = {name: render(example) for name, example in EXAMPLES.items()}
-    sounds |= {name: render_piece(piece, player) for name, piece in PIECES.items()}
+    sounds |= {name: render_piece(piece, synthesizer) for name, piece in PIECES.items()}
     return [write(sound, folder / f"{name}.flac") for name, sound in sounds.items()]
 
 

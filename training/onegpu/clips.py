@@ -6,7 +6,7 @@ import multiprocessing
 import multiprocessing.process
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,8 +178,13 @@ def said(facts: songs.Facts, texts: list[str]) -> np.ndarray:
         "arrangement": list(songs.ARRANGEMENTS).index(facts.arrangement),
         "ends": int(facts.ends),
     }
-    tempos = (tempo_class(facts.bpm) if f"{facts.bpm:.0f}" in text else UNKNOWN for text in texts)
-    return np.array([[{"tempo": tempo, **classes}[name] for name in TEXT_TARGETS] for tempo in tempos], np.uint8)
+    return _targets((tempo_class(facts.bpm) if f"{facts.bpm:.0f}" in text else UNKNOWN for text in texts), classes)
+
+
+def _targets(tempos: Iterable[int], classes: Mapping[str, int]) -> np.ndarray:
+    """[V, targets] uint8 of V texts that differ in whether they name the tempo."""
+    rows = ({"tempo": tempo, **classes} for tempo in tempos)
+    return np.array([[row.get(name, UNKNOWN) for name in TEXT_TARGETS] for row in rows], np.uint8)
 
 
 def _pansori(recipe: Recipe, split: str, number: int, rng: np.random.Generator) -> Made:
@@ -204,13 +209,12 @@ def _pansori(recipe: Recipe, split: str, number: int, rng: np.random.Generator) 
         if 0 <= at < t:
             frames[4, at] = 2 if hit.name in ("deok", "tak") else 1
     texts = [words.describe(label, rng) for _ in range(N_TEXTS)]
-    targets = np.full((N_TEXTS, N_TEXT_TARGETS), UNKNOWN, np.uint8)
-    for v, text in enumerate(texts):
-        if "bpm" in text:
-            targets[v, 0] = tempo_class(label.bpm)
-    targets[:, 1] = len(songs.GENRES) + (list(JANGDAN).index(label.jangdan) if label.jangdan else len(JANGDAN))
-    targets[:, 2] = len(_LEADS) + 1 + pieces.PLAYERS.index(label.instrument)
-    targets[:, 4] = 0  # it never ends
+    classes = {
+        "genre": len(songs.GENRES) + (list(JANGDAN).index(label.jangdan) if label.jangdan else len(JANGDAN)),
+        "lead": len(_LEADS) + 1 + pieces.PLAYERS.index(label.instrument),
+        "ends": 0,  # it goes on beyond the clip
+    }
+    targets = _targets((tempo_class(label.bpm) if "bpm" in text else UNKNOWN for text in texts), classes)
     melody = tones[np.linspace(0, t - 1, f).round().astype(int)].astype(np.uint8)
     chords = np.where(melody < 12, 1 << np.minimum(melody, 11).astype(np.int16), 0)
     return Made(clip.samples, melody, chords.astype(np.int16), frames, texts, targets)
