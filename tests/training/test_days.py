@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -371,3 +372,14 @@ def test_a_team_whose_member_fails_says_so(capfd):
         together(2, work)
     assert "out of tune" in capfd.readouterr().err
     assert together(1, work) == "played"
+
+
+def test_shards_that_answer_other_questions_are_refused(coded, tmp_path):
+    shutil.copytree(coded.out, tmp_path / "old")
+    place = replace(coded, out=tmp_path / "old")
+    path = codes.existing(place, "train")[0]
+    with np.load(path) as file:
+        columns = {name: file[name] for name in file.files}
+    np.savez(path, **{**columns, "texts": columns["texts"][..., :-1]})
+    with pytest.raises(InputError, match=f"{path.name} was made for other questions"):
+        codes.read(place, "train", torch.device("cpu"))

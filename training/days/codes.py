@@ -18,6 +18,7 @@ from ..data.render import Synthesizer
 from ..lm.scored_train import Shelf
 from ..onegpu.clips import Clips, encoder, made
 from ..onegpu.feed import coded
+from ..onegpu.recipe import N_FRAME_TARGETS, N_TEXT_TARGETS
 from ..onegpu.run import load_codec
 from .place import Place
 from .recipe import Days
@@ -64,7 +65,7 @@ def existing(place: Place, split: str) -> list[Path]:
 
 
 def read(place: Place, split: str, device: torch.device) -> Shelf:
-    """All shards of a split that are there. InputError if there are none."""
+    """All shards of a split that are there. InputError if there are none, or if they answer other questions than are asked."""
     paths = existing(place, split)
     if not paths:
         raise InputError(f"there are no {split} codes in {place.codes}. Make them: `days codes`.")
@@ -72,6 +73,10 @@ def read(place: Place, split: str, device: torch.device) -> Shelf:
     for path in paths:
         with np.load(path) as file:
             columns = {name: file[name] for name in _FIELDS}
+        if columns["texts"].shape[-1] != N_TEXT_TARGETS or columns["frames"].shape[1] != N_FRAME_TARGETS:
+            raise InputError(
+                f"{path} was made for other questions than are asked today. Delete {place.codes}, and code again."
+            )
         lengths = columns.pop("lengths")
         parts.append(Shelf(**{k: torch.from_numpy(v).to(device) for k, v in columns.items()}, lengths=lengths))
     return Shelf.joined(parts)
