@@ -14,7 +14,7 @@ from comfyui_musicgen.training.data.grooves import GENRES, GROOVES
 from comfyui_musicgen.training.data.harmony import progression
 from comfyui_musicgen.training.data.instruments import INSTRUMENTS
 from comfyui_musicgen.training.data.render import levelled
-from comfyui_musicgen.training.data.score import DRUM_BANK, FRAME_S
+from comfyui_musicgen.training.data.score import DRUM_BANK, FRAME_S, on_frame
 from comfyui_musicgen.training.data.songwords import GENRE_WORDS, describe
 from comfyui_musicgen.training.export import write
 from comfyui_musicgen.training.lm import scored_train
@@ -72,6 +72,20 @@ def test_notes_begin_and_end_with_frames_of_the_codec_at_few_velocities(pieces):
     firsts = np.array([piece.first_s for piece in pieces]) / FRAME_S
     assert np.abs(firsts - np.round(firsts)).max() < 1e-6 and firsts.max() > 0
     assert 1 / CODEC.frame_rate_hz == FRAME_S
+
+
+def test_a_drawn_tempo_has_beats_of_whole_frames_and_a_given_one_is_kept(pieces):
+    for piece in pieces:
+        frames = piece.grid.beat_s / FRAME_S
+        assert abs(frames - round(frames)) < 1e-9 and abs(piece.grid.bpm / piece.facts.bpm - 1) < 0.035
+        for step in range(piece.grid.groove.steps):  # a step of each beat lies equally far from the beat
+            starts = [
+                on_frame(piece.grid.at(7, b * piece.grid.groove.steps + step)) for b in range(piece.grid.groove.beats)
+            ]
+            assert len({round(t / FRAME_S) - round(frames) * b for b, t in enumerate(starts)}) == 1
+    name = next(iter(songs.GROOVES))
+    made = songs.compose(name, songs.GROOVES[name], "solo", 10.0, np.random.default_rng(0), 113.0)
+    assert made.grid.bpm == made.facts.bpm == 113.0
 
 
 def test_gains_of_clips_go_in_steps():
@@ -209,7 +223,7 @@ def test_what_a_text_says_is_what_the_piece_is(pieces):
     for piece in pieces:
         texts = [f"flute, {piece.facts.bpm:.0f} bpm", "flute"]
         named, unnamed = (dict(zip(names, row.tolist(), strict=True)) for row in clips.said(piece.facts, texts))
-        assert named.pop("tempo") == clips.tempo_class(piece.facts.bpm) and unnamed.pop("tempo") == UNKNOWN
+        assert named.pop("tempo") == clips.tempo_class(piece.grid.bpm) and unnamed.pop("tempo") == UNKNOWN
         assert named == unnamed and named["ends"] == piece.facts.ends
         assert list(songs.ARRANGEMENTS)[named["arrangement"]] == piece.facts.arrangement
         assert (named["genre"] == UNKNOWN) == (piece.facts.arrangement == "solo")

@@ -6,6 +6,7 @@ DRUM_BANK = 128
 # Notes begin and end where a frame of the codec does, at few loudnesses. A tone is then nearly the same codes wherever it
 # comes: of two, 0.79 of the first codebook's are equal, and 0.14 where onsets, strokes and levels are continuous.
 FRAME_S, _VELOCITY_STEP = 0.02, 16
+_LATER = 1e-4  # of a frame: sums of times are not exact
 
 
 @dataclass(frozen=True)
@@ -39,5 +40,10 @@ class Part:
 
 
 def on_frame(time_s: float) -> float:
-    """The nearest time at which a frame begins."""
-    return round(time_s / FRAME_S) * FRAME_S
+    """The nearest time at which a frame begins; the later one of two that are as near, so that each beat is as the one before."""
+    return int(time_s / FRAME_S + 0.5 + _LATER) * FRAME_S
+
+
+def beat_on_frames(bpm: float) -> float:
+    """The nearest tempo whose beats are whole frames: at most 3 % from it at 190 bpm, 1 % at 60."""
+    return 60 / (FRAME_S * round(60 / bpm / FRAME_S))

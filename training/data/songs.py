@@ -10,10 +10,10 @@ from .grooves import DRUMS, GENRES, GROOVES, Groove
 from .harmony import KEY_NAMES, OCTAVE, Chord, progression
 from .instruments import INSTRUMENTS, KITS
 from .pieces import SPLITS
-from .score import DRUM_BANK, Part, on_frame
+from .score import DRUM_BANK, Part, beat_on_frames, on_frame
 
 ARRANGEMENTS = {"ensemble": 0.32, "no drums": 0.13, "solo": 0.36, "duo": 0.1, "drums alone": 0.09}
-WINDOWS = {"beginning": 0.46, "ending": 0.26, "middle": 0.28}
+WINDOWS = {"beginning": 0.46, "ending": 0.32, "middle": 0.22}
 _HEARD_S = 1.2  # of the last chord that must be heard for the piece to end within a clip
 _STREAM = 7  # keeps these draws apart from pansori's
 _HARD, _SOFT = 1.15, 0.62  # factors of velocity
@@ -27,7 +27,7 @@ class Facts:
     groove: str
     genre: str
     metre: str
-    bpm: float
+    bpm: float  # asked for; `Song.grid` has the one that is played
     tonic: int | None  # pitch class; None where there are drums alone
     mode: str | None
     arrangement: str  # of ARRANGEMENTS
@@ -129,9 +129,16 @@ def compose(
     name: str, groove: Groove, arrangement: str, duration_s: float, rng: np.random.Generator, bpm: float | None = None,
     lead: str | None = None, window: str | None = None,
 ) -> Song:  # fmt: skip
-    """A piece in a groove; what is not given is drawn. lead: of INSTRUMENTS; window: of WINDOWS."""
-    bpm = float(round(_bpm(groove, rng) if bpm is None else bpm, 1))
-    grid = Grid(groove, bpm, groove.swing * rng.uniform(0.85, 1.1))
+    """A piece in a groove; what is not given is drawn. lead: of INSTRUMENTS; window: of WINDOWS.
+
+    A tempo that is given is kept; one that is drawn is played so that its beats are whole frames: each beat's codes are then
+    like those of the beat before, and a model has some 45 periods to learn in place of a continuum.
+    """
+    played_bpm = bpm
+    if bpm is None:
+        bpm = float(round(_bpm(groove, rng), 1))
+        played_bpm = beat_on_frames(bpm)
+    grid = Grid(groove, played_bpm, groove.swing * rng.uniform(0.85, 1.1))
     window = window or str(rng.choice(list(WINDOWS), p=list(WINDOWS.values())))
     tonic, numerals, mode = _key(groove, rng)
     n_bars, first_s = _window(window, grid, duration_s, rng)
@@ -276,7 +283,7 @@ def _window(kind: str, grid: Grid, duration_s: float, rng: np.random.Generator) 
     if kind == "beginning":
         return int(np.ceil(duration_s / bar_s)) + 5, 0.0
     if kind == "middle":
-        first = float(rng.integers(2, 12)) if rng.random() < 0.75 else float(rng.uniform(2, 12))
+        first = float(rng.integers(2, 12)) if rng.random() < 0.9 else float(rng.uniform(2, 12))
         return int(np.ceil(first + duration_s / bar_s)) + 5, first * bar_s
     last_s = rng.uniform(0.35, 0.72) * duration_s  # of the last bar line in the window
     if rng.random() < 0.4:  # a short piece, whole

@@ -79,7 +79,7 @@ def describe(facts: Facts, rng: np.random.Generator, held_out: bool = False, tem
     """One of the many descriptions. tempo: whether it names the tempo; None: drawn."""
     if rng.random() < 0.22:
         return _korean(facts, rng, tempo)
-    bpm = rng.random() < 0.45 if tempo is None else tempo
+    bpm = rng.random() < 0.55 if tempo is None else tempo
     short = rng.random()
     if short < 0.16:  # one thing alone, as people type
         end = f", {_pick(_ENDS, rng)}" if facts.ends else ""
@@ -227,7 +227,7 @@ def _korean(facts: Facts, rng: np.random.Generator, tempo: bool | None) -> str:
     text = " ".join(parts)
     if facts.tonic is not None and facts.mode in _KOREAN_KEYS and rng.random() < 0.2:
         text += f", {_KOREAN_TONES[facts.tonic]}{_KOREAN_KEYS[facts.mode]}"
-    if rng.random() < 0.4 if tempo is None else tempo:
+    if rng.random() < 0.5 if tempo is None else tempo:
         text += _pick((f", {facts.bpm:.0f} bpm", f", 템포 {facts.bpm:.0f}"), rng)
     if facts.ends:
         text += ", 끝맺음"

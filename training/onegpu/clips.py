@@ -16,6 +16,7 @@ from ..data.harmony import OCTAVE
 from ..data.instruments import INSTRUMENTS
 from ..data.jangdan import JANGDAN
 from ..data.render import Synthesizer, levelled
+from ..data.score import beat_on_frames
 from ..data.songs import song
 from ..data.songwords import describe
 from ..lm.scored import FRAME_TARGETS, OVER_AFTER_S, TEXT_TARGETS, UNKNOWN
@@ -178,7 +179,8 @@ def said(facts: songs.Facts, texts: list[str]) -> np.ndarray:
         "arrangement": list(songs.ARRANGEMENTS).index(facts.arrangement),
         "ends": int(facts.ends),
     }
-    return _targets((tempo_class(facts.bpm) if f"{facts.bpm:.0f}" in text else UNKNOWN for text in texts), classes)
+    tempo = tempo_class(beat_on_frames(facts.bpm))  # what is played
+    return _targets((tempo if f"{facts.bpm:.0f}" in text else UNKNOWN for text in texts), classes)
 
 
 def _targets(tempos: Iterable[int], classes: Mapping[str, int]) -> np.ndarray:
