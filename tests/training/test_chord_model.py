@@ -41,7 +41,7 @@ def shelf_of(split, n):
     frames = np.full((n, len(FRAME_TARGETS), N_ROWS), UNKNOWN, np.uint8)
     frames[:, list(FRAME_TARGETS).index("over")] = 0
     return scored_train.Shelf(
-        torch.from_numpy(draws.argmax(axis=-1).astype(np.int16)), torch.zeros(n, N_ROWS, dtype=torch.uint8), torch.from_numpy(chords),
+        torch.from_numpy(draws.argmax(axis=-1).astype(np.int16)), torch.from_numpy(chords),
         torch.zeros(n, N_ROWS, dtype=torch.uint8), torch.from_numpy(frames),
         torch.full((n, 1, N_TOKENS), 5, dtype=torch.int16), np.full((n, 1), N_TOKENS),
         torch.full((n, 1, len(TEXT_TARGETS)), UNKNOWN, dtype=torch.uint8),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from comfyui_musicgen.musicgen.codec import Codec
 from comfyui_musicgen.musicgen.loading import load
+from comfyui_musicgen.tests.training.tiny_training import one_clip
 from comfyui_musicgen.training.codec import adversarial
 from comfyui_musicgen.training.codec.adversary import spectral_loss
 from comfyui_musicgen.training.data import songs
@@ -17,7 +18,7 @@ from comfyui_musicgen.training.data.render import levelled
 from comfyui_musicgen.training.data.score import DRUM_BANK, FRAME_S, on_frame
 from comfyui_musicgen.training.data.songwords import GENRE_WORDS, describe
 from comfyui_musicgen.training.export import write
-from comfyui_musicgen.training.lm import scored_train
+from comfyui_musicgen.training.lm import scored, scored_train
 from comfyui_musicgen.training.lm.scored import FRAME_TARGETS, OVER_AFTER_S, TEXT_TARGETS, UNKNOWN
 from comfyui_musicgen.training.lm.text import train_tokenizer
 from comfyui_musicgen.training.onegpu import clips, feed
@@ -174,7 +175,7 @@ def test_a_trained_step_of_both_exports_and_loads(codec, tmp_path):
     ids[:, 0, : len(encode("solo piano"))] = torch.tensor(encode("solo piano"), dtype=torch.int16)
     shelf = scored_train.Shelf(
         torch.randint(4, (n, 4, t)).short(),
-        torch.from_numpy(np.stack([one.melody for one in made])), torch.from_numpy(np.stack([one.chords for one in made])),
+        torch.from_numpy(np.stack([one.chords for one in made])),
         torch.zeros(n, f, dtype=torch.uint8), torch.from_numpy(np.stack([one.frames for one in made])),
         ids, np.full((n, 1), len(encode("solo piano"))), torch.from_numpy(np.stack([one.targets[:1] for one in made])),
     )  # fmt: skip
@@ -241,3 +242,26 @@ def test_the_first_frames_and_the_last_chord_weigh_most():
     decisive = model._decisive(batch, n + 3)
     assert (decisive[:, 0] == 1).all() and torch.equal(decisive[0], decisive[2])
     assert decisive[1, 60] == 1 and decisive[1, 59] < 0.01 and (decisive[1, 60:].diff() < 0).all()
+
+
+def test_codes_around_a_tone_that_begins_weigh_more():
+    tones = torch.full((1, 60), 12)
+    tones[0, 20:30], tones[0, 30:] = 3, 12  # one tone, then rest: its end weighs as anything else
+    weights = scored._near_onsets(tones, 63)[0]
+    assert weights.shape == (63,) and weights.nonzero().flatten().tolist() == list(range(16, 26))
+
+
+def test_an_opening_at_times_has_the_melody_from_its_own_first_frame_on():
+    t, n = REHEARSAL.n_frames, 64
+    frames = torch.zeros(1, len(FRAME_TARGETS), t, dtype=torch.uint8)
+    frames[0, list(FRAME_TARGETS).index("tone")] = torch.arange(t) // 50  # another tone each second
+    frames[0, list(FRAME_TARGETS).index("phase")] = 5
+    frames[0, list(FRAME_TARGETS).index("phase"), 250] = 0  # a bar line in the middle
+    batch = one_clip(frames).openings(np.zeros(n, int), np.zeros(n, int), 1, np.random.default_rng(0), False, 125)
+    tones, middle = batch.rows.argmax(dim=-1), batch.codes[:, 0, 0] == 250
+    told = batch.rows[..., 1:].any(dim=-1).any(dim=-1)
+    assert 0.15 < told.float().mean() < 0.55 and 0.2 < middle.float().mean() < 0.8
+    assert (tones[told & middle][:, :7] == 5).float().mean() > 0.8 and (
+        tones[told & ~middle][:, :7] == 0
+    ).float().mean() > 0.8
+    assert not tones[~told].any()

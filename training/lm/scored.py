@@ -19,7 +19,8 @@ FRAME_TARGETS = {  # name: (how many classes, weight)
     "drum": (6, 0.3),  # what is struck in the frame: nothing, kick, snare, hat, cymbal, other
     "over": (2, 0.1),  # whether the piece has ended; unknown: the codes of the frame are seen, but not to be written
 }
-_OVER = list(FRAME_TARGETS).index("over")
+_OVER, _TONE = (list(FRAME_TARGETS).index(name) for name in ("over", "tone"))
+_REST = FRAME_TARGETS["tone"][0] - 1
 OVER_AFTER_S = 0.5  # after the last bar line
 # What a text says, and what every frame is asked of it: who plays is worth some nats in a piece's first frames, and nothing once
 # it is heard. Asked of frames that have seen no code, it has to come by way of the text.
@@ -32,6 +33,9 @@ TEXT_TARGETS = {
 }
 # The loss of the first frames weighs more, by a factor that falls within these; so does that of the last chord.
 _FIRST_WEIGHT, _FIRST_FRAMES = 3.0, 6.0
+# So does that around a tone of the melody that begins, a little before it too: else a model would learn to write tones early.
+# Between onsets nearly every code follows from the one before.
+_ONSET_WEIGHT, _BEFORE_ONSET, _AFTER_ONSET = 1.0, 4, 5
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,9 @@ class ScoredMusicGen(MusicGen):
         ).view_as(targets)
         taught = (batch.frames[:, _OVER] != UNKNOWN).long()[:, None].expand_as(batch.codes)
         known = (targets != config.cardinality) & (delay(taught, config.delays, 0)[..., 1:] > 0)
-        weights = known * (1 + _FIRST_WEIGHT * self._decisive(batch, targets.shape[2])[:, None])
+        decisive = _FIRST_WEIGHT * self._decisive(batch, targets.shape[2])
+        decisive = decisive + _ONSET_WEIGHT * _near_onsets(batch.frames[:, _TONE], targets.shape[2])
+        weights = known * (1 + decisive[:, None])
         by_codebook = (losses * weights).sum(dim=(0, 2)) / weights.sum(dim=(0, 2)).clamp(min=1e-6)
         auxiliary, phase, beat = self.auxiliary(hidden[:, : batch.codes.shape[2]], texts, batch)
         return {"codebooks": by_codebook, "auxiliary": auxiliary, "phase": phase, "beat": beat}
@@ -133,6 +139,13 @@ class ScoredMusicGen(MusicGen):
         if batch.with_rows is not None:
             rows = rows * batch.with_rows[:, None, None]
         return torch.cat([rows, projected], dim=1)
+
+
+def _near_onsets(tones: Tensor, n_columns: int) -> Tensor:
+    """[B, T] pitch classes of the melody -> [B, n_columns] float: 1 around those frames where a tone begins, else 0."""
+    begins = nn.functional.pad((tones[:, 1:] != tones[:, :-1]) & (tones[:, 1:] < _REST), (1, 0))
+    padded = nn.functional.pad(begins.float(), (_AFTER_ONSET, n_columns - tones.shape[1] + _BEFORE_ONSET))
+    return nn.functional.max_pool1d(padded[:, None], _BEFORE_ONSET + _AFTER_ONSET + 1, stride=1)[:, 0]
 
 
 def _losses(scores: Tensor, known: Tensor, targets: dict[str, tuple[int, float]]) -> tuple[Tensor, list[Tensor]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...musicgen.config import ModelConfig
 from .. import runs
+from ..recipe import CODEC, MELODY_RADIX2
 from .muon import Muon
 from .scored import FRAME_TARGETS, ScoredBatch, ScoredMusicGen
 from .team import Team
@@ -25,12 +26,15 @@ _BOTH, _TEXT_ONLY, _ROWS_ONLY = 0.42, 0.4, 0.06
 # Of a chord model, as the authors of musicgen-chord have it: all is left out in a fifth of the rows, the chords alone in half of the
 # others. Source: `sakemin/cog-musicgen-chord`, config/conditioner/chord2music.yaml.
 _CHORD_BOTH, _CHORD_TEXT_ONLY, _CHORD_ROWS_ONLY = 0.4, 0.4, 0.0
-_SCORE, _MIX = 0.4, 0.3  # chances that the rows are the score's melody, the mix's chroma; otherwise the chords
+_SCORE, _MIX = 0.35, 0.45  # chances that the rows are the score's melody, the mix's chroma; otherwise the chords
+_OPENING_ROWS = 0.35  # chance that an opening has the score's melody as well: without a past, it alone tells the tones
 _WRONG_TONES = 0.08  # share of the score's tones that are any tone, as in the chroma of a recording
-_WORN, _SPANS, _SPAN = 0.3, 4, 48  # chance that spans are hidden, how many at most, frames at most
+# Chances that spans are hidden, without and with rows: after a gap, the rows tell which tone it is. How many at most, frames at most.
+_WORN, _WORN_WITH_ROWS, _SPANS, _SPAN = 0.3, 0.5, 4, 48
 _EMPTY = 0.02  # chance of an empty text
 _NO_TEXT = 0.1  # chance that an opening's text is left out
-_PHASE, _BEAT = (list(FRAME_TARGETS).index(name) for name in ("phase", "beat"))
+_PHASE, _BEAT, _TONE = (list(FRAME_TARGETS).index(name) for name in ("phase", "beat", "tone"))
+_REST, _FRAMES_A_ROW = 12, 2**MELODY_RADIX2 // 4 / CODEC.hop
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,6 @@ class Shelf:
     """N clips as the language model is taught them, on its device."""
 
     codes: Tensor  # [N, K, T] int16
-    melody: Tensor  # [N, F] uint8 pitch class of the score's melody, 12 where it rests
     chords: Tensor  # [N, F] int16 bits of the pitch classes
     mix: Tensor  # [N, F] uint8 strongest pitch class of the audio
     frames: Tensor  # [N, targets, T] uint8
@@ -149,14 +152,14 @@ class Shelf:
         return ScoredBatch(
             self.codes[index].long(), rows, ids, torch.from_numpy(with_text).float().to(device),
             self.frames[index].long(), self.texts[index, variant].long(),
-            _spans(n_rows, self.codes.shape[2], rng).to(device) if rng else None,
+            _spans(with_rows, self.codes.shape[2], rng).to(device) if rng else None,
             torch.from_numpy(with_rows).float().to(device) if chords else None,
         )  # fmt: skip
 
     def openings(
         self, clips: np.ndarray, variants: np.ndarray, n: int, rng: np.random.Generator, chords: bool, n_frames: int
     ) -> ScoredBatch:
-        """The `n_frames` frames of each clip from one of its bar lines on, with its text and no rows.
+        """The `n_frames` frames of each clip from one of its bar lines on, with its text and, at times, its melody.
 
         Within a clip nearly all follows from the frames before: of whole clips a model learnt in 56 hours that a text is worth
         0.004 nats a code. Where the past is short, the text is what tells.
@@ -176,10 +179,24 @@ class Shelf:
         )
         with_text = torch.from_numpy(rng.random(n_rows) >= _NO_TEXT).float().to(device) * (n > 0)
         ids = self.ids[index, variant, :n].long() if n else torch.ones(n_rows, 1, dtype=torch.long, device=device)
-        rows = torch.zeros(n_rows, self.melody.shape[1], 12, device=device)
-        rows[..., 0] = not chords
+        if chords:
+            rows = torch.zeros(n_rows, self.mix.shape[1], 12, device=device)
+        else:
+            told = torch.from_numpy(rng.random(n_rows) < _OPENING_ROWS).to(device)
+            rows = _one_hot(torch.where(told[:, None], _worn_tones(self._melody(index, first), rng), _REST))
         without = torch.zeros(n_rows, device=device) if chords else None
         return ScoredBatch(codes, rows, ids, with_text, frames, self.texts[index, variant].long(), with_rows=without)
+
+    def _melody(self, index: Tensor, first: Tensor) -> Tensor:
+        """[B, F] pitch class of the score's melody where each chroma frame has its middle, from frame `first` on; 12: it rests.
+
+        Rows taken a quarter of a chroma frame earlier would have a model write each tone later than the rows have it.
+        """
+        tones, n_rows = self.frames[index][:, _TONE].long(), self.mix.shape[1]
+        at = first[:, None] + (torch.arange(n_rows, device=index.device) * _FRAMES_A_ROW).round().long()
+        return torch.where(at < tones.shape[1], tones.gather(1, at.clamp(max=tones.shape[1] - 1)), _REST).clamp(
+            max=_REST
+        )
 
     def _chord_rows(self, index: Tensor) -> Tensor:
         """[B, F, 12] of 0 and 1: the notes of the score's chords. A single note is no chord, but pansori's melody: no notes."""
@@ -188,13 +205,10 @@ class Shelf:
 
     def _rows(self, index: Tensor, source: Tensor, rng: np.random.Generator | None) -> Tensor:
         """[B, F, 12] by source: 0 melody, 1 mix, 2 chords, 3 nothing. rng: of the wrong tones in the melody; None: none."""
-        melody = self.melody[index].long()
-        if rng:
-            odd = torch.from_numpy(rng.random(melody.shape) < _WRONG_TONES).to(melody.device)
-            melody = torch.where(odd, torch.from_numpy(rng.integers(12, size=melody.shape)).to(melody.device), melody)
+        melody = self._melody(index, torch.zeros_like(index))
+        melody = _worn_tones(melody, rng) if rng else melody
         single = torch.where(source[:, None] == 0, melody, self.mix[index].long())
-        single = torch.where((source[:, None] == 3) | (single == 12), torch.zeros_like(single), single)
-        one_hot = nn.functional.one_hot(single, 12).float()
+        one_hot = _one_hot(torch.where(source[:, None] == 3, _REST, single))
         bits = (self.chords[index].long()[..., None] >> torch.arange(12, device=melody.device)) & 1
         bits[..., 0] |= bits.sum(dim=-1) == 0
         return torch.where((source == 2)[:, None, None], bits.float(), one_hot)
@@ -330,9 +344,20 @@ def learning_rate(done: float, step: int) -> float:
     return min(1.0, (step + 1) / _WARM_UP_STEPS) * max(0.02, 1 - falling)
 
 
-def _spans(n_rows: int, n_frames: int, rng: np.random.Generator) -> Tensor:
-    hidden = np.zeros((n_rows, n_frames), bool)
-    for row in np.flatnonzero(rng.random(n_rows) < _WORN):
+def _worn_tones(tones: Tensor, rng: np.random.Generator) -> Tensor:
+    """Some of them any tone."""
+    odd = torch.from_numpy(rng.random(tones.shape) < _WRONG_TONES).to(tones.device)
+    return torch.where(odd, torch.from_numpy(rng.integers(12, size=tones.shape)).to(tones.device), tones)
+
+
+def _one_hot(tones: Tensor) -> Tensor:
+    """[..., 12] float; of rests, bin 0."""
+    return nn.functional.one_hot(torch.where(tones == _REST, 0, tones), 12).float()
+
+
+def _spans(with_rows: np.ndarray, n_frames: int, rng: np.random.Generator) -> Tensor:
+    hidden = np.zeros((len(with_rows), n_frames), bool)
+    for row in np.flatnonzero(rng.random(len(with_rows)) < np.where(with_rows, _WORN_WITH_ROWS, _WORN)):
         for _ in range(rng.integers(1, _SPANS + 1)):
             first = rng.integers(n_frames)
             hidden[row, first : first + rng.integers(3, _SPAN)] = True

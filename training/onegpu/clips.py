@@ -38,7 +38,6 @@ class Made:
     """One clip with all that the language model is taught of it."""
 
     samples: np.ndarray  # [L] float32
-    melody: np.ndarray  # [F] uint8
     chords: np.ndarray  # [F] int16
     frames: np.ndarray  # [targets, T] uint8
     texts: list[str]
@@ -53,7 +52,7 @@ class Clips:
         n, f, t = recipe.n_clips, recipe.n_chroma_frames, recipe.n_frames
         self.recipe, self.first_number, self.n_held_out = recipe, first_number, n_held_out
         self.audio = _shared((n, recipe.clip_length), np.int16)
-        self.melody, self.chords = _shared((n, f), np.uint8), _shared((n, f), np.int16)
+        self.chords = _shared((n, f), np.int16)
         self.frames = _shared((n, N_FRAME_TARGETS, t), np.uint8)
         self.ids, self.lengths = _shared((n, N_TEXTS, N_TOKENS), np.int16), _shared((n, N_TEXTS), np.uint8)
         self.targets = _shared((n, N_TEXTS, N_TEXT_TARGETS), np.uint8)
@@ -131,7 +130,7 @@ class Clips:
     def fill(self, index: int, one: Made, encode: Encode) -> None:
         """Put a clip in its place."""
         self.audio[index] = np.round(one.samples * 32767)
-        self.melody[index], self.chords[index], self.frames[index] = one.melody, one.chords, one.frames
+        self.chords[index], self.frames[index] = one.chords, one.frames
         self.targets[index] = one.targets
         for v, text in enumerate(one.texts):
             ids = encode(text)[:N_TOKENS]
@@ -165,9 +164,7 @@ def _general(recipe: Recipe, split: str, number: int, synthesizer: Synthesizer, 
     if not piece.facts.begins:  # a model that learnt to write this would begin in the middle of a note, with a click
         frames[5, : round(_UNTAUGHT_S * t / CLIP_S)] = UNKNOWN
     texts = [describe(piece.facts, rng, split == "held-out") for _ in range(N_TEXTS)]
-    return Made(
-        samples, piece.melody_frames(reach_s, f), piece.chord_frames(reach_s, f)[0], frames, texts, said(piece.facts, texts)
-    )  # fmt: skip
+    return Made(samples, piece.chord_frames(reach_s, f)[0], frames, texts, said(piece.facts, texts))
 
 
 def said(facts: songs.Facts, texts: list[str]) -> np.ndarray:
@@ -219,7 +216,7 @@ def _pansori(recipe: Recipe, split: str, number: int, rng: np.random.Generator) 
     targets = _targets((tempo_class(label.bpm) if "bpm" in text else UNKNOWN for text in texts), classes)
     melody = tones[np.linspace(0, t - 1, f).round().astype(int)].astype(np.uint8)
     chords = np.where(melody < 12, 1 << np.minimum(melody, 11).astype(np.int16), 0)
-    return Made(clip.samples, melody, chords.astype(np.int16), frames, texts, targets)
+    return Made(clip.samples, chords.astype(np.int16), frames, texts, targets)
 
 
 def _shared(shape: tuple[int, ...], dtype: type) -> np.ndarray:

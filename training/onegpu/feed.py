@@ -107,6 +107,6 @@ def coded(clips: Clips, codec: Codec, index: np.ndarray, device: torch.device) -
         return torch.from_numpy(array[index]).to(device)
 
     return Shelf(
-        torch.cat(codes), moved(clips.melody), moved(clips.chords), torch.cat(mixes), moved(clips.frames),
+        torch.cat(codes), moved(clips.chords), torch.cat(mixes), moved(clips.frames),
         moved(clips.ids), clips.lengths[index].astype(int), moved(clips.targets),
     )  # fmt: skip
