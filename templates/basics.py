@@ -161,7 +161,7 @@ def two_minutes_of_music() -> Graph:
         "in windows that overlap.\n"
         "2. *extend_stride_s* says how much each window adds: smaller ones hold the thread better, and take longer.\n"
         "3. The second **MusicGen Text** feeds *negative*: what to steer away from.\n\n"
-        "Two minutes take some 25 seconds on two processor cores with general-mini.",
+        "Two minutes take some 10 seconds on two idle processor cores with general-mini.",
     )
     graph.column()
     text = graph.add(
