@@ -109,6 +109,7 @@ class TextConfig:
 
     name: str  # as on the Hugging Face hub: t5-base, t5-large, google/flan-t5-base
     dim: int  # width of its last hidden state
+    n_rows: int = 0  # that every shorter text is filled up to, with rows of zeros; published models: 0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from .chords import Chords
 from .melody import Melody, check_chroma
 from .mixture import Mixture, Single
 from .stems import melodic_part
-from .text import TextEncoder
+from .text import TextEncoder, filled_up
 from .vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -140,10 +140,10 @@ class Conditioner(nn.Module):
     def _row(self, text: str | None) -> Tensor:
         if not text:
             # audiocraft encodes "" as one token, then multiplies the projection, bias and all, by zero.
-            return torch.zeros(1, self.config.lm.dim)
+            return filled_up(torch.zeros(1, self.config.lm.dim), self.config.text)
         # The encoder may be elsewhere: it is shared with the conditioners of fine-tunes, which are moved one by one.
         states = self.text_encoder(text).to(self.text_projection.weight.device)
-        return self.text_projection(states).cpu()
+        return filled_up(self.text_projection(states).cpu(), self.config.text)
 
     def _null_melody(self) -> Tensor | None:
         """Zeros for a chord model. Else the chroma of silence, projected: its one-hot argmax falls on the first bin in every frame."""

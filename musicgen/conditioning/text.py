@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ..config import TextConfig
 from ..dependencies import require
 from ..foreign import guarded
 from .tokenizer import Tokenizer
@@ -35,6 +37,16 @@ class TextEncoder(nn.Module):
         ids = torch.tensor([self.tokenizer.ids(text)], device=self.device)
         states = self.encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
         return states.last_hidden_state[0].float()
+
+
+def filled_up(rows: Tensor, config: TextConfig) -> Tensor:
+    """[..., n, D] projected states of a text -> [..., max(n, config.n_rows), D], with zeros after them.
+
+    Codes come after the text and have absolute positions: the music of a prefix model that was trained with texts of all lengths
+    lags behind its melody after a short text and hurries after a long one. audiocraft has the same zeros in a batch whose
+    longest text has as many tokens.
+    """
+    return F.pad(rows, (0, 0, 0, max(0, config.n_rows - rows.shape[-2])))
 
 
 def t5_encoder(config: Mapping) -> nn.Module:

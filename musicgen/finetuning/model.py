@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint, Weight, fill
 from ..checkpoints.weights.lazy import Check, unchecked
+from ..conditioning.text import filled_up
 from ..config import ModelConfig
 from ..lm import LM, Stream, quantize_linears, storage_dtype
 from ..lm.linear import Linear
@@ -51,8 +52,10 @@ class Trainable:
     def text_row(self, states: Tensor) -> Tensor:
         """Hidden states of a text [n, t] -> rows [n, D]; no states, [0, t], are the empty text: one zero vector."""
         if not len(states):
-            return torch.zeros(1, self.config.lm.dim, device=self.device)
-        return self.text_projection(states.to(self.device, torch.float32))
+            rows = torch.zeros(1, self.config.lm.dim, device=self.device)
+        else:
+            rows = self.text_projection(states.to(self.device, torch.float32))
+        return filled_up(rows, self.config.text)
 
     def stream(self, states: Tensor, chroma: Tensor | None = None, drop_text: bool = False) -> Stream:
         """What a row is conditioned by, as at inference (`LanguageModel.streams`). drop_text: its null row.

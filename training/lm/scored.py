@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...musicgen.conditioning.text import filled_up
 from ...musicgen.config import ModelConfig
 from ...musicgen.lm.delay import delay
 from .model import MusicGen
@@ -134,7 +135,7 @@ class ScoredMusicGen(MusicGen):
 
     def rows_prefix(self, batch: ScoredBatch, texts: Tensor) -> Tensor:
         """[rows | text], [B, F + n, D]. Source: the engine's `Conditioning.prefix`."""
-        projected = self.text_projection(texts) * batch.with_text[:, None, None]
+        projected = filled_up(self.text_projection(texts) * batch.with_text[:, None, None], self.config.text)
         rows = self.melody_projection(batch.rows)
         if batch.with_rows is not None:
             rows = rows * batch.with_rows[:, None, None]

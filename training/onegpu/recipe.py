@@ -9,6 +9,7 @@ from ..recipe import CLIP_S, CODEC, melody_of, model_config
 NAME, CHORD_NAME = "general-mini", "chord-mini"
 MAX_BYTES = 40_000_000
 N_TEXTS, N_TOKENS = 12, 56  # descriptions of a clip, and the most tokens of one
+N_ROWS = 40  # that texts are filled up to: longer than nearly all, so that a frame has one position whatever the text
 VOCABULARY = 1800
 PANSORI_EVERY = 5  # every fifth clip
 EMPTY_TEXT_ID = 1  # of the end of a text
@@ -38,7 +39,8 @@ class Recipe:
 
     @property
     def model(self) -> ModelConfig:
-        return replace(model_config(self.dim, self.n_heads, self.n_layers, self.codec, self.chords), name=self.name)
+        config = model_config(self.dim, self.n_heads, self.n_layers, self.codec, self.chords)
+        return replace(config, name=self.name, text=replace(config.text, n_rows=N_ROWS))
 
     @property
     def clip_length(self) -> int:

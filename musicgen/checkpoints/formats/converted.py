@@ -26,7 +26,10 @@ from .t5 import t5_config, take_t5
 KEY = "musicgen"  # of the metadata
 TOKENIZER_KEY = "tokenizer"
 DIGEST_KEY = "sha256"
-VERSION = 2  # of files with a chord model; all others are of version 1, and read by older programs
+VERSION = (
+    3  # with texts that are filled up; 2: of chord models; all others are of version 1, and read by older programs
+)
+_MAX_ROWS = 1024
 
 
 def open_converted(path: Path) -> Checkpoint:
@@ -81,9 +84,12 @@ def open_converted(path: Path) -> Checkpoint:
 def config_json(config: ModelConfig, text_encoder: Mapping | None) -> str:
     """The configuration as it is stored; `text_encoder` is the table of `t5_config`."""
     chords = config.melody is not None and config.melody.chords
-    table = {"version": VERSION if chords else 1, **asdict(config), "text_encoder": text_encoder and dict(text_encoder)}
+    version = VERSION if config.text.n_rows else 2 if chords else 1
+    table = {"version": version, **asdict(config), "text_encoder": text_encoder and dict(text_encoder)}
     if config.melody is not None and not chords:
         del table["melody"]["chords"]  # version 1 has no such field
+    if not config.text.n_rows:
+        del table["text"]["n_rows"]
     del table["name"], table["codec"]["fingerprint"]  # the name is the file's; the codebooks' digest is made at load
     return json.dumps(table)
 
@@ -104,7 +110,9 @@ def _config(settings: Settings, name: str) -> ModelConfig:
             cross_attention=bool(lm.expect("cross_attention", True, False)),
         ),
         codec=_codec(settings.section("codec")),
-        text=TextConfig(name=text.text("name"), dim=text.integer("dim", most=2**16)),
+        text=TextConfig(
+            text.text("name"), text.integer("dim", most=2**16), text.integer("n_rows", 0, least=0, most=_MAX_ROWS)
+        ),
         melody=melody,
         segment_s=settings.number("segment_s"),
         extend_stride_s=settings.number("extend_stride_s"),
