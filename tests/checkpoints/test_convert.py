@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from comfyui_musicgen.musicgen.checkpoints.tools.convert import convert
 from comfyui_musicgen.musicgen.cli.main import main
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import CheckpointError, InputError
+from comfyui_musicgen.musicgen.finetuning.model import build
+from comfyui_musicgen.musicgen.finetuning.settings import TrainSettings
 from comfyui_musicgen.musicgen.store import ModelStore
 from comfyui_musicgen.musicgen.store.text_encoders import find_text_encoder
 from safetensors import safe_open
@@ -65,6 +68,36 @@ def test_a_converted_file_is_the_same_model(toys, tmp_path, options, monkeypatch
     for part in ("lm", "codec", "text", "melody", "segment_s", "extend_stride_s"):
         assert getattr(before.config, part) == getattr(after.config, part)
     assert after.config.name == "one" and after.format == "converted"
+
+
+@pytest.mark.parametrize("melody", [False, True])
+def test_texts_are_filled_up_where_the_file_says_so(toys, tmp_path, melody):
+    """In front of a prefix model's codes stand as many rows then, whatever the text; a fine-tune of it learns from the same."""
+    source = toys(**SMALL, melody=melody)
+    plain = loading.load(source, "float32")
+    checkpoint = open_checkpoint(source)
+    config = replace(checkpoint.config, text=replace(checkpoint.config.text, n_rows=9))
+    target = convert(
+        replace(checkpoint, config=config), tmp_path / "one.safetensors", None, find_text_encoder(checkpoint, [])
+    )
+    with safe_open(target, "pt") as file:
+        assert json.loads(file.metadata()["musicgen"])["version"] == 3, "older programs would play it out of time"
+    loaded = loading.load(target, "float32")
+    texts = ["a drum", "", "x" * 300]
+    filled, bare = (each.conditioner.encode_text(texts) for each in (loaded, plain))
+    trainable = build(loaded.model.source, TrainSettings(), torch.device("cpu"))
+    for i, (ours, theirs) in enumerate(zip(filled.text, bare.text, strict=True)):
+        n = len(theirs)
+        assert len(ours) == max(9, n) and torch.equal(ours[:n], theirs) and not ours[n:].any()
+        states = loaded.conditioner.text_encoder(texts[i]) if texts[i] else torch.zeros(0, config.text.dim)
+        torch.testing.assert_close(trainable.text_row(states), ours, atol=1e-6, rtol=0)
+    assert [len(row) for row in filled.null().text] == [len(row) for row in filled.text]
+    again = converted(target, tmp_path / "two.safetensors")
+    assert open_checkpoint(again).config.text == config.text
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(codes_and_sound(loading.load(again, "float32")), codes_and_sound(loaded), strict=True)
+    )
 
 
 def test_it_moves_alone_and_is_found_by_name(toys, tmp_path):

@@ -26,9 +26,8 @@ from .t5 import t5_config, take_t5
 KEY = "musicgen"  # of the metadata
 TOKENIZER_KEY = "tokenizer"
 DIGEST_KEY = "sha256"
-VERSION = (
-    3  # with texts that are filled up; 2: of chord models; all others are of version 1, and read by older programs
-)
+# 3: texts are filled up; 2: a chord model. All others are written as version 1, which older programs read.
+VERSION = 3
 _MAX_ROWS = 1024
 
 
@@ -84,7 +83,7 @@ def open_converted(path: Path) -> Checkpoint:
 def config_json(config: ModelConfig, text_encoder: Mapping | None) -> str:
     """The configuration as it is stored; `text_encoder` is the table of `t5_config`."""
     chords = config.melody is not None and config.melody.chords
-    version = VERSION if config.text.n_rows else 2 if chords else 1
+    version = 3 if config.text.n_rows else 2 if chords else 1
     table = {"version": version, **asdict(config), "text_encoder": text_encoder and dict(text_encoder)}
     if config.melody is not None and not chords:
         del table["melody"]["chords"]  # version 1 has no such field
