@@ -1,6 +1,5 @@
 """Conditioner: text and melody encoders with their projections to the language model's width."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +18,6 @@ from .mixture import Mixture, Single
 from .stems import melodic_part
 from .text import TextEncoder, filled_up
 from .vocabulary import Vocabulary
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,14 +90,14 @@ class Conditioner(nn.Module):
             if text is not None and not isinstance(text, str):
                 raise InputError(f"'text' must be a string, got {type(text).__name__}")
         default = None if self.vocabulary is None or all(texts) else self._row(self.vocabulary.default_text)
-        rows = tuple(self._row(self._translated(text)) for text in texts)
+        read = self.vocabulary.read if self.vocabulary else lambda text, _: text
+        rows = tuple(self._row(text and read(text, self.config.name)) for text in texts)
         words = tuple(text or "" for text in texts)
         return Conditioning(rows, None, self._null_melody(), self.config.name, default, words)
 
     def warning(self, text: str) -> str | None:
         """A sentence on words that the model was not taught; None if there are none, or its words are not known."""
-        vocabulary = self.vocabulary
-        return vocabulary and vocabulary.warning(vocabulary.translate(text), self.config.name)
+        return self.vocabulary and self.vocabulary.warning(self.vocabulary.translate(text), self.config.name)
 
     def encode_melody(
         self,
@@ -129,21 +126,13 @@ class Conditioner(nn.Module):
         melody = Melody(samples.cpu(), rate_hz, config.segment_s, chroma, weight, bias)
         return conditioning.mapped(lambda leaf: replace(leaf, melody=melody))
 
-    def _translated(self, text: str | None) -> str | None:
-        if not text or self.vocabulary is None:
-            return text
-        warning = self.warning(text)
-        if warning:
-            logger.warning(warning)
-        return self.vocabulary.translate(text)
-
     def _row(self, text: str | None) -> Tensor:
-        if not text:
-            # audiocraft encodes "" as one token, then multiplies the projection, bias and all, by zero.
-            return filled_up(torch.zeros(1, self.config.lm.dim), self.config.text)
-        # The encoder may be elsewhere: it is shared with the conditioners of fine-tunes, which are moved one by one.
-        states = self.text_encoder(text).to(self.text_projection.weight.device)
-        return filled_up(self.text_projection(states).cpu(), self.config.text)
+        # audiocraft encodes "" as one token, then multiplies the projection, bias and all, by zero.
+        rows = torch.zeros(1, self.config.lm.dim)
+        if text:
+            # The encoder may be elsewhere: it is shared with the conditioners of fine-tunes, which are moved one by one.
+            rows = self.text_projection(self.text_encoder(text).to(self.text_projection.weight.device)).cpu()
+        return filled_up(rows, self.config.text)
 
     def _null_melody(self) -> Tensor | None:
         """Zeros for a chord model. Else the chroma of silence, projected: its one-hot argmax falls on the first bin in every frame."""

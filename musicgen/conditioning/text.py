@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..config import TextConfig
 from ..dependencies import require
@@ -42,11 +41,10 @@ class TextEncoder(nn.Module):
 def filled_up(rows: Tensor, config: TextConfig) -> Tensor:
     """[..., n, D] projected states of a text -> [..., max(n, config.n_rows), D], with zeros after them.
 
-    Codes come after the text and have absolute positions: the music of a prefix model that was trained with texts of all lengths
-    lags behind its melody after a short text and hurries after a long one. audiocraft has the same zeros in a batch whose
-    longest text has as many tokens.
+    Codes come after the text: without this, a frame has another position after a longer text, and a model that was trained with
+    texts of all lengths lags behind its melody after a short one. audiocraft has such zeros in a batch with a longer text.
     """
-    return F.pad(rows, (0, 0, 0, max(0, config.n_rows - rows.shape[-2])))
+    return nn.functional.pad(rows, (0, 0, 0, max(0, config.n_rows - rows.shape[-2])))
 
 
 def t5_encoder(config: Mapping) -> nn.Module:

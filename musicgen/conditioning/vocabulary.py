@@ -1,6 +1,7 @@
 """The words that a model was taught, for models whose card lists them."""
 
 import difflib
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ _WORD = re.compile(r"[^\W\d_]+")
 _HANGUL = re.compile(r"[가-힣]+")
 _PARTICLES = re.compile(r"(?<!\S)(은|는|이|가|을|를|의|에|로|으로|과|와|하고)(?!\S)")  # left over from a replaced word
 _TYPO = 0.8  # likeness of two spellings, of 1
+
+logger = logging.getLogger(__name__)
 
 
 def words_of(text: str) -> list[str]:
@@ -38,6 +41,13 @@ class Vocabulary:
             text = re.sub(pattern, f" {self.synonyms[phrase]} ", text, flags=re.IGNORECASE)
         text = re.sub(r"\s+", " ", _PARTICLES.sub("", text)).replace(" ,", ",").strip()
         return re.sub(r"\b(\w+)( \1\b)+", r"\1", text)  # "진양조 jinyangjo" says it once
+
+    def read(self, text: str, model: str) -> str:
+        """`text` in the model's words; the log names those that `model` was not taught."""
+        text = self.translate(text)
+        if warning := self.warning(text, model):
+            logger.warning(warning)
+        return text
 
     def unknown(self, text: str) -> list[str]:
         """Words of a translated text that the model was not taught, each once, in their order."""

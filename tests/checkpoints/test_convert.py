@@ -262,7 +262,7 @@ def rewrite(path: Path, change) -> Path:
 
 
 CHANGES = {
-    "newer": (lambda c, h: c.update(version=3), "newer version"),
+    "newer": (lambda c, h: c.update(version=4), "newer version"),
     "layers": (lambda c, h: c["lm"].update(n_layers=3), r"lm\.layers\.2"),
     "width": (lambda c, h: c["lm"].update(dim=64), "not .*64"),
     "gigantic": (lambda c, h: c["lm"].update(dim=2**40), "'lm.dim'"),
