@@ -134,10 +134,9 @@ def compose(
     A tempo that is given is kept; one that is drawn is played so that its beats are whole frames: each beat's codes are then
     like those of the beat before, and a model has some 45 periods to learn in place of a continuum.
     """
-    played_bpm = bpm
-    if bpm is None:
-        bpm = float(round(_bpm(groove, rng), 1))
-        played_bpm = beat_on_frames(bpm)
+    given = bpm is not None
+    bpm = float(round(_bpm(groove, rng) if bpm is None else bpm, 1))
+    played_bpm = bpm if given else beat_on_frames(bpm)
     grid = Grid(groove, played_bpm, groove.swing * rng.uniform(0.85, 1.1))
     window = window or str(rng.choice(list(WINDOWS), p=list(WINDOWS.values())))
     tonic, numerals, mode = _key(groove, rng)
