@@ -21,7 +21,7 @@ FRAME_TARGETS = {  # name: (how many classes, weight)
     "over": (2, 0.1),  # whether the piece has ended; unknown: the codes of the frame are seen, but not to be written
 }
 _OVER, _TONE = (list(FRAME_TARGETS).index(name) for name in ("over", "tone"))
-_REST = FRAME_TARGETS["tone"][0] - 1
+REST = FRAME_TARGETS["tone"][0] - 1
 OVER_AFTER_S = 0.5  # after the last bar line
 # What a text says, and what every frame is asked of it: who plays is worth some nats in a piece's first frames, and nothing once
 # it is heard. Asked of frames that have seen no code, it has to come by way of the text.
@@ -144,7 +144,7 @@ class ScoredMusicGen(MusicGen):
 
 def _near_onsets(tones: Tensor, n_columns: int) -> Tensor:
     """[B, T] pitch classes of the melody -> [B, n_columns] float: 1 around those frames where a tone begins, else 0."""
-    begins = nn.functional.pad((tones[:, 1:] != tones[:, :-1]) & (tones[:, 1:] < _REST), (1, 0))
+    begins = nn.functional.pad((tones[:, 1:] != tones[:, :-1]) & (tones[:, 1:] < REST), (1, 0))
     padded = nn.functional.pad(begins.float(), (_AFTER_ONSET, n_columns - tones.shape[1] + _BEFORE_ONSET))
     return nn.functional.max_pool1d(padded[:, None], _BEFORE_ONSET + _AFTER_ONSET + 1, stride=1)[:, 0]
 

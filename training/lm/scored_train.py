@@ -15,7 +15,7 @@ from ...musicgen.config import ModelConfig
 from .. import runs
 from ..recipe import CODEC, MELODY_RADIX2
 from .muon import Muon
-from .scored import FRAME_TARGETS, ScoredBatch, ScoredMusicGen
+from .scored import FRAME_TARGETS, REST, ScoredBatch, ScoredMusicGen
 from .team import Team
 from .text import t5_table
 
@@ -34,7 +34,7 @@ _WORN, _WORN_WITH_ROWS, _SPANS, _SPAN = 0.3, 0.5, 4, 48
 _EMPTY = 0.02  # chance of an empty text
 _NO_TEXT = 0.1  # chance that an opening's text is left out
 _PHASE, _BEAT, _TONE = (list(FRAME_TARGETS).index(name) for name in ("phase", "beat", "tone"))
-_REST, _FRAMES_A_ROW = 12, 2**MELODY_RADIX2 // 4 / CODEC.hop
+_FRAMES_A_ROW = 2**MELODY_RADIX2 // 4 / CODEC.hop
 
 
 @dataclass(frozen=True)
@@ -183,20 +183,18 @@ class Shelf:
             rows = torch.zeros(n_rows, self.mix.shape[1], 12, device=device)
         else:
             told = torch.from_numpy(rng.random(n_rows) < _OPENING_ROWS).to(device)
-            rows = _one_hot(torch.where(told[:, None], _worn_tones(self._melody(index, first), rng), _REST))
+            rows = _one_hot(torch.where(told[:, None], _worn_tones(self._melody(index, first), rng), REST))
         without = torch.zeros(n_rows, device=device) if chords else None
         return ScoredBatch(codes, rows, ids, with_text, frames, self.texts[index, variant].long(), with_rows=without)
 
     def _melody(self, index: Tensor, first: Tensor) -> Tensor:
         """[B, F] pitch class of the score's melody where each chroma frame has its middle, from frame `first` on; 12: it rests.
 
-        Rows taken a quarter of a chroma frame earlier would have a model write each tone later than the rows have it.
+        Rows taken half a chroma frame earlier would have a model write each tone later than the rows have it.
         """
         tones, n_rows = self.frames[index][:, _TONE].long(), self.mix.shape[1]
         at = first[:, None] + (torch.arange(n_rows, device=index.device) * _FRAMES_A_ROW).round().long()
-        return torch.where(at < tones.shape[1], tones.gather(1, at.clamp(max=tones.shape[1] - 1)), _REST).clamp(
-            max=_REST
-        )
+        return torch.where(at < tones.shape[1], tones.gather(1, at.clamp(max=tones.shape[1] - 1)), REST).clamp(max=REST)
 
     def _chord_rows(self, index: Tensor) -> Tensor:
         """[B, F, 12] of 0 and 1: the notes of the score's chords. A single note is no chord, but pansori's melody: no notes."""
@@ -208,7 +206,7 @@ class Shelf:
         melody = self._melody(index, torch.zeros_like(index))
         melody = _worn_tones(melody, rng) if rng else melody
         single = torch.where(source[:, None] == 0, melody, self.mix[index].long())
-        one_hot = _one_hot(torch.where(source[:, None] == 3, _REST, single))
+        one_hot = _one_hot(torch.where(source[:, None] == 3, REST, single))
         bits = (self.chords[index].long()[..., None] >> torch.arange(12, device=melody.device)) & 1
         bits[..., 0] |= bits.sum(dim=-1) == 0
         return torch.where((source == 2)[:, None, None], bits.float(), one_hot)
@@ -352,7 +350,7 @@ def _worn_tones(tones: Tensor, rng: np.random.Generator) -> Tensor:
 
 def _one_hot(tones: Tensor) -> Tensor:
     """[..., 12] float; of rests, bin 0."""
-    return nn.functional.one_hot(torch.where(tones == _REST, 0, tones), 12).float()
+    return nn.functional.one_hot(torch.where(tones == REST, 0, tones), 12).float()
 
 
 def _spans(with_rows: np.ndarray, n_frames: int, rng: np.random.Generator) -> Tensor:
