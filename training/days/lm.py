@@ -1,5 +1,6 @@
 """Trains the language model on the shards, in as many sittings as one likes, and puts everything into one file."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,6 @@ _LOG_STEPS, _MEASURE_S, _MEASURED_ROWS = 50, 1800.0, 8
 # As learnt. Where tones are nearly certain codes, heads 1.25 times as sharp held one tone for 0.66 of a solo's time; these
 # for 0.42, the synthesizer for 0.37.
 _SHARPNESS = 1.0
-_SHORT = ("opening", "short lesson")  # kinds of steps
 
 
 def train(place: Place, days: Days, minutes: float, n_processes: int = 1) -> scored_train.Trainer:
@@ -49,15 +49,21 @@ def _train(place: Place, days: Days, minutes: float, team: Team) -> scored_train
         told = {f"opening_{name}": of_openings[name] for name in ("loss", "no_text")}
         measured.write({"step": trainer.step, "audio_h": trainer.step * row_s / 3600, **trainer.measure(check), **told})
 
-    n_openings = sum(days.kind(step) in _SHORT for step in range(trainer.step))
-    batches = shelf.batches(trainer.plan, step=trainer.step - n_openings)
-    plan = replace(trainer.plan, batch_size=days.opening_batch, seed=trainer.plan.seed + 1)
-    openings = shelf.batches(plan, step=n_openings, opening=days.opening_frames)
+    so_far = Counter(days.kind(step) for step in range(trainer.step))
+    plan, short = trainer.plan, replace(trainer.plan, batch_size=days.opening_batch)
+    batches = {
+        "clip": shelf.batches(plan, step=so_far["clip"]),
+        "opening": shelf.batches(
+            replace(short, seed=plan.seed + 1), step=so_far["opening"], opening=days.opening_frames
+        ),
+        "lesson": shelf.batches(replace(short, seed=plan.seed + 2), step=so_far["lesson"], timed=True),
+    }
     while trainer.step < days.lm_steps and not team.any(box.over):
         done, kind = trainer.step / days.lm_steps, days.kind(trainer.step)
-        batch = next(openings if kind in _SHORT else batches)
-        if kind.endswith("lesson"):
-            taught.add({name: value.item() for name, value in trainer.lesson(batch, done).items()})
+        batch = next(batches[kind])
+        if kind == "lesson":
+            told = trainer.lesson(batch, done, days.opening_frames)
+            taught.add({name: value.item() for name, value in told.items()})
         else:
             losses = trainer.train_step(batch, done)
             row = {f"loss{k}": value for k, value in enumerate(losses.pop("codebooks").tolist())}

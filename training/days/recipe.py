@@ -18,12 +18,10 @@ class Days:
     average: float = 0.999  # of the language model's weights, per step
     guesses_from: float = 0.7  # share of its training from which some rows see its guesses
     guessed: float = 0.25  # share of these rows
-    # The beat is learnt first, from text alone, and kept up with one lesson in so many steps.
+    # The beat is learnt first, from text alone, and kept up with lessons; what else a text says is learnt from openings, bars
+    # without a past. A step of either is as many frames as one of whole clips.
     first_lessons: int = 600
-    lesson_every: int = 8
-    # Every other lesson is of openings, short ones: four times as many texts.
-    # What a text says is learnt from openings: bars without a past, as many frames as of whole clips in a step.
-    opening_every: int = 2
+    cycle: tuple[str, ...] = ("lesson", "opening", "clip", "lesson", "opening", "clip", "lesson", "opening")
     opening_frames: int = 125
     pool_clips: int = 32  # whose crops are mixed
     shard_clips: int = 64
@@ -38,12 +36,8 @@ class Days:
         return round(3600 * self.lm_hours / self.lm_batch_s)
 
     def kind(self, step: int) -> str:
-        """What the language model learns from in a step: "lesson", "short lesson", "opening" or "clip"."""
-        if step < self.first_lessons or step % self.lesson_every == 0:
-            return "lesson"
-        if step % self.lesson_every == self.lesson_every // 2:
-            return "short lesson"
-        return "opening" if step % self.opening_every == 1 else "clip"
+        """What the language model learns from in a step: "lesson", "opening" or "clip"."""
+        return "lesson" if step < self.first_lessons else self.cycle[step % len(self.cycle)]
 
     @property
     def opening_batch(self) -> int:

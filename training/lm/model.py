@@ -122,12 +122,22 @@ class MusicGen(nn.Module):
         made = F.linear(last, self.lm.heads.weight)
         return made.float().unflatten(-1, (self.config.lm.n_codebooks, -1)).transpose(1, 2), hidden, last
 
-    def _through_layers(self, prefix: Tensor, codes: Tensor, n_layers: int | None = None) -> tuple[Tensor, Tensor]:
-        """All columns [B, P + S, D] after `n_layers` layers, None = all, and the codes' after the one that is asked."""
+    def _through_layers(
+        self, prefix: Tensor, codes: Tensor, n_layers: int | None = None, columns: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """All columns [B, P + S, D] after `n_layers` layers, None = all, and the codes' after the one that is asked.
+
+        columns [S]: numbers of the codes' columns; None: from 0 on.
+        """
         config = self.config.lm
         embedded = reduce(add, (F.embedding(codes[:, k], self.lm.embeddings[k]) for k in range(config.n_codebooks)))
         x = torch.cat([prefix, embedded], 1)
-        x = x + sin_positions(x.shape[1], config.dim, x.device)
+        n_prefix = prefix.shape[1]
+        n_positions = x.shape[1] if columns is None else n_prefix + int(columns[-1]) + 1
+        positions = sin_positions(n_positions, config.dim, x.device)
+        if columns is not None:
+            positions = torch.cat([positions[:n_prefix], positions[n_prefix + columns]])
+        x = x + positions
         for n_done, block in enumerate(self.lm.layers[:n_layers], start=1):
             x = block(x)
             if n_done == self._asked_layer:

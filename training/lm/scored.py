@@ -1,6 +1,6 @@
 """The language model over clips that have a score: rows of melody or chords in front, and what the score knows asked inside."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -123,14 +123,16 @@ class ScoredMusicGen(MusicGen):
         since = torch.where(ended[:, None] & (at >= last[:, None]), at - last[:, None], at)
         return torch.exp(-since / _FIRST_FRAMES)
 
-    def lesson(self, batch: ScoredBatch) -> dict[str, Tensor]:
-        """The auxiliary loss alone, of clips whose codes are all hidden: only the layers that it needs are run."""
+    def lesson(self, batch: ScoredBatch, columns: Tensor) -> dict[str, Tensor]:
+        """The auxiliary loss of the frames `columns` [n], in rising order, of clips whose codes are all hidden.
+
+        Frames that see no codes need no others before them, so only the layers and frames that are asked are run.
+        """
         config = self.config.lm
         texts = self.text.t5(input_ids=batch.ids).last_hidden_state
-        hidden = torch.full_like(batch.codes, config.cardinality)
-        inputs = delay(hidden, config.delays, config.cardinality)[..., :-1]
-        _, asked = self._through_layers(self.rows_prefix(batch, texts), inputs, self._asked_layer)
-        loss, phase, beat = self.auxiliary(asked[:, : batch.codes.shape[2]], texts, batch)
+        hidden = torch.full_like(batch.codes[..., : len(columns)], config.cardinality)
+        _, asked = self._through_layers(self.rows_prefix(batch, texts), hidden, self._asked_layer, columns)
+        loss, phase, beat = self.auxiliary(asked, texts, replace(batch, frames=batch.frames[..., columns]))
         return {"auxiliary": loss, "phase": phase, "beat": beat}
 
     def rows_prefix(self, batch: ScoredBatch, texts: Tensor) -> Tensor:

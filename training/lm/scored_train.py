@@ -15,7 +15,7 @@ from ...musicgen.config import ModelConfig
 from .. import runs
 from ..recipe import CODEC, MELODY_RADIX2
 from .muon import Muon
-from .scored import FRAME_TARGETS, REST, ScoredBatch, ScoredMusicGen
+from .scored import FRAME_TARGETS, REST, TEXT_TARGETS, UNKNOWN, ScoredBatch, ScoredMusicGen
 from .team import Team
 from .text import t5_table
 
@@ -34,6 +34,7 @@ _WORN, _WORN_WITH_ROWS, _SPANS, _SPAN = 0.3, 0.5, 4, 48
 _EMPTY = 0.02  # chance of an empty text
 _NO_TEXT = 0.1  # chance that an opening's text is left out
 _PHASE, _BEAT, _TONE = (list(FRAME_TARGETS).index(name) for name in ("phase", "beat", "tone"))
+_TEMPO = list(TEXT_TARGETS).index("tempo")
 _FRAMES_A_ROW = 2**MELODY_RADIX2 // 4 / CODEC.hop
 
 
@@ -76,13 +77,18 @@ class Shelf:
         return cls(*joined)
 
     def batches(
-        self, plan: Plan, grow: "Callable[[Shelf], Shelf] | None" = None, step: int = 0, opening: int = 0
+        self,
+        plan: Plan,
+        grow: "Callable[[Shelf], Shelf] | None" = None,
+        step: int = 0,
+        opening: int = 0,
+        timed: bool = False,
     ) -> Iterator[ScoredBatch]:
         """Endless; every clip with one of its texts before any comes again; texts of a batch have one length.
 
         grow: gives the shelf with what came since, before each round. step: number of the first batch; a batch follows from
         its number and the clips, so that a run goes on as if it had not been interrupted. opening: frames of `openings`;
-        0 = whole clips.
+        0 = whole clips. timed: of each clip's texts one that names the tempo, if any does.
         """
         rng = np.random.default_rng(plan.seed)
         number = 0
@@ -90,7 +96,10 @@ class Shelf:
         while True:
             self = grow(self) if grow else self
             order = rng.permutation(len(self))
-            variants = rng.integers(self.lengths.shape[1], size=len(order))
+            liking = rng.random(self.lengths.shape)
+            if timed:
+                liking += (self.texts[..., _TEMPO] != UNKNOWN).cpu().numpy()
+            variants = liking.argmax(axis=1)[order]
             lengths = self.lengths[order, variants]
             empty = rng.random(len(order)) < _EMPTY
             lengths = np.where(empty, 0, lengths)
@@ -260,12 +269,17 @@ class Trainer:
         norm = self._learn((made["codebooks"] * weights).mean() + made["auxiliary"])
         return {name: value.detach() for name, value in {**made, "norm": norm}.items()}
 
-    def lesson(self, batch: ScoredBatch, done: float) -> dict[str, Tensor]:
-        """One batch of which no code is shown: what of the beat, the drums and the chords follows from text and rows."""
+    def lesson(self, batch: ScoredBatch, done: float, n_frames: int) -> dict[str, Tensor]:
+        """One batch of which no code is shown: what of the beat, the drums and the chords follows from text and rows.
+
+        Asked of `n_frames` frames anywhere in the clips. Taught the first 125 alone, a model lost the beat after them.
+        """
         self._set_rate(done)
         batch, _ = self.team.part(batch, 0)
+        total = batch.frames.shape[2]
+        columns = torch.randperm(total, device=self.device, generator=self._generator())[:n_frames].sort().values
         with self._autocast():
-            made = self.model.lesson(batch)
+            made = self.model.lesson(batch, columns)
         self._learn(made["auxiliary"])
         return {f"lesson_{name}": value.detach() for name, value in made.items()}
 

@@ -17,10 +17,11 @@ from ..recipe import TEXT_DIM, TEXT_LAYERS
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2: those of T5
 _VOCABULARY, _N_TEXTS = 600, 20_000
+NUMBERS = range(10, 250)  # of beats a minute
 
 
 def train_tokenizer(seed: int = 0, texts: Iterator[str] | None = None, vocabulary: int = _VOCABULARY) -> str:
-    """The text of a tokenizer.json: byte-level BPE over lower-case descriptions, digits one by one.
+    """The text of a tokenizer.json: byte-level BPE over lower-case descriptions, numbers of two and three digits whole.
 
     texts: what to learn it from; None: descriptions of pansori.
 
@@ -49,7 +50,23 @@ def train_tokenizer(seed: int = 0, texts: Iterator[str] | None = None, vocabular
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", pair=f"$A {END} $B {END}", special_tokens=[(END, tokenizer.token_to_id(END))]
     )
-    return tokenizer.to_str()
+    return with_numbers(tokenizer.to_str())
+
+
+def with_numbers(tokenizer_json: str) -> str:
+    """The tokenizer of digits one by one, with a token for each of NUMBERS after all others; other numbers fall into these.
+
+    From digits a small encoder learnt their sum and not their order: 142 bpm was played as 124, 160 as 106.
+    """
+    table = json.loads(tokenizer_json)
+    vocabulary, merges = table["model"]["vocab"], table["model"]["merges"]
+    for number in map(str, NUMBERS):
+        vocabulary.setdefault(number, len(vocabulary))
+        merges += [[number[:i], number[i:]] for i in range(1, len(number)) if number[i] != "0" or i == len(number) - 1]
+    for step in table["pre_tokenizer"]["pretokenizers"]:
+        if step["type"] == "Digits":
+            step["individual_digits"] = False
+    return json.dumps(table, ensure_ascii=False)
 
 
 def t5_table(tokenizer_json: str) -> dict:
