@@ -23,6 +23,7 @@ FRAME_TARGETS = {  # name: (how many classes, weight)
 _OVER, _TONE = (list(FRAME_TARGETS).index(name) for name in ("over", "tone"))
 REST = FRAME_TARGETS["tone"][0] - 1
 OVER_AFTER_S = 0.5  # after the last bar line
+UNTAUGHT_FRAMES = 50  # of `later`
 # What a text says, and what every frame is asked of it: who plays is worth some nats in a piece's first frames, and nothing once
 # it is heard. Asked of frames that have seen no code, it has to come by way of the text.
 TEXT_TARGETS = {
@@ -51,6 +52,20 @@ class ScoredBatch:
     texts: Tensor  # [B, len(TEXT_TARGETS)] long
     hidden: Tensor | None = None  # [B, T] bool: frames whose codes are not shown
     with_rows: Tensor | None = None  # [B] float, of a chord model: 0 = zeros in place of the rows, projected or not
+
+
+def later(batch: ScoredBatch, n_frames: int, n_rows: int) -> ScoredBatch:
+    """The clips from frame `n_frames` and row `n_rows` on, as a window of a longer piece has them.
+
+    Texts do not say where in a bar it begins: its first codes are seen and not to be written.
+    """
+    frames = batch.frames[..., n_frames:].clone()
+    frames[:, _OVER, :UNTAUGHT_FRAMES] = UNKNOWN
+    rows = F.pad(batch.rows[:, n_rows:], (0, 0, 0, n_rows))
+    if batch.with_rows is None:
+        rows[:, -n_rows:, 0] = 1
+    hidden = None if batch.hidden is None else batch.hidden[:, n_frames:]
+    return replace(batch, codes=batch.codes[..., n_frames:], frames=frames, rows=rows, hidden=hidden)
 
 
 class Heads(nn.Module):

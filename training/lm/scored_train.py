@@ -15,7 +15,7 @@ from ...musicgen.config import ModelConfig
 from .. import runs
 from ..recipe import CODEC, MELODY_RADIX2
 from .muon import Muon
-from .scored import FRAME_TARGETS, REST, TEXT_TARGETS, UNKNOWN, ScoredBatch, ScoredMusicGen
+from .scored import FRAME_TARGETS, REST, TEXT_TARGETS, UNKNOWN, ScoredBatch, ScoredMusicGen, later
 from .team import Team
 from .text import t5_table
 
@@ -36,6 +36,8 @@ _NO_TEXT = 0.1  # chance that an opening's text is left out
 _PHASE, _BEAT, _TONE = (list(FRAME_TARGETS).index(name) for name in ("phase", "beat", "tone"))
 _TEMPO = list(TEXT_TARGETS).index("tempo")
 _FRAMES_A_ROW = 2**MELODY_RADIX2 // 4 / CODEC.hop
+# Chance that whole clips are seen from a multiple of so many frames and rows on, as windows of a longer piece are.
+_WITHIN, _LATER_FRAMES, _LATER_ROWS = 0.4, 32, 5
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ class Shelf:
                     if opening:
                         yield self.openings(rows[:, 0], rows[:, 1], n, rng_of_batch, plan.chords, opening)
                     else:
-                        yield self.batch(rows[:, 0], rows[:, 1], n, rng_of_batch, plan.chords)
+                        batch = self.batch(rows[:, 0], rows[:, 1], n, rng_of_batch, plan.chords)
+                        within = 0 if timed or rng_of_batch.random() >= _WITHIN else int(rng_of_batch.integers(1, 8))
+                        yield later(batch, within * _LATER_FRAMES, within * _LATER_ROWS) if within else batch
                 number += 1
 
     def fixed(self, batch_size: int, chords: bool = False, n_batches: int = 4, opening: int = 0) -> list[ScoredBatch]:
