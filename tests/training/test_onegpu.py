@@ -20,7 +20,7 @@ from comfyui_musicgen.training.data.songwords import GENRE_WORDS, describe
 from comfyui_musicgen.training.export import write
 from comfyui_musicgen.training.lm import scored, scored_train
 from comfyui_musicgen.training.lm.scored import FRAME_TARGETS, OVER_AFTER_S, TEXT_TARGETS, UNKNOWN
-from comfyui_musicgen.training.lm.text import train_tokenizer
+from comfyui_musicgen.training.lm.text import NUMBERS, Texts, train_tokenizer
 from comfyui_musicgen.training.onegpu import clips, feed
 from comfyui_musicgen.training.onegpu.recipe import FULL, MAX_BYTES, N_ROWS, REHEARSAL
 from comfyui_musicgen.training.recipe import CODEC
@@ -277,3 +277,69 @@ def test_a_frame_has_one_position_whatever_the_text():
         batch = replace(batch, ids=torch.ones(1, n, dtype=torch.long))
         prefix = model.rows_prefix(batch, model.text.t5(input_ids=batch.ids).last_hidden_state)
         assert prefix.shape[1] == f + N_ROWS and prefix[:, f : f + n].any() and not prefix[:, f + n :].any()
+
+
+def test_numbers_are_tokens_of_their_own():
+    """A small encoder reads digits in no order: asked for 142 bpm, a model played 124, for 160, 106."""
+    texts = Texts(train_tokenizer(texts=iter(["solo piano, 120 bpm"]), vocabulary=300))
+    tokens = [texts.ids(f"solo piano, {bpm} bpm") for bpm in NUMBERS]
+    assert {len(ids) for ids in tokens} == {len(tokens[0])}
+    differing = {i for ids in tokens for i, (a, b) in enumerate(zip(ids, tokens[0], strict=True)) if a != b}
+    assert len(differing) == 1 and len({tuple(ids) for ids in tokens}) == len(NUMBERS)
+    assert texts.ids("1978") != texts.ids("1987") and len(texts.ids("3/4")) == 5  # space, 3, /, 4, end
+
+
+def test_a_lesson_asks_of_frames_anywhere_in_the_clips():
+    table = scored_train.t5_table(train_tokenizer(texts=iter(["a"]), vocabulary=300))
+    model, cardinality = scored_train.ScoredMusicGen(REHEARSAL.model, table), REHEARSAL.model.lm.cardinality
+    frames = torch.zeros(1, len(FRAME_TARGETS), REHEARSAL.n_frames, dtype=torch.uint8)
+    batch = one_clip(frames).batch(np.zeros(1, int), np.zeros(1, int), 1, None)
+    prefix = model.rows_prefix(batch, model.text.t5(input_ids=batch.ids).last_hidden_state)
+    hidden = torch.full((1, 4, 300), cardinality)
+    every = model._through_layers(prefix, hidden, 1)[0]
+    for column in (0, 7, 299):  # no column sees a later one, and each has the position of its frame
+        alone = model._through_layers(prefix, hidden[..., :1], 1, torch.tensor([column]))[0]
+        assert torch.allclose(alone[:, : prefix.shape[1]], every[:, : prefix.shape[1]], atol=1e-5)
+        same = torch.allclose(alone[:, -1], every[:, prefix.shape[1]], atol=1e-4)
+        assert same == (column == 0)
+    asked = []
+    model.auxiliary.forward = lambda hidden, texts, batch: (
+        asked.append((hidden, batch.frames)) or (torch.zeros(()),) * 3
+    )
+    frames[0, 0] = torch.arange(REHEARSAL.n_frames) % 200
+    batch = one_clip(frames).batch(np.zeros(1, int), np.zeros(1, int), 1, None)
+    model.lesson(batch, torch.tensor([3, 50, 180]))
+    assert asked[0][0].shape[1] == 3 and asked[0][1][0, 0].tolist() == [3, 50, 180]
+
+
+def test_a_clip_seen_from_within_has_its_melody_there():
+    t = REHEARSAL.n_frames
+    frames = torch.zeros(1, len(FRAME_TARGETS), t, dtype=torch.uint8)
+    tone, over = (list(FRAME_TARGETS).index(name) for name in ("tone", "over"))
+    frames[0, tone] = torch.arange(t) // 50 % 11 + 1  # another tone each second
+    whole = one_clip(frames).batch(np.zeros(1, int), np.zeros(1, int), 1, None)
+    part = scored.later(whole, 64, 10)
+    assert torch.equal(part.codes, whole.codes[..., 64:]) and part.rows.shape == whole.rows.shape
+    assert (part.frames[:, over, : scored.UNTAUGHT_FRAMES] == UNKNOWN).all() and not part.frames[:, over, -50:].any()
+    told = part.rows.argmax(dim=-1)[0, :60]
+    played = part.frames[0, tone, (torch.arange(60) * 6.4).round().long()]
+    assert (told == played).float().mean() > 0.9 and not part.rows[0, -10:, 1:].any()
+
+
+def test_lessons_are_of_texts_that_name_the_tempo():
+    frames = torch.zeros(1, len(FRAME_TARGETS), REHEARSAL.n_frames, dtype=torch.uint8)
+    shelf = one_clip(frames)
+    n = 8
+    texts = torch.full((n, 3, shelf.texts.shape[2]), UNKNOWN, dtype=torch.uint8)
+    texts[:, 1, 0] = 40  # one of three
+    many = replace(
+        shelf, texts=texts, lengths=np.ones((n, 3), int), ids=torch.ones(n, 3, 8, dtype=torch.int16),
+        **{name: getattr(shelf, name).expand(n, *getattr(shelf, name).shape[1:]) for name in ("codes", "chords", "mix", "frames")},
+    )  # fmt: skip
+    plan = scored_train.Plan(0.0, batch_size=4)
+    timed, any_text = (many.batches(plan, timed=timed) for timed in (True, False))
+    assert all((next(timed).texts[:, 0] == 40).all() for _ in range(8))
+    assert not all((next(any_text).texts[:, 0] == 40).all() for _ in range(8))
+    assert {next(timed).codes.shape[2] for _ in range(8)} == {REHEARSAL.n_frames}, (
+        "their clips begin where the texts say"
+    )
