@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....musicgen.analysis.hearing.chords import NAMES as KEYS
 from ....musicgen.audio import FADE_MS, Audio, fade
 from ....musicgen.config import GenerationParams
 from ....musicgen.loading import Loaded
@@ -28,9 +27,10 @@ from .heard import (
     hummed,
     is_cut,
     is_silent,
-    key_of,
     tempo_bpm,
     tempo_off,
+    tones_of,
+    transposed,
     whistled,
 )  # fmt: skip
 from .judge import Coded, Heard, Judge, rendered
@@ -229,7 +229,7 @@ def ending_findings(tools: Tools, n: int) -> list[Finding]:
 def long_findings(tools: Tools, n: int) -> list[Finding]:
     """Whether each 10 s of a piece of 60 s have the tempo and key of the first; by chance: of another piece's first."""
     asked = asking.long_pieces(n)
-    parts = [[_tempo_and_key(piece) for piece in each] for each in (tools.made(asked, LONG_S), tools.coded(tools.played(asked, LONG_S)))]  # fmt: skip
+    parts = [[_tempo_and_tones(piece) for piece in each] for each in (tools.made(asked, LONG_S), tools.coded(tools.played(asked, LONG_S)))]  # fmt: skip
     own, best = parts
     moved = [*own[1:], own[0]]
     columns = [kept(own, own), kept(moved, own), kept(best, best)]
@@ -242,18 +242,13 @@ def long_findings(tools: Tools, n: int) -> list[Finding]:
 
 
 def kept(firsts: Sequence[Sequence[tuple]], pieces: Sequence[Sequence[tuple]]) -> tuple[float, float, float]:
-    """Shares of later parts with the (tempo, key) of the first part: in tempo, in key or its relative, in both."""
+    """Shares of later parts with the (tempo, tones) of the first part: in tempo, in key, in both."""
     tempo, key = [], []
     for first, piece in zip(firsts, pieces, strict=True):
-        bpm, name = first[0]
+        bpm, tones = first[0]
         tempo += [bool(bpm) and tempo_off(part[0], bpm).percent <= _KEPT_PERCENT for part in piece[1:]]
-        key += [related(part[1], name) for part in piece[1:]]
+        key += [transposed(part[1], tones) == 0 for part in piece[1:]]
     return _share(tempo), _share(key), _share([a and b for a, b in zip(tempo, key, strict=True)])
-
-
-def related(one: str, other: str) -> bool:
-    """Whether two keys have the same tones: the same, or relatives as C major and A minor."""
-    return _major_root(one) == _major_root(other)
 
 
 def codec_findings(tools: Tools, n: int) -> tuple[list[Finding], dict]:
@@ -320,17 +315,11 @@ def _mixed(synthesizer: Synthesizer, n: int) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
-def _tempo_and_key(samples: Tensor) -> list[tuple[float | None, str]]:
+def _tempo_and_tones(samples: Tensor) -> list[tuple[float | None, np.ndarray]]:
     """Of each 10 s."""
     length = round(_PART_S * HEARING_HZ)
     parts = samples[: len(samples) // length * length].split(length)
-    return [(tempo_bpm(part, HEARING_HZ), key_of(part, HEARING_HZ)) for part in parts]
-
-
-def _major_root(key: str) -> int:
-    name, _, mode = key.partition(" ")
-    root = KEYS.index(name)
-    return (root + 3) % 12 if mode == "minor" else root
+    return [(tempo_bpm(part, HEARING_HZ), tones_of(part, HEARING_HZ)) for part in parts]
 
 
 def _share(flags: Sequence[bool]) -> float:

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....musicgen.analysis.hearing.key import hear_key
 from ....musicgen.dependencies import require
 
 SILENCE_DB = -50.0  # dBFS: the mean level of what counts as silent
@@ -51,11 +50,17 @@ def tempo_off(heard_bpm: float | None, asked_bpm: float) -> Tempo:
     return Tempo(100 * off[best], best > 0)
 
 
-def key_of(samples: Tensor, rate_hz: int) -> str:
-    """[L] -> the key by its mean chroma, `A minor`."""
+def tones_of(samples: Tensor, rate_hz: int) -> np.ndarray:
+    """[L] -> [12] how strong each pitch class is, on average."""
     librosa = require("librosa", "Measuring keys")
-    chroma = librosa.feature.chroma_cqt(y=samples.numpy(), sr=rate_hz, hop_length=2048, fmin=65.4, n_octaves=5)
-    return hear_key(chroma.mean(axis=1), [])[0]
+    return librosa.feature.chroma_cqt(y=samples.numpy(), sr=rate_hz, hop_length=2048, fmin=65.4, n_octaves=5).mean(
+        axis=1
+    )
+
+
+def transposed(tones: np.ndarray, first: np.ndarray) -> int:
+    """By how many semitones up `first` is most like `tones`, both [12]; 0: one key, or two of the same tones."""
+    return int(np.argmax([np.corrcoef(np.roll(first, step), tones)[0, 1] for step in range(12)]))
 
 
 def is_silent(samples: Tensor) -> bool:

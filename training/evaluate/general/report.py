@@ -75,7 +75,7 @@ def report(request: Request) -> list[Finding]:
             case "silence":
                 found = findings.silence_findings(tools, 50 * n)
             case "long":
-                found = findings.long_findings(tools, max(2, n // 2))
+                found = findings.long_findings(tools, 2 * n)
             case _:
                 found = pansori_findings(tools, request.out, 6 * n)
         results.keep(found)
