@@ -22,8 +22,9 @@ SYNONYMS = {
     "cellos": "cello", "trumpets": "brass", "flutes": "flute", "drummer": "drums", "synths": "synthesizer",
     "saxophones": "saxophone", "percussive": "drums", "melancholy": "melancholic", "joyous": "joyful", "upbeat": "energetic",
     "uptempo": "fast", "slowly": "slow", "quickly": "fast", "quick": "fast", "rapid": "fast", "loudly": "loud", "quietly": "quiet",
-    "hiphop": "hip hop", "lofi": "lo-fi", "chillout": "chill lo-fi", "hymnal": "hymn", "cinema": "cinematic",
-    "orchestral": "cinematic strings", "orchestra": "string orchestra", "folky": "folk", "bluesy": "blues", "jazzy": "jazz",
+    "hiphop": "hip hop", "lofi": "lo-fi", "chillout": "lo-fi", "chill": "lo-fi", "rap": "hip hop",
+    "soul": "gospel", "hymnal": "hymn", "cinema": "cinematic",
+    "orchestral": "cinematic strings", "orchestra": "string section", "folky": "folk", "bluesy": "blues", "jazzy": "jazz",
 }  # fmt: skip
 # What it plays that comes nearest to what it was not taught.
 NEAR = {
@@ -31,7 +32,6 @@ NEAR = {
     "harp": "lyre kora zither autoharp",
     "koto": "guzheng shamisen pipa biwa",
     "violin": "viola erhu",
-    "bass": "contrabass",
     "trombone": "tuba euphonium",
     "trumpet": "cornet flugelhorn bugle",
     "oboe": "bassoon shawm duduk",
@@ -76,6 +76,7 @@ def card(codec: Codec, evaluation: Path | None = None) -> str:
     """The text of NAME.card.json; `codec`: the model's own; evaluation: evaluation.json of `python -m training evaluate`."""
     known = vocabulary()
     synonyms = {phrase: words for phrase, words in SYNONYMS.items() if not known.issuperset(phrase.split())}
+    synonyms |= songwords.held_out()
     near = {word: player for player, words in NEAR.items() for word in words.split() if word not in known}
     silent = pansori.silent_codes(codec)
     table = {

@@ -132,12 +132,18 @@ def prompt(
     return _pick(GENRE_WORDS[genre][0], rng, held_out)
 
 
+def held_out() -> dict[str, str]:
+    """Wordings that no description of training has -> the first of what they stand for."""
+    groups = [english for english, _ in GENRE_WORDS.values()] + [one.english for one in INSTRUMENTS.values()]
+    return {group[-1]: group[0] for group in groups if len(group) > 2}
+
+
 def phrases() -> list[str]:
-    """All wordings of descriptions, in English and Korean, with what stands around them."""
+    """All wordings of descriptions, in English and Korean, with what stands around them; those of `held_out` are none."""
     groups = [*GENRE_WORDS.values(), *_MOODS.values(), DRUM_WORDS]
     groups += [(one.english, one.korean) for one in INSTRUMENTS.values()]
     korean = [word for one in INSTRUMENTS.values() for word in one.korean]
-    found = [phrase for group in groups for language in group for phrase in language]
+    found = [phrase for group in groups for language in group for phrase in language if phrase not in held_out()]
     found += [form.format(word) for form in _KOREAN_ALONE for word in korean]
     found += [word for pace in _PACES for word in pace]
     for table in (_REGISTER, _DENSITY, _DYNAMICS, _METRES):
