@@ -29,7 +29,10 @@ def vocabulary_of(card: Settings | None) -> Vocabulary | None:
         {phrase.strip(): words.strip() for phrase, _, words in (pair.partition("=") for pair in card.names(key))}
         for key in ("synonyms", "near")
     )
-    return Vocabulary(frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"))
+    chords = card.expect("chords", True, False, default=False)
+    return Vocabulary(
+        frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"), chords
+    )
 
 
 def with_learned_words(vocabulary: Vocabulary | None, tuned: Adapter | Checkpoint) -> Vocabulary | None:

@@ -156,7 +156,7 @@ def check_model(loaded: Loaded) -> None:
     if loaded.config.melody is None:
         raise InputError(
             f"{loaded.config.name} takes neither chords nor melodies, and a remix follows the song's chords. Load a chord checkpoint "
-            "(musicgen-chord, musicgen-stereo-chord, ...), or a melody one as an experiment."
+            "(musicgen-chord, musicgen-stereo-chord, ...), general-mini, or another melody model as an experiment."
         )
 
 

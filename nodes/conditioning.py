@@ -121,8 +121,8 @@ def _heard(audio: dict) -> TimedChords:
 class MusicGenChords(Node):
     DESCRIPTION = (
         "Adds chords to a description: the music follows the progression, bar by bar at a tempo, in the sound that the text "
-        "asks for. For chord models (musicgen-chord, musicgen-stereo-chord and their large ones); with melody models it is an "
-        "experiment. Longer music begins the chords anew."
+        "asks for. For chord models (musicgen-chord, musicgen-stereo-chord and their large ones) and general-mini; with other melody "
+        "models it is an experiment. Longer music begins the chords anew."
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = (
@@ -150,7 +150,7 @@ class MusicGenChords(Node):
         return {
             "required": {
                 "conditioner": socket(
-                    CONDITIONER, "From Load MusicGen, of a chord model. A melody model takes chords too, as an experiment."
+                    CONDITIONER, "From Load MusicGen, of a chord model or general-mini. Other melody models take chords too, as an experiment."
                 ),
                 "conditioning": socket(
                     CONDITIONING, "The description that the chords join, from MusicGen Text. They replace a melody."
@@ -207,6 +207,6 @@ class MusicGenChords(Node):
         else:
             progression = TimedChords.parse(timed) if timed else Progression.parse(chords, bpm, meter)
         result = conditioner.run(lambda module: encode_chords(module, conditioning, progression, strength))
-        notes = [described(progression), experiment(conditioner.module.config)]
+        notes = [described(progression), experiment(conditioner.module)]
         reports.show("\n".join(note for note in notes if note))
         return result, chroma_picture(result.leaves()[0].melody), listed(progression.chords())

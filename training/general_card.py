@@ -80,6 +80,7 @@ def card(codec: Codec, evaluation: Path | None = None) -> str:
     near = {word: player for player, words in NEAR.items() for word in words.split() if word not in known}
     silent = pansori.silent_codes(codec)
     table = {
+        "chords": True,
         "default_text": DEFAULT_TEXT,
         "figures": _figures(evaluation) if evaluation else [],
         "genres": {name: _languages(words) for name, words in songwords.GENRE_WORDS.items()},

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config import ModelConfig
 from ..errors import InputError
 from ..units import Meter, check_bpm
 from .chord_labels import pitch_classes
@@ -165,8 +164,8 @@ def encode_chords(
 ) -> "Conditioning | Mixture":
     """`conditioning`, of a mixture all, with chords, in place of a melody if it has one.
 
-    strength: factor of the rows, 0 to 2.5; 1 = as trained. A melody model, which was trained on one note a row, takes the
-    rows of chords as an experiment, and those of no chord as the silence that it knows.
+    strength: factor of the rows, 0 to 2.5; 1 = as trained. A melody model takes the rows of no chord as the silence that it
+    knows, and those of chords as an experiment, unless its card says that it was taught them.
     InputError: a model without chord and melody conditioning, chords shorter than a row, another engine, another model.
     """
     if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength <= MAX_STRENGTH:
@@ -186,16 +185,18 @@ def encode_chords(
         rate_hz = chroma.n_frames / config.segment_s
     weight, bias = (parameter.detach().cpu() for parameter in conditioner.melody_projection.parameters())
     rest = None
-    if (note := experiment(config)) is not None:
-        logger.warning(note)
+    if not chroma.chords:
         rest = None if (null := leaves[0].null_melody) is None else null[0]
+    if note := experiment(conditioner):
+        logger.warning(note)
     stands = Chords(chords, float(strength), rate_hz, chroma.n_frames, weight, bias, rest)
     return conditioning.mapped(lambda leaf: replace(leaf, melody=stands))
 
 
-def experiment(config: ModelConfig) -> str | None:
-    """A sentence on what a melody model makes of chords; None for a chord model."""
-    if config.melody is None or config.melody.chords:
+def experiment(conditioner: "Conditioner") -> str | None:
+    """A sentence on what a melody model makes of chords; None for a model that was taught them."""
+    config, vocabulary = conditioner.config, conditioner.vocabulary
+    if config.melody is None or config.melody.chords or (vocabulary is not None and vocabulary.chords):
         return None
     return f"{config.name} is a melody model, trained on one note at a time: chords are an experiment. A chord model follows them."
 

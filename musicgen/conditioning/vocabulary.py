@@ -33,6 +33,7 @@ class Vocabulary:
     near: Mapping[str, str]
     default_text: str
     summary: str  # what the model plays, for messages
+    chords: bool = False  # whether a melody model was taught chords as well
 
     def translate(self, text: str) -> str:
         """`text` with the model's words for their synonyms, the longest first."""

@@ -8,6 +8,7 @@ from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.audio import Audio
 from comfyui_musicgen.musicgen.conditioning import Progression, blend, encode_chords, encode_timeline
 from comfyui_musicgen.musicgen.conditioning.chords_reference import ReferenceProgression
+from comfyui_musicgen.musicgen.conditioning.vocabulary import Vocabulary
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.musicgen.store.published import SHIPPED
@@ -73,6 +74,9 @@ def test_a_melody_model_takes_chords_as_an_experiment(small, caplog):
     caplog.clear()
     encoded(small(chords=True))
     assert "experiment" not in caplog.text
+    loaded.conditioner.vocabulary = Vocabulary(frozenset(), {}, {}, "", "", chords=True)  # as its card may say
+    taught = encoded(loaded)
+    assert "experiment" not in caplog.text and torch.equal(taught.melody.embed(), melody.embed())
 
 
 def test_windows_see_the_chords_of_their_time(small):

@@ -21,7 +21,7 @@ from comfyui_musicgen.training.data.pieces import draw_label
 from comfyui_musicgen.training.data.render import Synthesizer
 from comfyui_musicgen.training.data.songs import song
 from comfyui_musicgen.training.data.songwords import describe
-from comfyui_musicgen.training.evaluate.general import asked, cli, findings, heard, judge, report
+from comfyui_musicgen.training.evaluate.general import asked, chord_following, cli, findings, heard, judge, report
 from comfyui_musicgen.training.evaluate.general.features import equalised, timbres, whole
 from comfyui_musicgen.training.evaluate.listening import UNKNOWN, Critic, Voters
 from comfyui_musicgen.training.evaluate.measure import Finding
@@ -121,6 +121,18 @@ def test_parts_of_a_piece_are_held_against_its_first():
     piece = [(120.0, c), (119.0, c), (60.0, g), (133.0, c), (None, c)]
     assert findings.kept([piece], [piece]) == (0.5, 0.75, 0.25)
     assert findings.kept([[(97.0, f_sharp)]], [piece]) == (0.0, 0.0, 0.0)
+
+
+def test_told_chords_are_heard_where_they_are_played():
+    piece = asked.piece(asked.Asked("", genre="pop", drums=False), 200, 8.0)
+    wanted, each = chord_following._triads(piece), round(piece.grid.bar_s / 0.05)
+    assert len(wanted) == 160 and len(set(wanted)) > 1 and len(set(wanted[: each - 1])) == 1
+    seconds = [(chord, piece.grid.bar_s) for chord in piece.chords[: math.ceil(8.0 / piece.grid.bar_s)]]
+    samples = torch.cat([sum(tone(261.63 * 2 ** (t / 12), s, 0.1) for t in chord.tones[:3]) for chord, s in seconds])
+    heard_there = chord_following._heard(samples[: 8 * RATE_HZ])
+    assert chord_following._mean_share([wanted], [heard_there]) > 0.8
+    assert chord_following._mean_share([wanted[40:] + wanted[:40]], [heard_there]) < 0.5
+    assert set(chord_following._heard(torch.zeros(8 * RATE_HZ))) == {""}
 
 
 def test_what_ends_while_it_sounds_is_cut():

@@ -12,7 +12,7 @@ GENERAL_HELP = (
     "it is a model of general music; known without this where its name begins with 'general', or its card says so"
 )
 PARTS = (
-    "speed", "codec", "genres", "instruments", "tempo", "drums", "melody", "endings", "silence", "long", "pansori",
+    "speed", "codec", "genres", "instruments", "tempo", "drums", "melody", "chords", "endings", "silence", "long", "pansori",
 )  # fmt: skip
 N = 4  # clips of each instrument and genre
 HELD_OUT_SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")  # of Debian's fluid-soundfont-gm

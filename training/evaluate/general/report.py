@@ -16,6 +16,7 @@ from ...recipe import CODEC
 from .. import listening, measure
 from ..measure import Finding
 from . import findings
+from .chord_following import chord_findings
 from .cli import HELD_OUT_SOUNDFONT, PARTS, SOUNDFONT, N
 from .findings import Table, Tools
 from .judge import Judge, Lessons, taught
@@ -70,6 +71,8 @@ def report(request: Request) -> list[Finding]:
                 found = findings.drum_findings(tools, 5 * n)
             case "melody":
                 found = findings.melody_findings(tools, n)
+            case "chords":
+                found = chord_findings(tools, 2 * n)
             case "endings":
                 found = findings.ending_findings(tools, 5 * n)
             case "silence":
