@@ -16,8 +16,7 @@ def remix() -> Graph:
         "*audio_2* of the last **Mix**.\n"
         "2. **Hear Music** finds tempo, bars and chords. Its report tells **MusicGen Chords** the chords at their times.\n"
         "3. A second **Hear Music** finds the beats of the new music, and **Align to Beats** lays them on the song's.\n"
-        "4. With general-mini this is an experiment: it was taught melodies, not chords. Where no pulse is heard in the new music, "
-        "nothing is moved; another seed may have one. For chords that are followed, choose **sakemin/musicgen-stereo-chord** in "
+        "4. Where no pulse is heard in the new music, nothing is moved; another seed may have one. For richer sound, choose **sakemin/musicgen-stereo-chord** in "
         "**Load MusicGen** (downloaded when it is first used, not for commercial use).",
     )
     graph.column()

@@ -52,6 +52,7 @@ class ScoredBatch:
     texts: Tensor  # [B, len(TEXT_TARGETS)] long
     hidden: Tensor | None = None  # [B, T] bool: frames whose codes are not shown
     with_rows: Tensor | None = None  # [B] float, of a chord model: 0 = zeros in place of the rows, projected or not
+    shown: Tensor | None = None  # [B, T] long: the frame whose codes are shown in the place of each; None: its own
 
 
 def later(batch: ScoredBatch, n_frames: int, n_rows: int) -> ScoredBatch:
@@ -65,7 +66,8 @@ def later(batch: ScoredBatch, n_frames: int, n_rows: int) -> ScoredBatch:
     if batch.with_rows is None:
         rows[:, -n_rows:, 0] = 1
     hidden = None if batch.hidden is None else batch.hidden[:, n_frames:]
-    return replace(batch, codes=batch.codes[..., n_frames:], frames=frames, rows=rows, hidden=hidden)
+    shown = None if batch.shown is None else (batch.shown[:, n_frames:] - n_frames).clamp(min=0)
+    return replace(batch, codes=batch.codes[..., n_frames:], frames=frames, rows=rows, hidden=hidden, shown=shown)
 
 
 class Heads(nn.Module):
@@ -107,9 +109,11 @@ class ScoredMusicGen(MusicGen):
         config = self.config.lm
         texts = self.text.t5(input_ids=batch.ids).last_hidden_state
         prefix = self.rows_prefix(batch, texts)
-        shown = (
-            batch.codes if batch.hidden is None else batch.codes.masked_fill(batch.hidden[:, None], config.cardinality)
-        )
+        shown = batch.codes
+        if batch.shown is not None:
+            shown = shown.gather(2, batch.shown[:, None].expand_as(shown))
+        if batch.hidden is not None:
+            shown = shown.masked_fill(batch.hidden[:, None], config.cardinality)
         inputs = delay(shown, config.delays, config.cardinality)[..., :-1]
         if guessed_rows:
             share = torch.zeros(len(inputs), device=inputs.device)

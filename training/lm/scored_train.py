@@ -18,6 +18,7 @@ from .muon import Muon
 from .scored import FRAME_TARGETS, REST, TEXT_TARGETS, UNKNOWN, ScoredBatch, ScoredMusicGen, later
 from .team import Team
 from .text import t5_table
+from .worn import drifts, spans, wrong_tones
 
 CODE_WEIGHTS = (1.6, 1.0, 0.8, 0.6)  # of the codebooks: the first ones carry the music, the last ones noise
 _GRADIENT_NORM, _WARM_UP_STEPS, _SMALL = 1.0, 100, 32
@@ -28,15 +29,12 @@ _BOTH, _TEXT_ONLY, _ROWS_ONLY = 0.42, 0.4, 0.06
 _CHORD_BOTH, _CHORD_TEXT_ONLY, _CHORD_ROWS_ONLY = 0.4, 0.4, 0.0
 _SCORE, _MIX = 0.35, 0.45  # chances that the rows are the score's melody, the mix's chroma; otherwise the chords
 _OPENING_ROWS = 0.35  # chance that an opening has the score's melody as well: without a past, it alone tells the tones
-_WRONG_TONES = 0.08  # share of the score's tones that are any tone, as in the chroma of a recording
-# Chances that spans are hidden, without and with rows: after a gap, the rows tell which tone it is. How many at most, frames at most.
-_WORN, _WORN_WITH_ROWS, _SPANS, _SPAN = 0.3, 0.5, 4, 48
 _EMPTY = 0.02  # chance of an empty text
 _NO_TEXT = 0.1  # chance that an opening's text is left out
 _PHASE, _BEAT, _TONE = (list(FRAME_TARGETS).index(name) for name in ("phase", "beat", "tone"))
 _TEMPO = list(TEXT_TARGETS).index("tempo")
 _FRAMES_A_ROW = 2**MELODY_RADIX2 // 4 / CODEC.hop
-# Chance that whole clips are seen from a multiple of so many frames and rows on, as windows of a longer piece are.
+# Chance that whole clips are seen from a multiple of so many frames and rows in their first half on, as windows of a longer piece.
 _WITHIN, _LATER_FRAMES, _LATER_ROWS = 0.4, 32, 5
 
 
@@ -122,8 +120,13 @@ class Shelf:
                         yield self.openings(rows[:, 0], rows[:, 1], n, rng_of_batch, plan.chords, opening)
                     else:
                         batch = self.batch(rows[:, 0], rows[:, 1], n, rng_of_batch, plan.chords)
-                        within = 0 if timed or rng_of_batch.random() >= _WITHIN else int(rng_of_batch.integers(1, 8))
-                        yield later(batch, within * _LATER_FRAMES, within * _LATER_ROWS) if within else batch
+                        most = (
+                            0
+                            if timed or rng_of_batch.random() >= _WITHIN
+                            else self.codes.shape[2] // 2 // _LATER_FRAMES
+                        )
+                        steps = int(rng_of_batch.integers(1, most + 1)) if most else 0
+                        yield later(batch, steps * _LATER_FRAMES, steps * _LATER_ROWS) if steps else batch
                 number += 1
 
     def fixed(self, batch_size: int, chords: bool = False, n_batches: int = 4, opening: int = 0) -> list[ScoredBatch]:
@@ -165,8 +168,9 @@ class Shelf:
         return ScoredBatch(
             self.codes[index].long(), rows, ids, torch.from_numpy(with_text).float().to(device),
             self.frames[index].long(), self.texts[index, variant].long(),
-            _spans(with_rows, self.codes.shape[2], rng).to(device) if rng else None,
+            spans(with_rows, self.codes.shape[2], rng).to(device) if rng else None,
             torch.from_numpy(with_rows).float().to(device) if chords else None,
+            drifts(with_text & self._timed(index, variant), self.codes.shape[2], rng).to(device) if rng else None,
         )  # fmt: skip
 
     def openings(
@@ -190,15 +194,22 @@ class Shelf:
             table.gather(2, at[:, None].expand(-1, table.shape[1], -1)).long()
             for table in (self.codes[index], self.frames[index])
         )
-        with_text = torch.from_numpy(rng.random(n_rows) >= _NO_TEXT).float().to(device) * (n > 0)
+        with_text = (rng.random(n_rows) >= _NO_TEXT) & (n > 0)
         ids = self.ids[index, variant, :n].long() if n else torch.ones(n_rows, 1, dtype=torch.long, device=device)
         if chords:
             rows = torch.zeros(n_rows, self.mix.shape[1], 12, device=device)
         else:
             told = torch.from_numpy(rng.random(n_rows) < _OPENING_ROWS).to(device)
-            rows = _one_hot(torch.where(told[:, None], _worn_tones(self._melody(index, first), rng), REST))
+            rows = _one_hot(torch.where(told[:, None], wrong_tones(self._melody(index, first), rng), REST))
         without = torch.zeros(n_rows, device=device) if chords else None
-        return ScoredBatch(codes, rows, ids, with_text, frames, self.texts[index, variant].long(), with_rows=without)
+        return ScoredBatch(
+            codes, rows, ids, torch.from_numpy(with_text).float().to(device), frames, self.texts[index, variant].long(), None, without,
+            drifts(with_text & self._timed(index, variant), n_frames, rng).to(device),
+        )  # fmt: skip
+
+    def _timed(self, index: Tensor, variant: Tensor) -> np.ndarray:
+        """[B] whether the texts name the tempo."""
+        return (self.texts[index, variant, _TEMPO] != UNKNOWN).cpu().numpy()
 
     def _melody(self, index: Tensor, first: Tensor) -> Tensor:
         """[B, F] pitch class of the score's melody where each chroma frame has its middle, from frame `first` on; 12: it rests.
@@ -217,7 +228,7 @@ class Shelf:
     def _rows(self, index: Tensor, source: Tensor, rng: np.random.Generator | None) -> Tensor:
         """[B, F, 12] by source: 0 melody, 1 mix, 2 chords, 3 nothing. rng: of the wrong tones in the melody; None: none."""
         melody = self._melody(index, torch.zeros_like(index))
-        melody = _worn_tones(melody, rng) if rng else melody
+        melody = wrong_tones(melody, rng) if rng else melody
         single = torch.where(source[:, None] == 0, melody, self.mix[index].long())
         one_hot = _one_hot(torch.where(source[:, None] == 3, REST, single))
         bits = (self.chords[index].long()[..., None] >> torch.arange(12, device=melody.device)) & 1
@@ -360,24 +371,9 @@ def learning_rate(done: float, step: int) -> float:
     return min(1.0, (step + 1) / _WARM_UP_STEPS) * max(0.02, 1 - falling)
 
 
-def _worn_tones(tones: Tensor, rng: np.random.Generator) -> Tensor:
-    """Some of them any tone."""
-    odd = torch.from_numpy(rng.random(tones.shape) < _WRONG_TONES).to(tones.device)
-    return torch.where(odd, torch.from_numpy(rng.integers(12, size=tones.shape)).to(tones.device), tones)
-
-
 def _one_hot(tones: Tensor) -> Tensor:
     """[..., 12] float; of rests, bin 0."""
     return nn.functional.one_hot(torch.where(tones == REST, 0, tones), 12).float()
-
-
-def _spans(with_rows: np.ndarray, n_frames: int, rng: np.random.Generator) -> Tensor:
-    hidden = np.zeros((len(with_rows), n_frames), bool)
-    for row in np.flatnonzero(rng.random(len(with_rows)) < np.where(with_rows, _WORN_WITH_ROWS, _WORN)):
-        for _ in range(rng.integers(1, _SPANS + 1)):
-            first = rng.integers(n_frames)
-            hidden[row, first : first + rng.integers(3, _SPAN)] = True
-    return torch.from_numpy(hidden)
 
 
 def _without_rows(batch: ScoredBatch) -> ScoredBatch:
