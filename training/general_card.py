@@ -26,6 +26,7 @@ SYNONYMS = {
     "soul": "gospel", "hymnal": "hymn", "cinema": "cinematic",
     "orchestral": "cinematic strings", "orchestra": "string section", "folky": "folk", "bluesy": "blues", "jazzy": "jazz",
 }  # fmt: skip
+OF_PANSORI = ("folk music",)  # kept from the descriptions of general music, taught by those of pansori
 # What it plays that comes nearest to what it was not taught.
 NEAR = {
     "acoustic guitar": "ukulele mandolin lute bouzouki oud",
@@ -76,7 +77,7 @@ def card(codec: Codec, evaluation: Path | None = None) -> str:
     """The text of NAME.card.json; `codec`: the model's own; evaluation: evaluation.json of `python -m training evaluate`."""
     known = vocabulary()
     synonyms = {phrase: words for phrase, words in SYNONYMS.items() if not known.issuperset(phrase.split())}
-    synonyms |= songwords.held_out()
+    synonyms |= {kept: word for kept, word in songwords.held_out().items() if kept not in OF_PANSORI}
     near = {word: player for player, words in NEAR.items() for word in words.split() if word not in known}
     silent = pansori.silent_codes(codec)
     table = {

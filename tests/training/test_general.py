@@ -21,7 +21,7 @@ from comfyui_musicgen.training.data.pieces import draw_label
 from comfyui_musicgen.training.data.render import Synthesizer
 from comfyui_musicgen.training.data.songs import song
 from comfyui_musicgen.training.data.songwords import describe
-from comfyui_musicgen.training.evaluate.general import asked, chord_following, cli, findings, heard, judge, report
+from comfyui_musicgen.training.evaluate.general import asked, cli, findings, heard, judge, report
 from comfyui_musicgen.training.evaluate.general.features import equalised, timbres, whole
 from comfyui_musicgen.training.evaluate.listening import UNKNOWN, Critic, Voters
 from comfyui_musicgen.training.evaluate.measure import Finding
@@ -106,33 +106,11 @@ def test_the_tempo_of_clicks_is_found_to_half_a_percent(bpm):
     assert heard.tempo_bpm(torch.zeros(2 * RATE_HZ), RATE_HZ) is None
 
 
-def test_a_key_is_kept_by_its_tones_and_by_no_transposition():
-    first, same, other = (
-        torch.cat([tone(261.63 * 2 ** ((step + by) / 12), 0.3) for step in steps])
-        for steps, by in (((0, 4, 7, 0, 5, 9, 7, 11, 2, 0), 0), ((9, 0, 4, 5, 7, 2, 11, 0, 7, 0), 0), ((0, 4, 7, 0, 5, 9, 7, 11, 2, 0), 3))
-    )  # fmt: skip
-    tones = heard.tones_of(first, RATE_HZ)
-    assert heard.transposed(heard.tones_of(same, RATE_HZ), tones) == 0
-    assert heard.transposed(heard.tones_of(other, RATE_HZ), tones) == 3
-
-
 def test_parts_of_a_piece_are_held_against_its_first():
     c, g, f_sharp = (np.roll([5.0, 0, 2, 0, 3, 1, 0, 4, 0, 1, 0, 1], by) for by in (0, 7, 6))
     piece = [(120.0, c), (119.0, c), (60.0, g), (133.0, c), (None, c)]
     assert findings.kept([piece], [piece]) == (0.5, 0.75, 0.25)
     assert findings.kept([[(97.0, f_sharp)]], [piece]) == (0.0, 0.0, 0.0)
-
-
-def test_told_chords_are_heard_where_they_are_played():
-    piece = asked.piece(asked.Asked("", genre="pop", drums=False), 200, 8.0)
-    wanted, each = chord_following._triads(piece), round(piece.grid.bar_s / 0.05)
-    assert len(wanted) == 160 and len(set(wanted)) > 1 and len(set(wanted[: each - 1])) == 1
-    seconds = [(chord, piece.grid.bar_s) for chord in piece.chords[: math.ceil(8.0 / piece.grid.bar_s)]]
-    samples = torch.cat([sum(tone(261.63 * 2 ** (t / 12), s, 0.1) for t in chord.tones[:3]) for chord, s in seconds])
-    heard_there = chord_following._heard(samples[: 8 * RATE_HZ])
-    assert chord_following._mean_share([wanted], [heard_there]) > 0.8
-    assert chord_following._mean_share([wanted[40:] + wanted[:40]], [heard_there]) < 0.5
-    assert set(chord_following._heard(torch.zeros(8 * RATE_HZ))) == {""}
 
 
 def test_what_ends_while_it_sounds_is_cut():
@@ -356,9 +334,13 @@ def vocabulary(card):
 
 def test_all_that_the_model_was_taught_is_known_and_stays_as_it_is(vocabulary):
     rng = np.random.default_rng(1)
-    texts = [describe(song("train", number, 10.0).facts, rng, held_out=bool(number % 2)) for number in range(400)]
+    pieces = [song("train", number, 10.0).facts for number in range(400)]
+    kept = [describe(facts, rng, held_out=True) for facts in pieces[:200]]
+    kept += [one.text for one in [*asked.instruments(4), *asked.genres(4), *asked.tempos(16), *asked.endings(8)]]
+    translated = [vocabulary.translate(text) for text in kept]
+    assert [text for text in translated if vocabulary.unknown(text)] == [] and translated != kept
+    texts = [describe(facts, rng, held_out=False) for facts in pieces[200:]]
     texts += [words.describe(draw_label(rng), rng) for _ in range(100)]
-    texts += [one.text for one in [*asked.instruments(4), *asked.genres(4), *asked.tempos(16), *asked.endings(8)]]
     for text in texts:
         assert vocabulary.unknown(text) == [], text
         once = re.sub(r"\b(\w+)( \1\b)+", r"\1", text)  # "synth lead lead" says it once
