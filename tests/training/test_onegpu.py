@@ -280,7 +280,7 @@ def test_a_frame_has_one_position_whatever_the_text():
 
 
 def test_numbers_are_tokens_of_their_own():
-    """A small encoder reads digits in no order: asked for 142 bpm, a model played 124, for 160, 106."""
+    """A small encoder reads digits in no order: 142 bpm was read as 124, 160 as 106."""
     texts = Texts(train_tokenizer(texts=iter(["solo piano, 120 bpm"]), vocabulary=300))
     tokens = [texts.ids(f"solo piano, {bpm} bpm") for bpm in NUMBERS]
     assert {len(ids) for ids in tokens} == {len(tokens[0])}

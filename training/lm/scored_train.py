@@ -120,11 +120,8 @@ class Shelf:
                         yield self.openings(rows[:, 0], rows[:, 1], n, rng_of_batch, plan.chords, opening)
                     else:
                         batch = self.batch(rows[:, 0], rows[:, 1], n, rng_of_batch, plan.chords)
-                        most = (
-                            0
-                            if timed or rng_of_batch.random() >= _WITHIN
-                            else self.codes.shape[2] // 2 // _LATER_FRAMES
-                        )
+                        within = not timed and rng_of_batch.random() < _WITHIN
+                        most = self.codes.shape[2] // 2 // _LATER_FRAMES if within else 0
                         steps = int(rng_of_batch.integers(1, most + 1)) if most else 0
                         yield later(batch, steps * _LATER_FRAMES, steps * _LATER_ROWS) if steps else batch
                 number += 1

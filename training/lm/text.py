@@ -56,7 +56,7 @@ def train_tokenizer(seed: int = 0, texts: Iterator[str] | None = None, vocabular
 def with_numbers(tokenizer_json: str) -> str:
     """The tokenizer of digits one by one, with a token for each of NUMBERS after all others; other numbers fall into these.
 
-    From digits a small encoder learnt their sum and not their order: 142 bpm was played as 124, 160 as 106.
+    From digits a small encoder learnt which a number has and not their order: 142 bpm was read as 124, 160 as 106.
     """
     table = json.loads(tokenizer_json)
     vocabulary, merges = table["model"]["vocab"], table["model"]["merges"]

@@ -30,7 +30,7 @@ def drifts(timed: np.ndarray, n_frames: int, rng: np.random.Generator) -> Tensor
     """[B, n_frames] long: the frame whose codes are shown in the place of each.
 
     Music of its own making comes a frame early here and late there, and a model that trusts its codes more than the tempo goes
-    on from there: asked for 130 bpm it knew the beat by its text to a sixteenth of a beat after 2.5 s and was two beats behind.
+    on from there: asked for 86 bpm it knew the beat by its text to 0.02 of a beat after 5 s, and its music was a beat behind.
     timed [B] bool: only where the text names the tempo can a model know better.
     """
     offsets = np.zeros((len(timed), n_frames), int)
