@@ -36,10 +36,12 @@ class Vocabulary:
     chords: bool = False  # whether a melody model was taught chords as well
 
     def translate(self, text: str) -> str:
-        """`text` with the model's words for their synonyms, the longest first."""
-        for phrase in sorted(self.synonyms, key=len, reverse=True):
-            pattern = re.escape(phrase) if _HANGUL.search(phrase) else rf"\b{re.escape(phrase)}\b"
-            text = re.sub(pattern, f" {self.synonyms[phrase]} ", text, flags=re.IGNORECASE)
+        """`text` with the model's words for their synonyms; where several begin, the longest. What was put in stays."""
+        longest_first = sorted(self.synonyms, key=len, reverse=True)
+        if longest_first:
+            words = {phrase.lower(): f" {self.synonyms[phrase]} " for phrase in longest_first}
+            pattern = "|".join(re.escape(p) if _HANGUL.search(p) else rf"\b{re.escape(p)}\b" for p in longest_first)
+            text = re.sub(pattern, lambda found: words[found[0].lower()], text, flags=re.IGNORECASE)
         text = re.sub(r"\s+", " ", _PARTICLES.sub("", text)).replace(" ,", ",").strip()
         return re.sub(r"\b(\w+)( \1\b)+", r"\1", text)  # "진양조 jinyangjo" says it once
 

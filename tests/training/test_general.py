@@ -212,7 +212,7 @@ def test_a_judge_and_a_critic_are_kept_with_how_they_were_taught(tmp_path, synth
 @pytest.mark.slow
 def test_a_little_teaching_tells_players_drums_and_soloists(synthesizer):
     lessons = judge.Lessons(8, 12)
-    taught = judge.taught(synthesizer, lessons, lambda clips: [0.5 * clip for clip in clips])
+    taught = judge.taught([synthesizer], lessons, lambda clips: [0.5 * clip for clip in clips])
     later = judge.Lessons(2, 2, seed=1)
     songs = [judge.lesson(number, later) for number in range(later.n)]
     right = []
@@ -287,7 +287,7 @@ def test_a_report_of_every_part_of_general_music_is_written(toys, tmp_path, synt
     soundfont = next(filter(Path.exists, SOUNDFONTS))
     parts = [part for part in cli.PARTS if part != "pansori"]
     request = report.Request(
-        toys(segment_s=1.0, melody=True), tmp_path, 1, parts=parts, soundfont=soundfont, held_out_soundfont=soundfont,
+        toys(segment_s=1.0, melody=True), tmp_path, 1, parts=parts, soundfont=soundfont, held_out_soundfonts=(soundfont,),
         n_processes=1, lessons=judge.Lessons(1, 1),
     )  # fmt: skip
     found = report.report(request)

@@ -15,7 +15,10 @@ PARTS = (
     "speed", "codec", "genres", "instruments", "tempo", "drums", "melody", "chords", "endings", "silence", "long", "pansori",
 )  # fmt: skip
 N = 4  # clips of each instrument and genre
-HELD_OUT_SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")  # of Debian's fluid-soundfont-gm
+# Of Debian's fluid-soundfont-gm, timgm6mb-soundfont and csound-soundfont. The first plays what melodies are taken from.
+HELD_OUT_SOUNDFONTS = tuple(
+    Path("/usr/share/sounds/sf2") / name for name in ("FluidR3_GM.sf2", "TimGM6mb.sf2", "sf_GMbank.sf2")
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +40,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="that it was trained with, for ceilings (default: %(default)s)",
     )
     group.add_argument(
-        "--held-out-soundfont", type=Path, default=HELD_OUT_SOUNDFONT,
-        help="another one, that teaches the judge (default: %(default)s)",
+        "--held-out-soundfont", type=Path, action="append", metavar="FILE",
+        help="another one, that teaches the judge; may be given several times (default: "
+        f"{', '.join(map(str, HELD_OUT_SOUNDFONTS))})",
     )  # fmt: skip
 
 
@@ -60,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
     parts = tuple(part.strip() for part in options.parts.split(",") if part.strip())
     request = Request(
-        options.model, options.out, options.n, options.cfg, parts, options.soundfont, options.held_out_soundfont,
-        options.threads, text_encoder_dirs=options.text_encoders,
+        options.model, options.out, options.n, options.cfg, parts, options.soundfont,
+        options.held_out_soundfont or HELD_OUT_SOUNDFONTS, options.threads, text_encoder_dirs=options.text_encoders,
     )  # fmt: skip
     return 0 if all(finding.good is not False for finding in report(request)) else 1

@@ -1,12 +1,12 @@
 """Judges general music: which instrument plays alone, which groove, with drums or without, one player or several.
 
-Taught with another soundfont than the model: plain, worn, and behind the model's codec, so that it listens for the instrument
-and not for one soundfont, nor for how clean a clip is.
+Taught with other soundfonts than the model: plain, worn, and behind the model's codec, so that it listens for the instrument
+and not for one soundfont, nor for how clean a clip is. By one soundfont alone it heard no piano and no music box of another.
 """
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +33,10 @@ _AT_ONCE = 32  # clips
 
 @dataclass(frozen=True)
 class Lessons:
-    """How much the judge is taught."""
+    """How much the judge is taught by each soundfont."""
 
-    solos: int = 28  # of each instrument
-    pieces: int = 48  # of each of STYLES
+    solos: int = 16  # of each instrument
+    pieces: int = 20  # of each of STYLES
     seed: int = 0
 
     @property
@@ -113,18 +113,19 @@ def answers(song: Song, lessons_of_style: bool) -> list[int]:
     return [instrument, style, int(facts.drums), int(facts.alone)]
 
 
-def taught(synthesizer: Synthesizer, lessons: Lessons, coded: Coded, n_processes: int = 2) -> Judge:
-    """A judge taught by a synthesizer. coded: clips -> what the codec behind which it will listen makes of them."""
-    generator = torch.Generator().manual_seed(lessons.seed)
+def taught(synthesizers: Sequence[Synthesizer], lessons: Lessons, coded: Coded, n_processes: int = 2) -> Judge:
+    """A judge taught by synthesizers of one rate, each with lessons of its own. coded: clips -> what the codec behind which it will listen makes of them."""
     crops, targets, wholes, wanted = [], [], [], []
     with torch.no_grad():
-        for samples, answer in _versions(synthesizer, lessons, coded, generator, n_processes):
-            rows = timbres(samples, synthesizer.rate_hz)
-            wholes.append(whole(samples, synthesizer.rate_hz, rows))
-            wanted.append(answer[1:])
-            if answer[0] != UNKNOWN:
-                crops.append(rows)
-                targets += [answer[:1]] * len(rows)
+        for number, synthesizer in enumerate(synthesizers):
+            own = replace(lessons, seed=lessons.seed + number)
+            for samples, answer in _versions(synthesizer, own, coded, n_processes):
+                rows = timbres(samples, synthesizer.rate_hz)
+                wholes.append(whole(samples, synthesizer.rate_hz, rows))
+                wanted.append(answer[1:])
+                if answer[0] != UNKNOWN:
+                    crops.append(rows)
+                    targets += [answer[:1]] * len(rows)
     rows, inputs = torch.cat(crops), torch.stack(wholes)
     torch.manual_seed(lessons.seed)
     judge = untaught(rows.shape[1], inputs.shape[1])
@@ -147,9 +148,10 @@ def rendered(
 
 
 def _versions(
-    synthesizer: Synthesizer, lessons: Lessons, coded: Coded, generator: torch.Generator, n_processes: int
+    synthesizer: Synthesizer, lessons: Lessons, coded: Coded, n_processes: int
 ) -> Iterator[tuple[Tensor, list[int]]]:
     """(samples, answers) of each lesson through an equalizer of its own, worn by chance, and of its copy behind the codec."""
+    generator = torch.Generator().manual_seed(lessons.seed)
     songs = [lesson(number, lessons) for number in range(lessons.n)]
     draws = np.random.default_rng([_STREAM, lessons.seed]).random(lessons.n)
     waiting: list[tuple[Tensor, list[int]]] = []

@@ -17,7 +17,7 @@ from .. import listening, measure
 from ..measure import Finding
 from . import findings
 from .chord_following import chord_findings
-from .cli import HELD_OUT_SOUNDFONT, PARTS, SOUNDFONT, N
+from .cli import HELD_OUT_SOUNDFONTS, PARTS, SOUNDFONT, N
 from .findings import Table, Tools
 from .judge import Judge, Lessons, taught
 
@@ -36,7 +36,7 @@ class Request:
     cfg: float = 3.0
     parts: Sequence[str] = PARTS
     soundfont: Path = SOUNDFONT  # that the model was trained with
-    held_out_soundfont: Path = HELD_OUT_SOUNDFONT
+    held_out_soundfonts: Sequence[Path] = HELD_OUT_SOUNDFONTS
     n_processes: int = 2
     lessons: Lessons = _LESSONS
     text_encoder_dirs: Sequence[Path] = ()
@@ -168,20 +168,24 @@ def _tools(request: Request, results: _Results) -> Tools:
     model = load(request.model, text_encoder_dirs=request.text_encoder_dirs)
     rate = replace(CODEC, sample_rate_hz=measure.HEARING_HZ)
     own = synthesizer(request.soundfont, rate)
-    foreign = synthesizer(request.held_out_soundfont, rate, "fluid-soundfont-gm", "--held-out-soundfont")
+    packages = "fluid-soundfont-gm, timgm6mb-soundfont and csound-soundfont"
+    foreign = [synthesizer(path, rate, packages, "--held-out-soundfont") for path in request.held_out_soundfonts]
     judge = _judge(request, results, model, foreign) if _OF_A_JUDGE & set(request.parts) else None
-    return Tools(model, judge, own, foreign, findings.through_codec(model), request.cfg)
+    return Tools(model, judge, own, foreign[0], findings.through_codec(model), request.cfg)
 
 
-def _judge(request: Request, results: _Results, model: Loaded, synthesizer: Synthesizer) -> Judge:
+def _judge(request: Request, results: _Results, model: Loaded, synthesizers: Sequence[Synthesizer]) -> Judge:
     """The judge of the folder, or a new one: taught once for a codec."""
-    notes = {"codec": model.config.codec.fingerprint, "soundfont": request.held_out_soundfont.name}
+    notes = {
+        "codec": model.config.codec.fingerprint,
+        "soundfonts": ", ".join(path.name for path in request.held_out_soundfonts),
+    }
     notes |= {name: str(value) for name, value in asdict(request.lessons).items()}
     path = request.out / "judge.safetensors"
     judge = Judge.opened(path, notes)
     if judge is None:
         begun = time.monotonic()
-        judge = taught(synthesizer, request.lessons, findings.through_codec(model), request.n_processes)
+        judge = taught(synthesizers, request.lessons, findings.through_codec(model), request.n_processes)
         judge.save(path, notes)
         results.timed("teaching the judge", time.monotonic() - begun)
     return judge
