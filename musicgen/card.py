@@ -29,9 +29,9 @@ def vocabulary_of(card: Settings | None) -> Vocabulary | None:
         {phrase.strip(): words.strip() for phrase, _, words in (pair.partition("=") for pair in card.names(key))}
         for key in ("synonyms", "near")
     )
-    chords = card.expect("chords", True, False, default=False)
+    chords, endings = card.expect("chords", True, False, default=False), card.names("endings", default=[])
     return Vocabulary(
-        frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"), chords
+        frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"), chords, endings
     )
 
 

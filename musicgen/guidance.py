@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .conditioning import Conditioning, Mixture, Share
+from .config import GenerationParams, ModelConfig
 from .lm import Stream
-from .windows import Window, to_frames
+from .windows import Window, plan_windows, to_frames
 
 Streams = Callable[[Conditioning], list[Stream]]  # of one conditioning in the window
 _INSTANT_S = 1e-4
@@ -80,6 +81,32 @@ def n_groups(conditioning: Conditioning | Mixture, duration_s: float) -> int:
     """Texts, at most, that one moment of the piece has, with and without their words."""
     moments = [conditioning.at(time_s, duration_s) for time_s in (0.0, *conditioning.changes(duration_s))]
     return max(sum(len(share.weights()) for share in shares) for shares in moments)
+
+
+def planned(
+    config: ModelConfig,
+    params: GenerationParams,
+    n_prompt: int,
+    positive: Conditioning | Mixture,
+    negative: Conditioning | Mixture | None,
+) -> tuple[list[Window], list[Conditioning | Mixture]]:
+    """The windows of a piece, cut where a text changes, and what each follows: `positive`, without asking for an end before the last.
+
+    A text that asks for an end in every window had 7 s of music and then silence, for as long as the piece was meant to be.
+    """
+    ends = any(asks_for_an_end(positive, params.duration_s, positive.n_rows))
+    windows = plan_windows(config, params, n_prompt, ends)
+    last = windows[-1].start + windows[-1].n_known
+    going_on = positive.mapped(Conditioning.going_on) if any(leaf.goes_on for leaf in positive.leaves()) else positive
+    cuts = changes([positive, negative], params.duration_s, config.codec.frame_rate_hz)
+    windows = cut_windows(windows, cuts)
+    return windows, [positive if window.start + window.n_known >= last else going_on for window in windows]
+
+
+def asks_for_an_end(conditioning: Conditioning | Mixture, duration_s: float, n_rows: int) -> list[bool]:
+    """Of each row, whether a text that it follows at the end of the piece asks for one."""
+    told = [share.conditioning.goes_on for share in conditioning.at(duration_s, duration_s)]
+    return [any(rows and rows[row % len(rows)] is not None for rows in told) for row in range(n_rows)]
 
 
 def changes(conditionings: Sequence[Conditioning | Mixture | None], duration_s: float, rate_hz: float) -> list[int]:

@@ -8,7 +8,6 @@ own, and decodes codes in the codec's place.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +16,14 @@ from . import accel
 from .accel.cuda_graph import ROOM_OF
 from .checkpoints import Checkpoint
 from .codes import Codes, Origin
-from .conditioning import Conditioning, Mixture
+from .conditioning import Conditioning, Mixture, check_model
 from .config import GenerationParams
 from .errors import InputError
-from .guidance import changes, cut_windows, guided, n_groups, new_start_s
+from .guidance import asks_for_an_end, guided, n_groups, new_start_s, planned
 from .handover import OnStep, from_start, within
 from .lm import LM, OnFrames, PlainStepper, RowNoise, Sampling, Stream, generate_codes
 from .seeds import seed_alone
 from .silence import Silence
-from .windows import plan_windows
-
-Item = TypeVar("Item")
 
 
 class LanguageModel(nn.Module):
@@ -58,7 +54,8 @@ class LanguageModel(nn.Module):
         changes, a window is cut, so that what follows is written under the new text.
         prompt: codes to continue, one row or B. negative: replaces the null rows of guidance.
         on_step(done, total) is called after each step of the piece; an exception that it raises ends the run.
-        A practically silent row is drawn again where `silence` says so, alone, and on_redraw(text) is told.
+        Where `silence` says so, a row is drawn again, alone, that is practically silent or asked for an end and has none, and
+        on_redraw(text) is told.
         on_frames(n, read) is called before on_step: n frames of the piece are finished, read(first, last) gives some of them.
         """
         codes = self._draw(conditioning, params, prompt, negative, on_step, on_frames)
@@ -71,7 +68,8 @@ class LanguageModel(nn.Module):
             one = partial(_row_of, row=row)
             return self._draw(conditioning.mapped(one), alone, clip, negative and negative.mapped(one), on_step).codes
 
-        drawn, seeds = self.silence.redrawn(codes.codes, params.seed, draw_row, self.config.name, on_redraw)
+        ends = asks_for_an_end(conditioning, params.duration_s, len(codes.codes))
+        drawn, seeds = self.silence.redrawn(codes.codes, params.seed, draw_row, self.config.name, on_redraw, ends)
         origins = tuple(replace(each, seed=seeds.get(row, each.seed)) for row, each in enumerate(codes.origins or ()))
         return replace(codes, codes=drawn, origins=origins)
 
@@ -93,18 +91,17 @@ class LanguageModel(nn.Module):
         negative = None if negative is None else self._expanded(negative, n_rows, "negative")
         result = self._prompt_codes(prompt, n_rows)
         rate_hz = self.config.codec.frame_rate_hz
-        windows = plan_windows(self.config, params, 0 if result is None else result.shape[-1])
-        duration_s = params.duration_s
+        n_prompt, duration_s = 0 if result is None else result.shape[-1], params.duration_s
+        windows, followed = planned(self.config, params, n_prompt, conditioning, negative)
         is_long = windows[-1].start > 0  # in one window, a melody is repeated from its start
-        windows = cut_windows(windows, changes([conditioning, negative], duration_s, rate_hz))
         sampling = Sampling(params.top_k, params.top_p, params.temperature)
         noise = RowNoise(params.seed, n_rows, self.config.lm.n_codebooks, self.config.lm.cardinality)
         with accel.choose(self.lm, 2 * n_rows, self.lm.device) or PlainStepper(self.lm) as stepper:
-            for window in windows:
+            for window, positive in zip(windows, followed, strict=True):
                 first, time_s = window.n_anchor, new_start_s(window, rate_hz)
                 start_s, anchor_s = window.start / rate_hz if is_long else None, first / rate_hz
                 run = guided(
-                    conditioning.at(time_s, duration_s), negative and negative.at(time_s, duration_s), params.cfg,
+                    positive.at(time_s, duration_s), negative and negative.at(time_s, duration_s), params.cfg,
                     partial(self._streams, start_s=start_s, anchor_s=anchor_s),
                 )  # fmt: skip
                 known = None
@@ -167,21 +164,7 @@ class LanguageModel(nn.Module):
                 "Connect the conditioner of the same Load MusicGen node."
             )
         for leaf in conditioning.leaves():
-            self._check_leaf(leaf, name)
-
-    def _check_leaf(self, conditioning: Conditioning, name: str) -> None:
-        if conditioning.dim != self.config.lm.dim:
-            raise InputError(
-                f"'{name}' was made by the conditioner of {conditioning.model} (width {conditioning.dim}), but the model "
-                f"is {self.config.name} (width {self.config.lm.dim}). Connect the conditioner of the same Load MusicGen node."
-            )
-        if (conditioning.null_melody is None) != (self.config.melody is None):
-            kind = {True: "without", False: "with"}
-            raise InputError(
-                f"'{name}' was made by {conditioning.model}, {kind[conditioning.null_melody is None]} melody conditioning, "
-                f"but the model {self.config.name} is {kind[self.config.melody is None]}. "
-                "Connect the conditioner of the same Load MusicGen node."
-            )
+            check_model(leaf, self.config, name)
 
     def _streams(self, conditioning: Conditioning, start_s: float | None, anchor_s: float = 0.0) -> list[Stream]:
         """Cross-attention models attend to the text; the others have [melody | text] put in front of the codes."""
@@ -208,7 +191,8 @@ class LanguageModel(nn.Module):
 
 def _spread(leaf: Conditioning, n_rows: int, name: str) -> Conditioning:
     if leaf.n_rows == 1:
-        return replace(leaf, text=leaf.text * n_rows, words=leaf.words and leaf.words * n_rows)
+        words, goes_on = leaf.words and leaf.words * n_rows, leaf.goes_on * n_rows
+        return replace(leaf, text=leaf.text * n_rows, words=words, goes_on=goes_on)
     if n_rows != leaf.n_rows:
         raise InputError(
             f"'{name}' has {leaf.n_rows} rows and cannot be spread over a batch of {n_rows}. "
@@ -218,11 +202,10 @@ def _spread(leaf: Conditioning, n_rows: int, name: str) -> Conditioning:
 
 
 def _row_of(conditioning: Conditioning, row: int) -> Conditioning:
-    return replace(
-        conditioning, text=_one(conditioning.text, row), words=conditioning.words and _one(conditioning.words, row)
-    )
+    words, goes_on = conditioning.words and _one(conditioning.words, row), _one(conditioning.goes_on, row)
+    return replace(conditioning, text=_one(conditioning.text, row), words=words, goes_on=goes_on)
 
 
-def _one(rows: tuple[Item, ...], row: int) -> tuple[Item, ...]:
+def _one(rows: tuple, row: int) -> tuple:
     """Row `row`, still as a tuple; the only one stands for every row."""
     return rows if len(rows) == 1 else rows[row : row + 1]

@@ -24,7 +24,7 @@ def to_frames(time_s: float, rate_hz: float) -> int:
     return int(time_s * rate_hz + _ROUNDING)
 
 
-def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -> list[Window]:
+def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int, ends: bool = False) -> list[Window]:
     """The windows that make `params.duration_s` of music after a prompt of `n_prompt` frames.
 
     One window if the piece fits into the model's; else windows that start `extend_stride_s` apart (its default is
@@ -36,6 +36,8 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
 
     With `anchor_s`, each window that has left the beginning behind sees so much of it first, then as much of the latest
     music as without; it adds so much less.
+
+    ends: the last window, whose text asks for an end, is a whole one up to the end of the piece and adds a whole stride.
 
     InputError: a prompt as long as the piece, a stride not shorter than the window, or an anchor not shorter than the stride.
     """
@@ -70,10 +72,12 @@ def plan_windows(config: ModelConfig, params: GenerationParams, n_prompt: int) -
         )
     stride -= anchor
     start = max(0, n_prompt - (longest - stride)) if n_prompt >= longest else 0
-    windows, known = [], n_prompt - start
-    while start + known < total:
-        n_frames = min(total - start, longest)
+    windows, known, until = [], n_prompt - start, total - stride if ends else total
+    while start + known < until:
+        n_frames = min(until - start, longest)
         windows.append(Window(start, known, n_frames, anchor if start else 0))
         known = n_frames - stride
         start += stride
+    if ends:
+        windows.append(Window(total - longest, max(until, n_prompt) - (total - longest), longest, anchor))
     return windows

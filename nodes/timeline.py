@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..musicgen.conditioning import ENDINGS, blend, encode_timeline, timeline_lines
+from ..musicgen.conditioning import ENDINGS, blend, encode_timeline, ending_words, timeline_lines
 from . import reports
 from .host import Managed
 from .inputs import Node, checked
@@ -51,7 +51,8 @@ class MusicGenTimeline(Node):
 
     @checked()
     def encode(self, conditioner: Managed, lines: str, ending: str = ENDINGS[0]) -> tuple:
-        warnings = [conditioner.module.warning(line.text) for line in timeline_lines(lines, ending)]
+        written = timeline_lines(lines, ending, ending_words(conditioner.module))
+        warnings = [conditioner.module.warning(line.text) for line in written]
         warnings = list(dict.fromkeys(warning for warning in warnings if warning))
         if warnings:
             reports.show("\n".join(warnings))

@@ -10,7 +10,7 @@ from comfyui_musicgen.musicgen.conditioning import Mixture, Timeline, blend, enc
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.musicgen.guidance import Mix, cut_windows
-from comfyui_musicgen.musicgen.windows import Window
+from comfyui_musicgen.musicgen.windows import Window, plan_windows
 from comfyui_musicgen.tests.test_windows import config
 
 ONE, OTHER = "a gayageum melody", "a much longer text about the loud drums of a band"
@@ -239,7 +239,7 @@ def test_windows_are_cut_where_they_write_only():
 
 
 def plan(duration_s, anchor_s, n_prompt=0):
-    windows = pipeline.plan_windows(config(), GenerationParams(duration_s=duration_s, anchor_s=anchor_s), n_prompt)
+    windows = plan_windows(config(), GenerationParams(duration_s=duration_s, anchor_s=anchor_s), n_prompt)
     return [(w.start, w.n_known, w.n_frames, w.n_anchor) for w in windows]
 
 

@@ -45,6 +45,22 @@ def test_windows_cover_the_piece_without_gap(duration_s, n_prompt):
     assert end == int(duration_s * 50 + 1e-6)
 
 
+@pytest.mark.parametrize("duration_s", [30.06, 31.24, 45, 61.5, 300])
+@pytest.mark.parametrize(("n_prompt", "anchor_s"), [(0, 0.0), (100, 4.0), (1400, 0.0)])
+def test_a_piece_that_is_to_end_has_a_whole_window_for_it(duration_s, n_prompt, anchor_s):
+    params = GenerationParams(duration_s=duration_s, anchor_s=anchor_s)
+    windows, total, end = plan_windows(config(), params, n_prompt, ends=True), int(duration_s * 50 + 1e-6), n_prompt
+    for window in windows:
+        assert window.start + window.n_known == end and window.n_known < window.n_frames <= 1500
+        end = window.start + window.n_frames
+    last = windows[-1]
+    assert end == total and last.n_frames == 1500 and last.n_anchor == 50 * anchor_s
+    assert last.n_frames - last.n_known == min(900 - 50 * anchor_s, total - n_prompt)
+    assert plan_windows(config(), GenerationParams(duration_s=8), 0, ends=True) == plan_windows(
+        config(), GenerationParams(duration_s=8), 0
+    )
+
+
 @pytest.mark.parametrize(
     ("duration_s", "stride_s", "n_prompt"), [(45, 18, 0), (60, 10.5, 0), (100, 18, 250), (33, 29, 70)]
 )

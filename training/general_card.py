@@ -83,6 +83,7 @@ def card(codec: Codec, evaluation: Path | None = None) -> str:
     table = {
         "chords": True,
         "default_text": DEFAULT_TEXT,
+        "endings": list(songwords.ENDS),
         "figures": _figures(evaluation) if evaluation else [],
         "genres": {name: _languages(words) for name, words in songwords.GENRE_WORDS.items()},
         "instruments": {name: _languages((one.english, one.korean)) for name, one in INSTRUMENTS.items()}

@@ -3,10 +3,10 @@
 from .chords import Chords, Progression, chord_list, encode_chords
 from .conditioner import Conditioner, Conditioning
 from .melody import Melody
-from .mixture import Mixture, Share, blend
+from .mixture import Mixture, Share, blend, check_model
 from .stems import CHOICES as STEM_CHOICES
 from .text import TextEncoder, t5_encoder
-from .timeline import ENDINGS, Timeline, encode_timeline, timeline_lines
+from .timeline import ENDINGS, Timeline, encode_timeline, ending_words, timeline_lines
 from .tokenizer import Tokenizer
 
 __all__ = [
@@ -23,9 +23,11 @@ __all__ = [
     "Timeline",
     "Tokenizer",
     "blend",
+    "check_model",
     "chord_list",
     "encode_chords",
     "encode_timeline",
+    "ending_words",
     "t5_encoder",
     "timeline_lines",
 ]

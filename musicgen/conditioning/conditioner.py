@@ -33,6 +33,9 @@ class Conditioning(Single):
     model: str  # name of the checkpoint, for messages
     default: Tensor | None = None  # row [n, D] of the model's own text, in place of an empty one
     words: tuple[str, ...] | None = None  # each row's text as it was written; None = not known
+    goes_on: tuple[
+        Tensor | None, ...
+    ] = ()  # each row without what asks for an end, None where nothing does; () = nowhere
 
     @property
     def n_rows(self) -> int:
@@ -54,7 +57,12 @@ class Conditioning(Single):
 
     def without_text(self) -> "Conditioning":
         """The same with texts of zeros, as long as the ones they stand for."""
-        return replace(self, text=tuple(torch.zeros_like(row) for row in self.text))
+        return replace(self, text=tuple(torch.zeros_like(row) for row in self.text), goes_on=())
+
+    def going_on(self) -> "Conditioning":
+        """What music follows before the piece's last window: the same, and no text asks for an end."""
+        rows = zip(self.text, self.goes_on or (None,) * self.n_rows, strict=True)
+        return replace(self, text=tuple(text if other is None else other for text, other in rows), goes_on=())
 
     def prefix(self, row: int, start_s: float | None = None, anchor_s: float = 0.0) -> Tensor:
         """[melody | text] of one row, [F + n, D]: what a prefix model has in front of its codes.
@@ -90,10 +98,13 @@ class Conditioner(nn.Module):
             if text is not None and not isinstance(text, str):
                 raise InputError(f"'text' must be a string, got {type(text).__name__}")
         default = None if self.vocabulary is None or all(texts) else self._row(self.vocabulary.default_text)
-        read = self.vocabulary.read if self.vocabulary else lambda text, _: text
-        rows = tuple(self._row(text and read(text, self.config.name)) for text in texts)
-        words = tuple(text or "" for text in texts)
-        return Conditioning(rows, None, self._null_melody(), self.config.name, default, words)
+        words, known = tuple(text or "" for text in texts), self.vocabulary
+        told = [known.read(text, self.config.name) if known and text else text for text in words]
+        before = [known.before_end(text) if known else text for text in told]
+        pairs = zip(before, told, strict=True) if before != told else ()
+        goes_on = tuple(None if own == text else self._row(own) for own, text in pairs)
+        rows = tuple(map(self._row, told))
+        return Conditioning(rows, None, self._null_melody(), self.config.name, default, words, goes_on)
 
     def warning(self, text: str) -> str | None:
         """A sentence on words that the model was not taught; None if there are none, or its words are not known."""

@@ -13,6 +13,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from typing import Protocol as _Mixin  # whose methods may say what their `self` is
 
+    from ..config import ModelConfig
     from .conditioner import Conditioning
 else:
     _Mixin = object
@@ -138,6 +139,22 @@ def check_together(leaves: "Sequence[Conditioning]") -> None:
                 f"A conditioning of {head.model} (width {head.dim}) and one of {leaf.model} (width {leaf.dim}) cannot be "
                 "mixed. Connect the conditioner of one Load MusicGen node to both."
             )
+
+
+def check_model(leaf: "Conditioning", config: "ModelConfig", name: str) -> None:
+    """InputError, naming both models, unless the conditioning is of one of this width and kind. name: of the input."""
+    if leaf.dim != config.lm.dim:
+        raise InputError(
+            f"'{name}' was made by the conditioner of {leaf.model} (width {leaf.dim}), but the model "
+            f"is {config.name} (width {config.lm.dim}). Connect the conditioner of the same Load MusicGen node."
+        )
+    if (leaf.null_melody is None) != (config.melody is None):
+        kind = {True: "without", False: "with"}
+        raise InputError(
+            f"'{name}' was made by {leaf.model}, {kind[leaf.null_melody is None]} melody conditioning, "
+            f"but the model {config.name} is {kind[config.melody is None]}. "
+            "Connect the conditioner of the same Load MusicGen node."
+        )
 
 
 def leaves_of(conditioning: "Conditioning | Mixture", name: str) -> "tuple[Conditioning, ...]":

@@ -79,12 +79,12 @@ class Timeline(Mixture):
 def encode_timeline(conditioner: "Conditioner", lines: str, ending: str = "none") -> "Conditioning | Timeline":
     """The timeline that is written in `lines` (grammar: `timeline_text`); a single text is its own conditioning.
 
-    ending: cadence = the last CADENCE_S follow the last text with words that ask for an ending.
+    ending: cadence = the last CADENCE_S follow the last text with words that ask for an ending (`ending_words`).
     InputError: what cannot be read, naming the entry and the word; another engine than the native one.
     """
     if ending not in ENDINGS:
         raise InputError(f"'ending' must be one of {', '.join(ENDINGS)}, got {ending!r}")
-    written = timeline_lines(lines, ending)
+    written = timeline_lines(lines, ending, ending_words(conditioner))
     encoded = {text: conditioner.encode_text([text]) for text in dict.fromkeys(line.text for line in written)}
     if len(written) == 1 and written[0].strength == 1:
         return encoded[written[0].text]
@@ -99,11 +99,17 @@ def encode_timeline(conditioner: "Conditioner", lines: str, ending: str = "none"
     )
 
 
-def timeline_lines(lines: str, ending: str = "none") -> list[Line]:
-    """Entries of `lines`, and that of the ending behind them. Errors as in `encode_timeline`."""
+def ending_words(conditioner: "Conditioner") -> str:
+    """How its model was taught to be asked for an ending; words for models of which that is not known."""
+    vocabulary = getattr(conditioner, "vocabulary", None)  # none of the audiocraft engine
+    return vocabulary.endings[0] if vocabulary and vocabulary.endings else CADENCE_TEXT
+
+
+def timeline_lines(lines: str, ending: str = "none", words: str = CADENCE_TEXT) -> list[Line]:
+    """Entries of `lines`, and that of the ending behind them, which `words` ask for. Errors as in `encode_timeline`."""
     written = parse_timeline(lines)
     if ending == "none":
         return written
     final = max(written, key=lambda line: (line.before_end, -line.start_s if line.before_end else line.start_s))
-    text = f"{final.text}, {CADENCE_TEXT}" if final.text else CADENCE_TEXT
+    text = f"{final.text}, {words}" if final.text else words
     return [*written, Line(CADENCE_S, text, final.strength, before_end=True)]

@@ -26,6 +26,7 @@ class Vocabulary:
     synonyms: phrase -> words of the model. Hangul is replaced inside of words too, for particles follow it.
     near: word that the model was not taught -> what it plays that comes nearest, for messages.
     default_text: stands for an empty text, where no melody and no clip says what to play.
+    endings: phrases that ask for an end, the commonest first; none for models that were not taught to end.
     """
 
     words: frozenset[str]
@@ -34,6 +35,7 @@ class Vocabulary:
     default_text: str
     summary: str  # what the model plays, for messages
     chords: bool = False  # whether a melody model was taught chords as well
+    endings: tuple[str, ...] = ()
 
     def translate(self, text: str) -> str:
         """`text` with the model's words for their synonyms; where several begin, the longest. What was put in stays."""
@@ -44,6 +46,17 @@ class Vocabulary:
             text = re.sub(pattern, lambda found: words[found[0].lower()], text, flags=re.IGNORECASE)
         text = re.sub(r"\s+", " ", _PARTICLES.sub("", text)).replace(" ,", ",").strip()
         return re.sub(r"\b(\w+)( \1\b)+", r"\1", text)  # "진양조 jinyangjo" says it once
+
+    def before_end(self, text: str) -> str:
+        """A translated text without the phrases that ask for an end: what music that goes on follows. `text` if it has none."""
+        if not self.endings:
+            return text
+        phrases = "|".join(map(re.escape, sorted(self.endings, key=len, reverse=True)))
+        left, n_found = re.subn(rf"(?<![\w-])(?:{phrases})(?![\w-])", " ", text, flags=re.IGNORECASE)
+        if not n_found:
+            return text
+        parts = (" ".join(part.split()) for part in left.split(","))
+        return ", ".join(part for part in parts if part) or self.default_text
 
     def read(self, text: str, model: str) -> str:
         """`text` in the model's words; the log names those that `model` was not taught."""

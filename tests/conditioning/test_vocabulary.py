@@ -8,6 +8,7 @@ import torch
 from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
 from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.card import read_card, vocabulary_of
+from comfyui_musicgen.musicgen.conditioning.vocabulary import Vocabulary
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import CheckpointError
 from comfyui_musicgen.musicgen.store.published import SHIPPED
@@ -51,6 +52,35 @@ def test_taught_texts_stay_as_they_are(vocabulary, text):
 def test_synonyms_become_the_models_words(vocabulary, text, expected):
     assert vocabulary.translate(text) == expected
     assert vocabulary.warning(expected, "mini") is None
+
+
+def worded(**changes) -> Vocabulary:
+    return Vocabulary(frozenset(), changes.pop("synonyms", {}), {}, "pop", "pop", **changes)
+
+
+def test_what_was_put_in_for_a_synonym_is_not_read_again():
+    vocabulary = worded(synonyms={"no drums": "no drums, no percussion", "no percussion": "no drums, no percussion"})
+    for text in ("funk, no drums", "funk, No Percussion"):
+        assert vocabulary.translate(text) == "funk, no drums, no percussion"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rock, with an ending", "rock"),
+        ("flute that ends", "flute"),
+        ("With an ending, strings, final chord, sad", "strings, sad"),
+        ("piano 솔로, 끝맺음", "piano 솔로"),
+        ("outro", "pop"),
+        ("a never-ending story that endsville", "a never-ending story that endsville"),
+        ("rock,  loud", "rock,  loud"),
+        ("", ""),
+    ],
+)
+def test_what_asks_for_an_end_is_left_out(text, expected):
+    endings = ("with an ending", "that ends", "ending", "outro", "final chord", "끝맺음")
+    assert worded(endings=endings).before_end(text) == expected
+    assert worded().before_end(text) == text
 
 
 def test_unknown_words_are_named_with_what_comes_nearest(vocabulary):

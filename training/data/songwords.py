@@ -68,6 +68,8 @@ _KOREAN_DYNAMICS = {"soft": "조용한", "loud": "강한"}
 _METRES = {"3/4": ("3/4", "in three", "triple metre", "3/4 time"), "4/4": ("4/4", "4/4 time"), "2/4": ("2/4", "2/4 time"),
            "6/8": ("6/8", "6/8 time"), "12/8": ("12/8", "12/8 time")}  # fmt: skip
 _ENDS = ("with an ending", "that ends", "short piece with an ending", "ending", "outro", "final chord")
+_KOREAN_END = "끝맺음"
+ENDS = (*_ENDS, _KOREAN_END)  # phrases that ask for an end
 _BEGINS = ("intro", "opening", "beginning")
 _FILLERS = ("music", "a song", "a piece", "instrumental", "melody", "high quality", "a recording of", "background music",
             "beautiful", "please", "a track with", "nice", "make me", "play", "i want", "some", "studio recording")  # fmt: skip
@@ -149,7 +151,7 @@ def phrases() -> list[str]:
     for table in (_REGISTER, _DENSITY, _DYNAMICS, _METRES):
         found += [phrase for choices in table.values() for phrase in choices]
     found += [*_KOREAN_PACES, *_DRUMS_ALONE, *_KOREAN_DRUMS_ALONE, *_NO_DRUMS, *_WITH_DRUMS, *_KOREAN_DYNAMICS.values()]
-    found += [*_ENDS, *_BEGINS, *_FILLERS, *KEY_NAMES, *SCALES, *(form.format("") for form in _ALONE)]
+    found += [*ENDS, *_BEGINS, *_FILLERS, *KEY_NAMES, *SCALES, *(form.format("") for form in _ALONE)]
     found += [f"{tone}{mode}" for tone in _KOREAN_TONES for mode in _KOREAN_KEYS.values()]
     return [
         *found,
@@ -165,7 +167,6 @@ def phrases() -> list[str]:
         "key of",
         "드럼 없이",
         "템포",
-        "끝맺음",
     ]
 
 
@@ -236,7 +237,7 @@ def _korean(facts: Facts, rng: np.random.Generator, tempo: bool | None) -> str:
     if rng.random() < 0.5 if tempo is None else tempo:
         text += _pick((f", {facts.bpm:.0f} bpm", f", 템포 {facts.bpm:.0f}"), rng)
     if facts.ends:
-        text += ", 끝맺음"
+        text += f", {_KOREAN_END}"
     return text
 
 
