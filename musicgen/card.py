@@ -1,4 +1,4 @@
-"""The card of a model: the words that it was taught, and what its codec makes of silence."""
+"""The card of a model: the words that it was taught, what its codec makes of silence, and what keeps a long piece together."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,7 @@ from .checkpoints import Checkpoint
 from .checkpoints.adapter import Adapter
 from .checkpoints.settings import Settings
 from .conditioning.vocabulary import Vocabulary, words_of
-from .config import LMConfig
+from .config import LMConfig, ModelConfig
 from .silence import Silence
 
 _MAX_TRIES = 10  # of a clip that is practically silent
@@ -54,4 +54,9 @@ def silence_of(card: Settings | None, lm: LMConfig) -> Silence | None:
         return None
     silence = card.section("silence")
     codes = silence.integers("codes", most=lm.cardinality - 1)
-    return Silence(frozenset(codes), silence.integer("tries", most=_MAX_TRIES))
+    return Silence(frozenset(codes), silence.integer("tries", most=_MAX_TRIES), silence.number("gap_s", default=0.0))
+
+
+def with_anchor(config: ModelConfig, card: Settings | None) -> ModelConfig:
+    """`config` with so much of a long piece's beginning as each window sees by itself, if a card says so."""
+    return config if card is None else replace(config, anchor_s=card.number("anchor_s", default=0.0))

@@ -133,6 +133,7 @@ class ModelConfig:
     melody: MelodyConfig | None = None
     segment_s: float = 30.0  # the longest window that the model was trained on
     extend_stride_s: float = 18.0  # default hop of the windows of longer pieces
+    anchor_s: float = 0.0  # `GenerationParams.anchor_s` of longer pieces, where none is asked for
 
     def __post_init__(self) -> None:
         if self.lm.n_codebooks != self.codec.n_codebooks:
@@ -240,8 +241,8 @@ class GenerationParams:
     anchor_s: float = _parameter(
         0.0, 0, 17, 0.1,
         "Only for music longer than the model's window: seconds of the piece's beginning that each further window sees "
-        "besides the latest music, against drift. Each adds so much less, so it takes longer. 0 = off.",
-        note=" seconds (0 = off)", limits=(0, 3600),
+        "besides the latest music, against drift. Each adds so much less, so it takes longer. 0 = the model's own: 2 for general-mini, else none.",
+        note=" seconds (0 = the model's own)", limits=(0, 3600),
     )  # fmt: skip
 
     def __post_init__(self) -> None:

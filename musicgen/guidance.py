@@ -92,13 +92,16 @@ def planned(
 ) -> tuple[list[Window], list[Conditioning | Mixture]]:
     """The windows of a piece, cut where a text changes, and what each follows: `positive`, without asking for an end before the last.
 
+    Where no anchor is asked for, and no text changes, windows have the model's own.
     A text that asks for an end in every window had 7 s of music and then silence, for as long as the piece was meant to be.
     """
+    cuts = changes([positive, negative], params.duration_s, config.codec.frame_rate_hz)
+    if not (params.anchor_s or cuts) and params.extend_stride_s > 2 * config.anchor_s:
+        params = replace(params, anchor_s=config.anchor_s)
     ends = any(asks_for_an_end(positive, params.duration_s, positive.n_rows))
     windows = plan_windows(config, params, n_prompt, ends)
     last = windows[-1].start + windows[-1].n_known
     going_on = positive.mapped(Conditioning.going_on) if any(leaf.goes_on for leaf in positive.leaves()) else positive
-    cuts = changes([positive, negative], params.duration_s, config.codec.frame_rate_hz)
     windows = cut_windows(windows, cuts)
     return windows, [positive if window.start + window.n_known >= last else going_on for window in windows]
 

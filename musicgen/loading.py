@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import accel
-from .card import read_card, silence_of, vocabulary_of, with_learned_words
+from .card import read_card, silence_of, vocabulary_of, with_anchor, with_learned_words
 from .checkpoints import Checkpoint, Weight, adapt_text_encoder, blend, fill, open_fine_tune
 from .checkpoints.weights.lazy import Check, unchecked
 from .codec import Codec, fingerprint
@@ -64,13 +64,13 @@ def load(
     source = str(checkpoint.path)
     codec = Codec(checkpoint.config.codec)
     fill(codec, checkpoint.codec, f"{source} (codec)", check)
-    config = with_fingerprint(checkpoint.config, fingerprint(codec), name)
+    card = read_card(checkpoint.path)
+    config = with_anchor(with_fingerprint(checkpoint.config, fingerprint(codec), name), card)
     codec.config = config.codec
     codec.eval().requires_grad_(False)
     checkpoint = replace(checkpoint, config=config)
     text_encoder = load_text_encoder(checkpoint, text_encoder_dirs, check)
     wait_for(lambda: accel.warm_up(config.lm, precision, device), check)
-    card = read_card(checkpoint.path)
     model, conditioner = build(checkpoint, precision, device, text_encoder, vocabulary_of(card), check=check)
     model.silence = silence_of(card, config.lm)
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)

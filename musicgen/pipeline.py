@@ -54,22 +54,24 @@ class LanguageModel(nn.Module):
         changes, a window is cut, so that what follows is written under the new text.
         prompt: codes to continue, one row or B. negative: replaces the null rows of guidance.
         on_step(done, total) is called after each step of the piece; an exception that it raises ends the run.
-        Where `silence` says so, a row is drawn again, alone, that is practically silent or asked for an end and has none, and
-        on_redraw(text) is told.
+        Where `silence` says so, a row that is or falls silent, or has no end that it was asked for, is drawn again, and on_redraw(text) is told.
         on_frames(n, read) is called before on_step: n frames of the piece are finished, read(first, last) gives some of them.
         """
+        self._check(conditioning, "positive")
+        conditioning = conditioning.with_default() if prompt is None else conditioning
         codes = self._draw(conditioning, params, prompt, negative, on_step, on_frames)
         if self.silence is None or params.temperature == 0:
             return codes
 
-        def draw_row(row: int, seed: int) -> Tensor:
+        def draw_row(row: int, seed: int, kept: Codes | None) -> Tensor:
             alone = replace(params, seed=seed, batch_size=1)
-            clip = prompt if prompt is None or len(prompt.codes) == 1 else prompt.rows([row])
+            clip = kept or (prompt if prompt is None or len(prompt.codes) == 1 else prompt.rows([row]))
             one = partial(_row_of, row=row)
             return self._draw(conditioning.mapped(one), alone, clip, negative and negative.mapped(one), on_step).codes
 
         ends = asks_for_an_end(conditioning, params.duration_s, len(codes.codes))
-        drawn, seeds = self.silence.redrawn(codes.codes, params.seed, draw_row, self.config.name, on_redraw, ends)
+        given = 0 if prompt is None else prompt.n_frames
+        drawn, seeds = self.silence.redrawn(codes, params.seed, draw_row, self.config.name, on_redraw, ends, given)
         origins = tuple(replace(each, seed=seeds.get(row, each.seed)) for row, each in enumerate(codes.origins or ()))
         return replace(codes, codes=drawn, origins=origins)
 
@@ -83,11 +85,8 @@ class LanguageModel(nn.Module):
         on_frames: OnFrames | None = None,
     ) -> Codes:
         """`generate`, every row from its first seed."""
-        self._check(conditioning, "positive")
         n_rows = max(params.batch_size, conditioning.n_rows)
         conditioning = self._expanded(conditioning, n_rows, "positive")
-        if prompt is None:
-            conditioning = conditioning.with_default()
         negative = None if negative is None else self._expanded(negative, n_rows, "negative")
         result = self._prompt_codes(prompt, n_rows)
         rate_hz = self.config.codec.frame_rate_hz

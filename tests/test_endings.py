@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from comfyui_musicgen.musicgen import loading
+from comfyui_musicgen.musicgen.codes import Codes
 from comfyui_musicgen.musicgen.conditioning import blend, encode_timeline
 from comfyui_musicgen.musicgen.conditioning.vocabulary import Vocabulary
 from comfyui_musicgen.musicgen.config import GenerationParams
@@ -82,29 +83,86 @@ def test_a_cadence_is_asked_for_in_the_words_that_the_model_was_taught(loaded):
     assert torch.equal(share.conditioning.text[0], wanted.text[0]) and asks_for_an_end(timeline, 20.0, 1) == [True]
 
 
+RATE_HZ = 50.0
+
+
+def piece(*parts: tuple[int, float]) -> Codes:
+    """One row of (code, seconds)."""
+    row = torch.cat([torch.full((4, round(RATE_HZ * seconds)), code) for code, seconds in parts], dim=-1)
+    return Codes(row[None], RATE_HZ, "codec")
+
+
+SOUND, QUIET = 9, 5
+SILENCE = Silence(frozenset({QUIET}), 2, gap_s=2.5)
+
+
+@pytest.mark.parametrize(
+    ("parts", "ends", "expected"),
+    [
+        ([(SOUND, 8)], False, None),
+        ([(SOUND, 8)], True, ("does not come to its end", 0)),
+        ([(SOUND, 30)], True, ("does not come to its end", 24)),
+        ([(SOUND, 4), (QUIET, 4)], True, None),
+        ([(SOUND, 4), (QUIET, 4)], False, ("falls silent", 0)),
+        ([(SOUND, 4), (QUIET, 2.4), (SOUND, 1.6)], False, None),
+        ([(SOUND, 10), (QUIET, 3), (SOUND, 17), (QUIET, 2)], True, ("falls silent", 6)),
+        ([(SOUND, 10), (QUIET, 20)], True, ("falls silent", 6)),
+        ([(QUIET, 8)], True, ("is practically silent", 0)),
+    ],
+)
+def test_what_is_wrong_with_a_piece(parts, ends, expected):
+    fault = SILENCE.fault(piece(*parts).codes, RATE_HZ, ends)
+    assert (fault and (fault.is_so, fault.at / RATE_HZ)) == expected
+
+
+def test_a_clip_that_is_continued_may_be_silent_and_is_never_drawn_again():
+    codes = piece((QUIET, 5), (SOUND, 2), (QUIET, 3)).codes
+    assert SILENCE.fault(codes, RATE_HZ, n_given=250) == SILENCE.fault(codes, RATE_HZ)._replace(at=250)
+    assert SILENCE.fault(codes[..., :350], RATE_HZ, n_given=250) is None
+    assert Silence(frozenset({QUIET}), 2).fault(codes, RATE_HZ) is None, "a model whose card says nothing of gaps"
+
+
 def test_what_sounds_to_the_last_is_drawn_again_where_it_was_asked_to_end(caplog):
-    silence, drawn = Silence(frozenset({5}), 2), []
-    sounding, ended = torch.full((1, 4, 50), 9), torch.full((1, 4, 50), 9)
-    ended[:, 0, -5:] = 5
+    sounding, ended, drawn = piece((SOUND, 1)), piece((SOUND, 0.9), (QUIET, 0.1)).codes, []
 
-    def draw_row(row: int, seed: int) -> torch.Tensor:
-        drawn.append((row, seed))
-        return sounding if len(drawn) == 1 else ended
+    def draw_row(row: int, seed: int, kept: Codes | None) -> torch.Tensor:
+        drawn.append((row, seed, kept))
+        return sounding.codes if len(drawn) == 1 else ended
 
-    both = torch.cat([sounding, sounding])
-    again, seeds = silence.redrawn(both, 3, draw_row, "mini", ends=[True, False])
-    assert drawn == [(0, 4), (0, 5)] and seeds == {0: 5} and torch.equal(again, torch.cat([ended, sounding]))
+    both = replace(sounding, codes=sounding.codes.repeat(2, 1, 1))
+    again, seeds = SILENCE.redrawn(both, 3, draw_row, "mini", ends=[True, False])
+    assert drawn == [(0, 4, None), (0, 5, None)] and seeds == {0: 5}
+    assert torch.equal(again, torch.cat([ended, sounding.codes]))
     assert "mini: clip 1 did not come to its end and was drawn again, with seed 5." in caplog.text
-    silence.redrawn(sounding, 3, lambda row, seed: sounding, "mini", ends=[True])
+    SILENCE.redrawn(sounding, 3, lambda row, seed, kept: sounding.codes, "mini", ends=[True])
     assert "clip 1 does not come to its end with the next 2 seeds too. Take a longer duration" in caplog.text
-    assert silence.faults(ended, [True]) == silence.faults(sounding, [False]) == {}
+
+
+def test_a_piece_that_falls_silent_is_drawn_again_from_there_on(caplog):
+    """Each gap of a long piece has its own tries, and what was good before it stays."""
+    first = piece((SOUND, 10), (QUIET, 20))
+    later = [piece((SOUND, 10), (QUIET, 20)), piece((SOUND, 20), (QUIET, 10)), piece((8, 30))]
+    drawn, told = [], []
+
+    def draw_row(row: int, seed: int, kept: Codes | None) -> torch.Tensor:
+        drawn.append((seed, kept and kept.duration_s))
+        return later[len(drawn) - 1].codes
+
+    again, seeds = SILENCE.redrawn(first, 3, draw_row, "mini", told.append)
+    assert drawn == [(4, 6.0), (5, 6.0), (6, 16.0)] and torch.equal(again, later[2].codes)
+    assert seeds == {}, "its own seed gives it, gaps and all"
+    assert told == [
+        "mini: clip 1 fell silent and was drawn again from 6.0 s on, with seed 5.\n"
+        "mini: clip 1 fell silent and was drawn again from 16.0 s on, with seed 6."
+    ]
+    assert "from 6.0 s on" in caplog.text and "from 16.0 s on" in caplog.text
 
 
 def test_the_model_says_which_rows_were_asked_to_end(loaded):
     class Told(Silence):
-        def redrawn(self, codes, seed, draw_row, model, on_redraw=None, ends=()):
+        def redrawn(self, codes, seed, draw_row, model, on_redraw=None, ends=(), n_given=0):
             told.append(list(ends))
-            return codes, {}
+            return codes.codes, {}
 
     told: list[list[bool]] = []
     loaded.model.silence = Told(frozenset(), 1)

@@ -96,10 +96,13 @@ def test_cancel_is_heard_while_a_row_is_drawn_again(mini, plain):
 
 @dataclass(frozen=True)
 class SecondRow(Silence):
-    """Takes the second row of a batch for silent, and no row alone."""
+    """Takes a row for silent, and no other."""
+
+    taken: torch.Tensor | None = None
 
     def silent_rows(self, codes: torch.Tensor) -> list[int]:
-        return [1] if len(codes) > 1 else []
+        assert self.taken is not None
+        return [row for row, one in enumerate(codes) if torch.equal(one, self.taken)]
 
 
 def test_text_clip_and_negative_of_a_row_stay_with_it(toys):
@@ -113,11 +116,14 @@ def test_text_clip_and_negative_of_a_row_stay_with_it(toys):
     one = replace(params, seed=seed)
     second = clips.rows([1])
     expected = model.generate(encode(["a long flute"]), one, second, encode(["a voice"])).codes[0]
-    first = model.generate(texts, params, clips, negatives).codes[0]
-    model.silence = SecondRow(frozenset(), 1)
+    first, taken = model.generate(texts, params, clips, negatives).codes
+    model.silence = SecondRow(frozenset(), 1, taken=taken)
     codes = model.generate(texts, params, clips, negatives).codes
     assert torch.equal(codes[0], first) and torch.equal(codes[1], expected)
-    shared = model.generate(texts, params, second, encode(["noise"])).codes  # one clip and one negative for both
+    model.silence = None
+    taken = model.generate(texts, params, second, encode(["noise"])).codes[1]  # one clip and one negative for both
+    model.silence = SecondRow(frozenset(), 1, taken=taken)
+    shared = model.generate(texts, params, second, encode(["noise"])).codes
     model.silence = None
     assert torch.equal(shared[1], model.generate(encode(["a long flute"]), one, second, encode(["noise"])).codes[0])
 
@@ -144,7 +150,16 @@ def test_a_fine_tune_keeps_what_the_card_of_its_base_says(mini):
     assert tuned.silence == mini.model.silence is not None
 
 
-@pytest.mark.parametrize("entry", [{"codes": ["a"], "tries": 1}, {"codes": [1024], "tries": 1}, {"codes": [1]}, [280]])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"codes": [1], "tries": 1, "gap_s": "long"},
+        {"codes": ["a"], "tries": 1},
+        {"codes": [1024], "tries": 1},
+        {"codes": [1]},
+        [280],
+    ],
+)
 def test_a_damaged_entry_is_refused_by_name(tmp_path, entry):
     card = json.loads(SHIPPED["pansori-mini"].with_suffix(".card.json").read_text(encoding="utf-8"))
     (tmp_path / "mine.safetensors").symlink_to(SHIPPED["pansori-mini"])

@@ -270,6 +270,18 @@ def test_the_first_window_is_unchanged_and_later_ones_see_the_beginning(load, me
         assert torch.equal(known[..., 5:], anchored[..., start + 5 : start + 15])
 
 
+def test_a_model_s_own_anchor_is_taken_where_none_is_asked_for_and_no_text_changes(load, monkeypatch):
+    loaded = load()
+    plain, asked = codes(loaded, ONE, LONG), codes(loaded, ONE, replace(LONG, anchor_s=0.1))
+    two = encode_timeline(loaded.conditioner, f"0: {ONE} | 0.7: {OTHER}")
+    changing = codes(loaded, two, LONG)
+    monkeypatch.setattr(loaded.model, "config", replace(loaded.model.config, anchor_s=0.1))
+    assert torch.equal(codes(loaded, ONE, LONG), asked) and not torch.equal(asked, plain)
+    assert torch.equal(codes(loaded, ONE, replace(LONG, anchor_s=0.01)), plain), "off"
+    assert torch.equal(codes(loaded, two, LONG), changing), "an anchor would hold it to what was"
+    assert codes(loaded, ONE, replace(LONG, extend_stride_s=0.12)).shape == plain.shape, "a stride that leaves no room"
+
+
 def test_columns_of_the_melody_follow_the_anchor(load):
     loaded = load(melody=True)
     rate_hz = loaded.config.codec.sample_rate_hz
