@@ -103,6 +103,18 @@ def test_the_text_decides_what_is_written(mini):
     assert (piano == drums).float().mean() < 0.2
 
 
+def test_a_piece_of_several_windows_sounds_until_its_last_one_and_ends_in_it(mini):
+    """It ended in each window: 7 s of music, then silence for as long as it was meant to be."""
+    texts = ["pop song, piano with drums, 110 bpm, with an ending", "rock, with an ending", "rock with drums, 130 bpm"]
+    codes = mini.model.generate(mini.conditioner.encode_text(texts), GenerationParams(duration_s=16.0, seed=3))
+    silence, n_last = mini.model.silence, round(6 * codes.frame_rate_hz)
+    for row, ends in enumerate((True, True, False)):
+        one = codes.codes[row : row + 1]
+        assert silence.fault(one, codes.frame_rate_hz, ends) is None
+        assert silence.fault(one[..., :-n_last], codes.frame_rate_hz) is None, "music until the last window"
+    assert mini.config.anchor_s == general_card.ANCHOR_S, "what keeps it together"
+
+
 @pytest.mark.slow
 def test_longer_pieces_take_windows_of_its_own_length(mini):
     conditioning = mini.conditioner.encode_text(["happy pop song, piano with drums, 110 bpm"])
