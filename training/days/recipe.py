@@ -21,7 +21,10 @@ class Days:
     # The beat is learnt first, from text alone, and kept up with lessons; what else a text says is learnt from openings, bars
     # without a past. A step of either is as many frames as one of whole clips.
     first_lessons: int = 600
-    cycle: tuple[str, ...] = ("lesson", "opening", "clip", "lesson", "opening", "clip", "lesson", "opening")
+    cycle: tuple[str, ...] = (
+        *("lesson", "opening", "clip", "lesson", "opening", "opening", "lesson", "opening"),
+        *("lesson", "opening", "clip", "lesson", "opening", "clip", "lesson", "opening"),
+    )
     opening_frames: int = 125
     pool_clips: int = 32  # whose crops are mixed
     shard_clips: int = 64
