@@ -104,7 +104,8 @@ class Silence:
                 kept = replace(codes, codes=own[..., : fault.at], origins=None) if fault.at else None
                 drawn = draw_row(row, again, kept)
                 after = self.fault(drawn, rate_hz, asked, n_given)
-                if after is not None and after.at <= fault.at:
+                sounds_at_last = fault is _SILENT and after is not _SILENT
+                if after is not None and after.at <= fault.at and not sounds_at_last:
                     left -= 1
                     continue
                 where = f" from {fault.at / rate_hz:.1f} s on" if kept else ""

@@ -138,6 +138,12 @@ def test_what_sounds_to_the_last_is_drawn_again_where_it_was_asked_to_end(caplog
     assert "clip 1 does not come to its end with the next 2 seeds too. Take a longer duration" in caplog.text
 
 
+def test_music_without_its_end_is_better_than_silence():
+    drawn = iter([piece((QUIET, 4)).codes, piece((SOUND, 4)).codes, *[piece((SOUND, 4)).codes] * 2])
+    again, seeds = SILENCE.redrawn(piece((QUIET, 4)), 3, lambda row, seed, kept: next(drawn), "mini", ends=[True])
+    assert torch.equal(again, piece((SOUND, 4)).codes) and seeds == {0: 5}
+
+
 def test_a_piece_that_falls_silent_is_drawn_again_from_there_on(caplog):
     """Each gap of a long piece has its own tries, and what was good before it stays."""
     first = piece((SOUND, 10), (QUIET, 20))

@@ -33,9 +33,7 @@ class Conditioning(Single):
     model: str  # name of the checkpoint, for messages
     default: Tensor | None = None  # row [n, D] of the model's own text, in place of an empty one
     words: tuple[str, ...] | None = None  # each row's text as it was written; None = not known
-    goes_on: tuple[
-        Tensor | None, ...
-    ] = ()  # each row without what asks for an end, None where nothing does; () = nowhere
+    goes_on: tuple[Tensor | None, ...] = ()  # rows without what asks for an end; None: nothing does. () = in no row
 
     @property
     def n_rows(self) -> int:
