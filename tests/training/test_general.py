@@ -381,7 +381,7 @@ def test_a_codec_without_a_silent_code_has_a_card_that_the_engine_reads(codec, c
     assert silence_of(Settings(card, "card"), REHEARSAL.model.lm) is None and "silence" not in card
     monkeypatch.setattr(cards, "silent_codes", lambda codec: [3, 5])
     silent = silence_of(Settings(json.loads(general_card.card(codec)), "card"), REHEARSAL.model.lm)
-    assert silent and silent.codes == {3, 5} and silent.tries == cards.TRIES
+    assert silent and silent.codes == {3, 5} and silent.tries == general_card.TRIES
 
 
 def test_figures_come_from_an_evaluation(codec, tmp_path):
