@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -28,21 +27,15 @@ def fill(module: nn.Module, weights: Mapping[str, Weight], source: str, check: C
     targets = {name: targets[name] for name in module.state_dict(keep_vars=True)}
     _check(targets, weights, source)
     done: dict[int, Tensor] = {}  # by the identity of the target: tied weights are read once
-    with ThreadPoolExecutor(1, "finite") as checker:  # looks at one tensor while the next is read
-        looked_at: Future[None] | None = None
-        for name, target in targets.items():
-            filled = done.get(id(target))
-            if filled is None:
-                filled = _materialized(target)
-                weights[name].copy_into(filled.data, check)
-                if looked_at is not None:
-                    looked_at.result()
-                looked_at = checker.submit(check_finite, filled.data, f"{source}: '{weights[name].label}'")
-                done[id(target)] = filled
-            if filled is not target:
-                _replace(module, name, filled)
-        if looked_at is not None:
-            looked_at.result()
+    for name, target in targets.items():
+        filled = done.get(id(target))
+        if filled is None:
+            filled = _materialized(target)
+            weights[name].copy_into(filled.data, check)
+            check_finite(filled.data, f"{source}: '{weights[name].label}'")
+            done[id(target)] = filled
+        if filled is not target:
+            _replace(module, name, filled)
 
 
 def check_finite(tensor: Tensor, source: str) -> None:
