@@ -1,11 +1,13 @@
 """Parts of the recipe that need no model: what is taught of the beat, the optimizer, time boxes, logs."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from comfyui_musicgen.training import runs
+from comfyui_musicgen.training.codec.spectral import bandwidth_hz, lost_above_db
 from comfyui_musicgen.training.data import pieces
 from comfyui_musicgen.training.data.jangdan import JANGDAN, STROKES
 from comfyui_musicgen.training.data.pieces import clip, start
@@ -132,3 +134,13 @@ def test_of_its_own_music_the_last_of_the_same_kind_is_shown():
     assert len(kept) < 20
     for other in ({"bpm": 90.0}, {"buk": False}, {"instrument": "daegeum"}, {"jangdan": "hwimori"}):
         assert kept.like(replace(slow, **other), rng) is None
+
+
+def test_what_is_lost_above_a_frequency_and_how_far_a_spectrum_reaches():
+    time_s = torch.arange(32_000) / 32_000
+    low, high = (torch.sin(2 * math.pi * hz * time_s)[None] for hz in (200, 4000))
+    assert lost_above_db(low + 0.1 * high, low + high, 32_000).item() == pytest.approx(20, abs=0.1)
+    assert lost_above_db(2 * (low + high), low + high, 32_000).item() == pytest.approx(-6.02, abs=0.1)
+    assert bandwidth_hz(torch.cat([low + 0.2 * high, low + 0.05 * high]), 32_000).tolist() == pytest.approx(
+        [4000, 200], abs=40
+    )

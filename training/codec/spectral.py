@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 RESOLUTIONS = ((256, 20), (512, 40), (1024, 80), (2048, 120))  # window in samples, mel bands
+_LONG = 2048  # samples, of mean spectra
 _FLOOR = 1e-4  # magnitudes below this count as silence
 
 
@@ -44,6 +45,25 @@ def si_sdr_db(ours: Tensor, theirs: Tensor) -> Tensor:
     scale = (ours * theirs).sum(-1, keepdim=True) / theirs.pow(2).sum(-1, keepdim=True).clamp(min=1e-8)
     target = scale * theirs
     return 10 * torch.log10(target.pow(2).sum(-1).clamp(min=1e-8) / (ours - target).pow(2).sum(-1).clamp(min=1e-8))
+
+
+def lost_above_db(ours: Tensor, theirs: Tensor, rate_hz: int, hz: float = 500.0) -> Tensor:
+    """How much less power reconstructions `ours` [B, L] of `theirs` have above a frequency: dB, [B]; below 0: more."""
+    powers = [_spectrum(x)[:, round(hz / rate_hz * _LONG) :].sum(dim=1).clamp(min=1e-12) for x in (ours, theirs)]
+    return 10 * (powers[1] / powers[0]).log10()
+
+
+def bandwidth_hz(x: Tensor, rate_hz: int, down_db: float = 20.0) -> Tensor:
+    """[B, L] -> [B] the highest frequency whose mean power is no further than `down_db` below that of the strongest, Hz."""
+    power = _spectrum(x)
+    strong = power >= power.amax(dim=1, keepdim=True) * 10 ** (-down_db / 10)
+    return strong.mul(torch.arange(power.shape[1], device=x.device)).amax(dim=1) * rate_hz / _LONG
+
+
+def _spectrum(x: Tensor) -> Tensor:
+    """[B, L] -> [B, bins] mean power."""
+    window = torch.hann_window(_LONG, device=x.device)
+    return torch.stft(x, _LONG, _LONG // 4, window=window, return_complex=True).abs().pow(2).mean(dim=-1)
 
 
 def log_mel(x: Tensor, window: int, n_mels: int, rate_hz: int) -> Tensor:

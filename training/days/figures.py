@@ -12,7 +12,7 @@ from ...musicgen.audio import Audio
 from ...musicgen.audio.spectrogram import spectrogram_picture
 from ...musicgen.codec import Codec
 from ...musicgen.dependencies import require
-from ..codec.spectral import mel_distance, si_sdr_db
+from ..codec.spectral import bandwidth_hz, lost_above_db, mel_distance, si_sdr_db
 from ..codec.train import finished, through
 from ..data.render import Synthesizer, levelled
 from ..data.songs import song
@@ -54,18 +54,23 @@ def clips(kind: str, synthesizer: Synthesizer, n: int = _CLIPS) -> torch.Tensor:
 
 @torch.no_grad()
 def figures(codec: Codec, kinds: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
-    """For each kind [n, L]: SI-SDR and mel distance, asked, by chance (another clip of the kind coded in its place), and at
+    """For each kind [n, L]: SI-SDR, what is lost above 500 Hz, bandwidth and mel distance, asked, by chance (another clip of the kind coded in its place), and at
     best (without the quantizer)."""
     rate_hz, frame_hz, result, decoded_all = codec.config.sample_rate_hz, codec.config.frame_rate_hz, {}, []
     for kind, waves in kinds.items():
         decoded = torch.cat([through(codec, one[None], codec.config.n_codebooks) for one in waves])
-        bare = torch.cat([codec.decoder(codec.encoder(one[None, None]))[:, 0, : len(one)] for one in waves])
         theirs = waves[:, : decoded.shape[-1]]
+        bare = torch.cat([codec.decoder(codec.encoder(one[None, None]))[:, 0, : theirs.shape[-1]] for one in waves])
         result[kind] = {
             "si_sdr_db": float(si_sdr_db(decoded, theirs).mean()),
             "asked_db": KINDS[kind][1] if kind in KINDS else float("nan"),
             "chance_db": float(si_sdr_db(decoded.roll(1, 0), theirs).mean()),
-            "unquantized_db": float(si_sdr_db(bare[:, : theirs.shape[-1]], theirs).mean()),
+            "unquantized_db": float(si_sdr_db(bare, theirs).mean()),
+            "lost_above_500_hz_db": float(lost_above_db(decoded, theirs, rate_hz).median()),
+            "lost_above_500_hz_db_chance": float(lost_above_db(decoded.roll(1, 0), theirs, rate_hz).abs().median()),
+            "lost_above_500_hz_db_unquantized": float(lost_above_db(bare, theirs, rate_hz).median()),
+            "bandwidth_hz": float(bandwidth_hz(decoded, rate_hz).median()),
+            "bandwidth_hz_of_clips": float(bandwidth_hz(theirs, rate_hz).median()),
             "mel_distance": float(mel_distance(decoded, theirs, rate_hz)),
             "mel_distance_chance": float(mel_distance(decoded.roll(1, 0), theirs, rate_hz)),
         }
