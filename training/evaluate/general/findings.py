@@ -40,7 +40,7 @@ _PART_S, _KEPT_PERCENT, _LEAST_OF_ONE = 10.0, 4.0, 0.6
 _AT_ONCE = 8  # clips
 _TIMBRES = {"piano": 0, "guitar": 24, "violin": 40, "hum": None, "whistle": None}  # General MIDI, None: made here
 _FOLLOWING = ("piano", "flute", "synth lead", "violin")  # what plays it
-_SPEED_GOAL_S, _LOST_DB, _BANDWIDTH_HZ = 3.0, 2.0, 6000.0
+_SPEED_GOAL_S, _LOST_DB, _BANDWIDTH_KHZ = 3.0, 2.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def codec_findings(tools: Tools, n: int) -> tuple[list[Finding], dict]:
     drums, voice, lost = table["drums"], table["voice"], "lost_above_500_hz_db"
     found += [
         Finding("codec, drums: lost above 500 Hz, dB", drums[lost], None, drums[f"{lost}_chance"], drums[f"{lost}_unquantized"], _LOST_DB),
-        Finding("codec, voice: bandwidth at -20 dB, Hz", voice["bandwidth_hz"], _BANDWIDTH_HZ, None, voice["bandwidth_hz_of_clips"]),
+        Finding("codec, voice: bandwidth at -20 dB, kHz", voice["bandwidth_hz"] / 1000, _BANDWIDTH_KHZ, None, voice["bandwidth_hz_of_clips"] / 1000),
     ]  # fmt: skip
     used = tools.model.config.codec.n_codebooks
     found.append(Finding("codec, mixed clips: SI-SDR, dB", mixed[f"si_sdr_db_{used}"]))
