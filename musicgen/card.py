@@ -57,6 +57,8 @@ def silence_of(card: Settings | None, lm: LMConfig) -> Silence | None:
     return Silence(frozenset(codes), silence.integer("tries", most=_MAX_TRIES), silence.number("gap_s", default=0.0))
 
 
-def with_anchor(config: ModelConfig, card: Settings | None) -> ModelConfig:
-    """`config` with so much of a long piece's beginning as each window sees by itself, if a card says so."""
-    return config if card is None else replace(config, anchor_s=card.number("anchor_s", default=0.0))
+def with_windows(config: ModelConfig, card: Settings | None) -> ModelConfig:
+    """`config` with what a card says that the windows of a long piece see: of its beginning, and of what was before a change of text."""
+    if card is None:
+        return config
+    return replace(config, **{name: card.number(name, default=0.0) for name in ("anchor_s", "change_s")})

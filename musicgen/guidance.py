@@ -7,6 +7,7 @@ Source: composition of conditions in guided models, arXiv:2206.01714, section 3;
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -92,17 +93,18 @@ def planned(
 ) -> tuple[list[Window], list[Conditioning | Mixture]]:
     """The windows of a piece, cut where a text changes, and what each follows: `positive`, without asking for an end before the last.
 
-    Where no anchor is asked for, and no text changes, windows have the model's own.
+    Where no anchor is asked for, windows have the model's own, unless a text changes: it would hold the music to what was.
     A text that asks for an end in every window had 7 s of music and then silence, for as long as the piece was meant to be.
     """
     cuts = changes([positive, negative], params.duration_s, config.codec.frame_rate_hz)
-    if not (params.anchor_s or cuts) and params.extend_stride_s > 2 * config.anchor_s:
-        params = replace(params, anchor_s=config.anchor_s)
     ends = any(asks_for_an_end(positive, params.duration_s, positive.n_rows))
-    windows = plan_windows(config, params, n_prompt, ends)
+    if config.change_s:
+        windows = sectioned(config, params, n_prompt, cuts, ends)
+    else:
+        anchored = params if cuts else _anchored(config, params)
+        windows = cut_windows(plan_windows(config, anchored, n_prompt, ends), cuts)
     last = windows[-1].start + windows[-1].n_known
     going_on = positive.mapped(Conditioning.going_on) if any(leaf.goes_on for leaf in positive.leaves()) else positive
-    windows = cut_windows(windows, cuts)
     return windows, [positive if window.start + window.n_known >= last else going_on for window in windows]
 
 
@@ -116,6 +118,36 @@ def changes(conditionings: Sequence[Conditioning | Mixture | None], duration_s: 
     """Frames, ascending, at which any of the conditionings changes."""
     times = {time_s for each in conditionings if each is not None for time_s in each.changes(duration_s)}
     return sorted({to_frames(time_s, rate_hz) for time_s in times})
+
+
+def sectioned(
+    config: ModelConfig, params: GenerationParams, n_prompt: int, frames: Sequence[int], ends: bool = False
+) -> list[Window]:
+    """Windows of which none sees more than `config.change_s` of what was before the last of these frames of the piece, ascending.
+
+    A model of short windows goes on as before if it sees more of that than of its text. Its own anchor is the beginning of what
+    the text holds for.
+    """
+    rate_hz = config.codec.frame_rate_hz
+    total, seen = to_frames(params.duration_s, rate_hz), to_frames(config.change_s, rate_hz)
+    windows, within = [], [0, *(frame for frame in frames if 0 < frame < total), total]
+    for first, until in pairwise(within):
+        if until <= n_prompt:
+            continue
+        start, own = max(0, first - seen), _anchored(config, params)
+        part = replace(own, duration_s=(until - start) / rate_hz)
+        windows += [
+            replace(window, start=start + window.start, anchor=first if window.n_anchor and own is not params else 0)
+            for window in plan_windows(config, part, max(first, n_prompt) - start, ends and until == total)
+        ]
+    return windows
+
+
+def _anchored(config: ModelConfig, params: GenerationParams) -> GenerationParams:
+    """With the model's own anchor, where none is asked for and the stride has room for it."""
+    if params.anchor_s or params.extend_stride_s <= 2 * config.anchor_s:
+        return params
+    return replace(params, anchor_s=config.anchor_s)
 
 
 def cut_windows(windows: Sequence[Window], frames: Sequence[int]) -> list[Window]:

@@ -1,4 +1,4 @@
-"""What a run of one window reports, as of the whole piece: progress, and finished frames."""
+"""What a run of one window takes from the piece, gives it, and reports as of the whole piece: progress, and finished frames."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,6 +9,19 @@ from .lm import OnFrames
 from .windows import Window
 
 OnStep = Callable[[int, int], None]
+
+
+def known(piece: Tensor | None, window: Window) -> Tensor | None:
+    """The frames that a window sees of the piece [B, K, T] so far: its anchor, and what lies behind that in its range."""
+    if piece is None:
+        return None
+    anchor = piece[..., window.anchor : window.anchor + window.n_anchor]
+    return torch.cat([anchor, piece[..., window.start + window.n_anchor :]], dim=-1)
+
+
+def joined(piece: Tensor, codes: Tensor, window: Window) -> Tensor:
+    """The piece [B, K, T] with the codes of a window, whose anchor it has elsewhere."""
+    return torch.cat([piece[..., : window.start + window.n_anchor], codes[..., window.n_anchor :]], dim=-1)
 
 
 def within(on_step: OnStep | None, window: Window, windows: Sequence[Window]) -> OnStep | None:
@@ -30,7 +43,7 @@ def from_start(on_frames: OnFrames | None, before: Tensor | None, window: Window
     """Convert frames of a window to frames of the piece, of which `before` holds what lies ahead of it."""
     if on_frames is None or before is None:
         return on_frames
-    start, own = window.start, window.start + window.n_anchor  # an anchor's frames are those of the piece's beginning
+    start, own = window.start, window.start + window.n_anchor  # an anchor's frames are earlier ones
 
     def hand_over(n_frames: int, read: Callable[[int, int], Tensor]) -> None:
         def read_piece(first: int, last: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import accel
-from .card import read_card, silence_of, vocabulary_of, with_anchor, with_learned_words
+from .card import read_card, silence_of, vocabulary_of, with_learned_words, with_windows
 from .checkpoints import Checkpoint, Weight, adapt_text_encoder, blend, fill, open_fine_tune
 from .checkpoints.weights.lazy import Check, unchecked
 from .codec import Codec, fingerprint
@@ -65,7 +65,7 @@ def load(
     codec = Codec(checkpoint.config.codec)
     fill(codec, checkpoint.codec, f"{source} (codec)", check)
     card = read_card(checkpoint.path)
-    config = with_anchor(with_fingerprint(checkpoint.config, fingerprint(codec), name), card)
+    config = with_windows(with_fingerprint(checkpoint.config, fingerprint(codec), name), card)
     codec.config = config.codec
     codec.eval().requires_grad_(False)
     checkpoint = replace(checkpoint, config=config)

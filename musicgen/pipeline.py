@@ -17,10 +17,11 @@ from .accel.cuda_graph import ROOM_OF
 from .checkpoints import Checkpoint
 from .codes import Codes, Origin
 from .conditioning import Conditioning, Mixture, check_model
+from .conditioning.chroma import NO_ANCHOR, Anchor
 from .config import GenerationParams
 from .errors import InputError
 from .guidance import asks_for_an_end, guided, n_groups, new_start_s, planned
-from .handover import OnStep, from_start, within
+from .handover import OnStep, from_start, joined, known, within
 from .lm import LM, OnFrames, PlainStepper, RowNoise, Sampling, Stream, generate_codes
 from .seeds import seed_alone
 from .silence import Silence
@@ -97,21 +98,17 @@ class LanguageModel(nn.Module):
         noise = RowNoise(params.seed, n_rows, self.config.lm.n_codebooks, self.config.lm.cardinality)
         with accel.choose(self.lm, 2 * n_rows, self.lm.device) or PlainStepper(self.lm) as stepper:
             for window, positive in zip(windows, followed, strict=True):
-                first, time_s = window.n_anchor, new_start_s(window, rate_hz)
-                start_s, anchor_s = window.start / rate_hz if is_long else None, first / rate_hz
+                time_s, start_s = new_start_s(window, rate_hz), window.start / rate_hz if is_long else None
+                anchor = window.n_anchor / rate_hz, window.anchor / rate_hz
                 run = guided(
                     positive.at(time_s, duration_s), negative and negative.at(time_s, duration_s), params.cfg,
-                    partial(self._streams, start_s=start_s, anchor_s=anchor_s),
+                    partial(self._streams, start_s=start_s, anchor=anchor),
                 )  # fmt: skip
-                known = None
-                if result is not None:
-                    known = torch.cat([result[..., :first], result[..., window.start + first :]], dim=-1)
                 codes = generate_codes(
-                    self.lm, run.conditional, run.null, window.n_frames, sampling, noise, params.cfg, known,
+                    self.lm, run.conditional, run.null, window.n_frames, sampling, noise, params.cfg, known(result, window),
                     within(on_step, window, windows), stepper, run.mix, run.n_texts, from_start(on_frames, result, window),
                 )  # fmt: skip
-                before = codes[..., :0] if result is None else result[..., : window.start + first]
-                result = torch.cat([before, codes[..., first:]], dim=-1)
+                result = codes if result is None else joined(result, codes, window)
         assert result is not None  # there is a window at least
         return Codes(result, rate_hz, self.config.codec.identity, self.origins(conditioning, params))
 
@@ -165,13 +162,13 @@ class LanguageModel(nn.Module):
         for leaf in conditioning.leaves():
             check_model(leaf, self.config, name)
 
-    def _streams(self, conditioning: Conditioning, start_s: float | None, anchor_s: float = 0.0) -> list[Stream]:
+    def _streams(self, conditioning: Conditioning, start_s: float | None, anchor: Anchor = NO_ANCHOR) -> list[Stream]:
         """Cross-attention models attend to the text; the others have [melody | text] put in front of the codes."""
         nothing = conditioning.text[0][:0]
         if self.config.lm.cross_attention:
             # The empty text is a zero vector, whose cross-attention is zero: the same as no vector at all.
             return [Stream(nothing, row if row.any() else nothing) for row in conditioning.text]
-        return [Stream(conditioning.prefix(row, start_s, anchor_s), nothing) for row in range(conditioning.n_rows)]
+        return [Stream(conditioning.prefix(row, start_s, anchor), nothing) for row in range(conditioning.n_rows)]
 
     def _prompt_codes(self, prompt: Codes | None, n_rows: int) -> Tensor | None:
         if prompt is None:

@@ -16,7 +16,8 @@ class Window:
     start: int  # of the window within the piece
     n_known: int  # frames at its start that are continued, not generated
     n_frames: int  # of the window, the known ones included
-    n_anchor: int = 0  # frames at its start that are the piece's first ones, in place of those that lie there
+    n_anchor: int = 0  # frames at its start that are earlier ones, in place of those that lie there
+    anchor: int = 0  # where in the piece these begin
 
 
 def to_frames(time_s: float, rate_hz: float) -> int:

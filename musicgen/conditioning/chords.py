@@ -20,6 +20,7 @@ from ..units import Meter, check_bpm
 from .chord_labels import pitch_classes
 from .chord_text import parse_bars
 from .chords_reference import ReferenceProgression
+from .chroma import NO_ANCHOR, Anchor
 from .melody import check_chroma
 from .mixture import Mixture, leaves_of
 
@@ -137,21 +138,21 @@ class Chords:
     bias: Tensor  # [D]
     rest: Tensor | None = None  # [D], stands for rows without notes; None = their projection
 
-    def chroma(self, start_s: float | None = None, anchor_s: float = 0.0) -> Tensor:
+    def chroma(self, start_s: float | None = None, anchor: Anchor = NO_ANCHOR) -> Tensor:
         """Rows [n_frames, 12] of 0 and 1 of the window that starts at `start_s` of the piece; None = at its beginning.
 
-        anchor_s: so much at the window's start is the piece's beginning, and has its chords.
+        anchor: what is earlier music at the window's start has the chords of its own time.
         """
         rows = self.progression.rows(start_s or 0.0, self.n_frames, self.rate_hz)
-        n_anchor = int(anchor_s * self.rate_hz)
+        n_anchor = int(anchor[0] * self.rate_hz)
         if not n_anchor:
             return rows
-        return torch.cat([self.progression.rows(0.0, n_anchor, self.rate_hz), rows[n_anchor:]])
+        return torch.cat([self.progression.rows(anchor[1], n_anchor, self.rate_hz), rows[n_anchor:]])
 
     @torch.inference_mode()
-    def embed(self, start_s: float | None = None, anchor_s: float = 0.0) -> Tensor:
+    def embed(self, start_s: float | None = None, anchor: Anchor = NO_ANCHOR) -> Tensor:
         """The rows of `chroma` times `strength`, projected: [n_frames, D]."""
-        rows = self.chroma(start_s, anchor_s)
+        rows = self.chroma(start_s, anchor)
         projected = F.linear(self.strength * rows, self.weight, self.bias)
         return projected if self.rest is None else torch.where(rows.any(dim=1, keepdim=True), projected, self.rest)
 

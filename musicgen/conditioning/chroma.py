@@ -9,6 +9,10 @@ from torch.nn import functional as F
 
 from ..config import MelodyConfig
 
+Anchor = tuple[
+    float, float
+]  # of a window: how much at its start is earlier music, and where in the piece that begins, s
+NO_ANCHOR: Anchor = (0.0, 0.0)
 _SEMITONES = 12
 _A0_HZ = 27.5
 _CENTER_OCTAVE, _OCTAVE_WIDTH = 5.0, 2.0

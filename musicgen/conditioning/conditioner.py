@@ -13,6 +13,7 @@ from ..audio import Audio
 from ..config import PARAMETERS, ModelConfig
 from ..errors import InputError
 from .chords import Chords
+from .chroma import NO_ANCHOR, Anchor
 from .melody import Melody, check_chroma
 from .mixture import Mixture, Single
 from .stems import melodic_part
@@ -62,14 +63,14 @@ class Conditioning(Single):
         rows = zip(self.text, self.goes_on or (None,) * self.n_rows, strict=True)
         return replace(self, text=tuple(text if other is None else other for text, other in rows), goes_on=())
 
-    def prefix(self, row: int, start_s: float | None = None, anchor_s: float = 0.0) -> Tensor:
+    def prefix(self, row: int, start_s: float | None = None, anchor: Anchor = NO_ANCHOR) -> Tensor:
         """[melody | text] of one row, [F + n, D]: what a prefix model has in front of its codes.
 
-        start_s: where the window starts in a piece of several; None if there is but one. anchor_s: as in `Melody.chroma`.
+        start_s: where the window starts in a piece of several; None if there is but one. anchor: as in `Melody.chroma`.
         """
         if self.null_melody is None:
             return self.text[row]
-        melody = self.null_melody if self.melody is None else self.melody.embed(start_s, anchor_s)
+        melody = self.null_melody if self.melody is None else self.melody.embed(start_s, anchor)
         return torch.cat([melody, self.text[row]])
 
 

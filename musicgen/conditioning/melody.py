@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..config import MelodyConfig, ModelConfig
 from ..errors import InputError
-from .chroma import chroma, tiled
+from .chroma import NO_ANCHOR, Anchor, chroma, tiled
 
 if TYPE_CHECKING:
     from .conditioner import Conditioning
@@ -61,24 +61,24 @@ class Melody:
     weight: Tensor  # [D, 12], the projection
     bias: Tensor  # [D]
 
-    def chroma(self, start_s: float | None = None, anchor_s: float = 0.0) -> Tensor:
+    def chroma(self, start_s: float | None = None, anchor: Anchor = NO_ANCHOR) -> Tensor:
         """One-hot frames [n_frames, 12].
 
         start_s None: of the melody from its start, repeated or cut to the model's window. Otherwise of the
-        window that starts there in a long piece, around which the melody is repeated. anchor_s: of such a window, so
-        much at its start is the piece's beginning, and has the melody's.
+        window that starts there in a long piece, around which the melody is repeated. anchor: of such a window, what is
+        earlier music at its start has the melody of its own time.
         Source: audiocraft `MusicGen._generate_tokens`, `ChromaStemConditioner._get_wav_embedding`.
         """
         samples = self.samples
         if start_s is not None:
             first = int(start_s * self.rate_hz)
             around = torch.arange(first, first + int(self.segment_s * self.rate_hz))
-            around[: int(anchor_s * self.rate_hz)] -= first
+            around[: int(anchor[0] * self.rate_hz)] += int(anchor[1] * self.rate_hz) - first
             samples = samples[around % len(samples)]
         frames = chroma(samples, self.rate_hz, self.config, self.config.n_frames)
         return tiled(frames, self.config.n_frames)
 
     @torch.inference_mode()
-    def embed(self, start_s: float | None = None, anchor_s: float = 0.0) -> Tensor:
+    def embed(self, start_s: float | None = None, anchor: Anchor = NO_ANCHOR) -> Tensor:
         """The frames of `chroma`, projected: [n_frames, D]."""
-        return torch.nn.functional.linear(self.chroma(start_s, anchor_s), self.weight, self.bias)
+        return torch.nn.functional.linear(self.chroma(start_s, anchor), self.weight, self.bias)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..config import MelodyConfig
 from ..errors import InputError
 from ..score import Score, melody_of
+from .chroma import NO_ANCHOR, Anchor
 from .melody import check_chroma
 from .mixture import Mixture, leaves_of
 
@@ -39,19 +40,19 @@ class Tune:
     weight: Tensor  # [D, 12], the projection
     bias: Tensor  # [D]
 
-    def chroma(self, start_s: float | None = None, anchor_s: float = 0.0) -> Tensor:
+    def chroma(self, start_s: float | None = None, anchor: Anchor = NO_ANCHOR) -> Tensor:
         """One-hot rows [n_frames, 12] of the window that starts at `start_s` of the piece; None = at its beginning.
 
-        anchor_s: so much at the window's start is the piece's beginning, and has its melody.
+        anchor: what is earlier music at the window's start has the melody of its own time.
         """
         rows = self._rows(start_s or 0.0, self.n_frames)
-        n_anchor = int(anchor_s * self.rate_hz)
-        return torch.cat([self._rows(0.0, n_anchor), rows[n_anchor:]]) if n_anchor else rows
+        n_anchor = int(anchor[0] * self.rate_hz)
+        return torch.cat([self._rows(anchor[1], n_anchor), rows[n_anchor:]]) if n_anchor else rows
 
     @torch.inference_mode()
-    def embed(self, start_s: float | None = None, anchor_s: float = 0.0) -> Tensor:
+    def embed(self, start_s: float | None = None, anchor: Anchor = NO_ANCHOR) -> Tensor:
         """The rows of `chroma`, projected: [n_frames, D]."""
-        return F.linear(self.chroma(start_s, anchor_s), self.weight, self.bias)
+        return F.linear(self.chroma(start_s, anchor), self.weight, self.bias)
 
     def _rows(self, start_s: float, n_rows: int) -> Tensor:
         centres_s = start_s + np.arange(n_rows) / self.rate_hz

@@ -84,7 +84,7 @@ def test_windows_see_the_chords_of_their_time(small):
     whole = CHORDS.rows(0.0, 2000, 7.8125)
     assert torch.equal(chords.chroma(None), whole[:235])
     assert torch.equal(chords.chroma(36.0), whole[281:516])
-    anchored = chords.chroma(36.0, anchor_s=4.0)
+    anchored = chords.chroma(36.0, (4.0, 0.0))
     assert torch.equal(anchored[:31], whole[:31]) and torch.equal(anchored[31:], whole[312:516])
 
 

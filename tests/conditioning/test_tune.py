@@ -48,7 +48,7 @@ def test_a_longer_piece_begins_the_score_anew_at_its_true_time():
     tune = tune_of(read_notes("@60 C4 E4 G4"), CONFIG, RATE_HZ)
     for start_s in (3.0, 30.0, 300.0):
         assert torch.equal(tune.chroma(start_s)[:200], tune.chroma(3.0)[:200])
-    anchored = tune.chroma(31.0, anchor_s=1.5)
+    anchored = tune.chroma(31.0, (1.5, 0.0))
     assert torch.equal(anchored[:11], tune.chroma()[:11]) and torch.equal(anchored[11:], tune.chroma(31.0)[11:])
 
 

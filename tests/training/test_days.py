@@ -35,7 +35,7 @@ TINY = Days(
         REHEARSAL, codec=replace(REHEARSAL.codec, n_filters=2, codebook_size=4, latent_dim=8), codec_crop_s=0.2, n_clips=4,
         n_held_out=2, dim=32, n_layers=2, adversary_filters=2,
     ),
-    codec_hours=16 * _STEP_S / 3600, lm_hours=12 * 20 / 3600, first_lessons=2, pool_clips=2, shard_clips=2,
+    codec_hours=16 * _STEP_S / 3600, decoder_hours=6 * _STEP_S / 3600, lm_hours=12 * 20 / 3600, first_lessons=2, pool_clips=2, shard_clips=2,
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...musicgen.codec import Codec
 from ...musicgen.config import CodecConfig
 from ...musicgen.errors import InputError
-from .adversary import Balancer, Discriminator, fooled, judged, spectral_loss, wave_loss
+from .adversary import Balancer, Discriminator, fooled, judged, level_loss, spectral_loss, wave_loss
 from .quantization import QuantizerTraining
 from .train import set_levels, shipped, trainable
 
@@ -35,6 +35,8 @@ class Plan:
     judged: float = 0.5  # share of the rows that the discriminator hears
     n_filters: int = 16  # of the discriminator
     seed: int = 0
+    level: float = 0.0  # share of the gradient that `level_loss` has, where the waveform has 1
+    decoder_only: bool = False  # encoder and codebooks stay as they are, and with them every code
 
 
 class Trainer:
@@ -45,6 +47,9 @@ class Trainer:
         torch.manual_seed(plan.seed)  # the initialization of torch's own layers knows no other generator
         self.config, self.plan, self.device = config, plan, device
         self.codec = trainable(Codec(config)).to(device)
+        if plan.decoder_only:
+            for part in (self.codec.encoder, self.codec.quantizer):
+                part.requires_grad_(False)
         self.quantizer = QuantizerTraining(self.codec.quantizer).to(device)
         self.adversary = Discriminator(plan.n_filters).to(device)
         self.optimizer = torch.optim.AdamW(
@@ -64,14 +69,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = peak * rate
         self.codec.train()
-        with self._autocast():
-            latents = self.codec.encoder(waves[:, None]).float()
-        commitment = latents.new_zeros(())
-        if self.quantizes:
-            quantized = self.quantizer(latents, self._n_used(len(waves)), self.generator)
-            latents, commitment = quantized.latents, quantized.commitment
-        elif done >= self.plan.quantized_from:
-            self._collect(latents.detach())
+        latents, commitment = self._latents(waves, done)
         with self._autocast():
             decoded = self.codec.decoder(latents)[:, 0, : waves.shape[-1]]
         decoded = decoded.float()
@@ -81,6 +79,8 @@ class Trainer:
             "wave": wave_loss(held, waves),
             "spectrum": spectral_loss(held, waves, self.config.sample_rate_hz, offset),
         }
+        if self.plan.level:
+            losses["level"] = level_loss(held, waves, self.config.sample_rate_hz, offset)
         against = {}
         if done >= self.plan.adversary_from:
             some = max(
@@ -90,7 +90,7 @@ class Trainer:
             if done >= self.plan.adversary_from + self.plan.adversary_alone:
                 with self._autocast():
                     losses["verdict"], losses["features"] = fooled(real, self.adversary(held[:some]))
-        gradient = self.balancer.gradient(losses, _WEIGHTS, held)
+        gradient = self.balancer.gradient(losses, {**_WEIGHTS, "level": self.plan.level}, held)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward([decoded], [gradient], retain_graph=commitment.requires_grad)
         if commitment.requires_grad:
@@ -143,6 +143,21 @@ class Trainer:
     def finished(self) -> Codec:
         """As it is shipped: weight norm multiplied out, rounded to float16."""
         return shipped(self.codec, self.config)
+
+    def _latents(self, waves: Tensor, done: float) -> tuple[Tensor, Tensor]:
+        """What the decoder is given of [B, L], and the price of the encoder's distance from the codebooks."""
+        if self.plan.decoder_only:
+            with torch.no_grad(), self._autocast():
+                latents = self.codec.encoder(waves[:, None]).float()
+                return self.codec.quantizer.decode(self.codec.quantizer.encode(latents)), latents.new_zeros(())
+        with self._autocast():
+            latents = self.codec.encoder(waves[:, None]).float()
+        if self.quantizes:
+            quantized = self.quantizer(latents, self._n_used(len(waves)), self.generator)
+            return quantized.latents, quantized.commitment
+        if done >= self.plan.quantized_from:
+            self._collect(latents.detach())
+        return latents, latents.new_zeros(())
 
     def _train_adversary(self, decoded: Tensor, waves: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
         """One step of the discriminator: its loss, and its features of the clips before it."""

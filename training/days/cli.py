@@ -6,12 +6,14 @@ from pathlib import Path
 
 from ...musicgen.errors import InputError
 from ..data.render import SOUNDFONT
+from .crops import Play
 from .recipe import DAYS, Days
 
-STEPS = ("codec", "ship-codec", "codes", "lm", "ship-lm", "export", "figures")
-_RATES = {"codec": "codec_rate", "lm": "lm_rate"}
+STEPS = ("codec", "decoder", "ship-codec", "codes", "lm", "ship-lm", "export", "figures")
+_RATES = {"codec": "codec_rate", "decoder": "decoder_rate", "lm": "lm_rate"}
 _HOURS = {
     "codec": "codec_hours",
+    "decoder": "decoder_hours",
     "ship-codec": "codec_hours",
     "codes": "codec_hours",
     "lm": "lm_hours",
@@ -31,12 +33,12 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument(
         "--audio-hours",
         type=float,
-        help="over which the learning rate falls, of `codec` (and then `codes`) or `lm`; the same at each sitting",
+        help="over which the learning rate falls, of `codec` (and then `codes`), `decoder` or `lm`; the same at each sitting",
     )
     parser.add_argument(
         "--learning-rate",
         type=float,
-        help=f"highest one of `codec` (default: {DAYS.codec_rate:g}) or `lm` ({DAYS.lm_rate:g}); lower for a codec that is begun with",
+        help=f"highest one of `codec` (default: {DAYS.codec_rate:g}), `decoder` ({DAYS.decoder_rate:g}) or `lm` ({DAYS.lm_rate:g}); lower for a codec that is begun with",
     )
     parser.add_argument(
         "--begin-with",
@@ -59,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
     place, days = Place(options.out), recipe_of(options)
     return {
         "codec": _codec,
+        "decoder": _decoder,
         "ship-codec": _ship_codec,
         "codes": _codes,
         "lm": _lm,
@@ -91,25 +94,39 @@ def recipe_of(options: argparse.Namespace) -> Days:
 
 
 def _codec(options: argparse.Namespace, place, days: Days) -> int:
-    from ..onegpu.clips import made
     from .codec import opened, train
-    from .place import synthesizer
 
-    synth = synthesizer(options.soundfont, days.recipe.codec)
     begin_with = opened(options.begin_with) if options.begin_with else None
-    play, held_out = (
-        lambda n, split=split: made(days.recipe, split, n, synth).samples for split in ("train", "held-out")
-    )
-    trainer = train(place, days, options.minutes, play, held_out, begin_with)
+    trainer = train(place, days, options.minutes, *_players(options, days), begin_with)
     print(f"codec: {trainer.step} of {days.codec_steps} steps")
     return 0
 
 
+def _decoder(options: argparse.Namespace, place, days: Days) -> int:
+    from .codec import train_decoder
+
+    trainer = train_decoder(place, days, options.minutes, *_players(options, days))
+    print(f"decoder: {trainer.step} of {days.decoder_steps} steps")
+    return 0
+
+
+def _players(options: argparse.Namespace, days: Days) -> tuple[Play, Play]:
+    """What plays the clips of the training split, and of the held-out one."""
+    from ..onegpu.clips import made
+    from .place import synthesizer
+
+    synth = synthesizer(options.soundfont, days.recipe.codec)
+    train, held_out = (
+        lambda n, split=split: made(days.recipe, split, n, synth).samples for split in ("train", "held-out")
+    )
+    return train, held_out
+
+
 def _ship_codec(options: argparse.Namespace, place, days: Days) -> int:
-    from .codec import SHIPPED, frozen, ship
+    from .codec import SHIPPED, latest, ship
 
     target = options.target or SHIPPED
-    ship(frozen(place, days, options.early), target)
+    ship(latest(place, days, options.early), target)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return 0
 

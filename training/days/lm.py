@@ -14,6 +14,7 @@ from ..lm.team import Team, together
 from ..onegpu.recipe import MAX_BYTES
 from ..onegpu.run import load_codec
 from . import handed_on
+from .codec import latest
 from .codes import read
 from .place import Place
 from .recipe import Days
@@ -130,16 +131,16 @@ def hand_on(place: Place, days: Days, target: Path) -> None:
 
 
 def export(place: Place, days: Days, target: Path) -> Path:
-    """The frozen codec and the averaged weights as one file that the engine loads. InputError before there is a checkpoint."""
+    """The codec and the averaged weights as one file that the engine loads. InputError before there is a checkpoint."""
     trainer = _checkpoint(place, days)
-    codec = load_codec(place.frozen)
-    return write(codec, trainer.average, trainer.tokenizer_json, target, MAX_BYTES, _SHARPNESS)
+    return write(latest(place, days), trainer.average, trainer.tokenizer_json, target, MAX_BYTES, _SHARPNESS)
 
 
 def _checkpoint(place: Place, days: Days) -> scored_train.Trainer:
-    if not place.lm.exists():
+    trainer = begun(place, days, torch.device("cpu")) if place.frozen.exists() else None
+    if trainer is None or trainer.step == 0:
         raise InputError(f"there is no language model in {place.out}. Train one: `days lm`.")
-    return begun(place, days, torch.device("cpu"))
+    return trainer
 
 
 def _codebooks(place: Place) -> torch.Tensor:

@@ -33,6 +33,11 @@ class Place:
         return self.out / "codec-frozen.pt"
 
     @property
+    def decoder(self) -> Path:
+        """Checkpoint of the frozen codec's decoder, which may go on."""
+        return self.out / "decoder.pt"
+
+    @property
     def codes(self) -> Path:
         return self.out / "codes"
 

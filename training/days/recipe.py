@@ -13,7 +13,9 @@ class Days:
     recipe: Recipe
     codec_hours: float  # of audio, over which the codec's learning rate falls
     lm_hours: float
+    decoder_hours: float = 8.0  # likewise, of the decoder alone
     codec_rate: float = 3e-4  # peak learning rates, for batches of a few rows
+    decoder_rate: float = 4e-4
     lm_rate: float = 1.2e-3
     average: float = 0.999  # of the language model's weights, per step
     guesses_from: float = 0.7  # share of its training from which some rows see its guesses
@@ -32,7 +34,15 @@ class Days:
     @property
     def codec_steps(self) -> int:
         """After which the codec is done."""
-        return round(3600 * self.codec_hours / (self.recipe.codec_batch * self.recipe.codec_crop_s))
+        return self._codec_steps(self.codec_hours)
+
+    @property
+    def decoder_steps(self) -> int:
+        """After which the decoder alone is done."""
+        return self._codec_steps(self.decoder_hours)
+
+    def _codec_steps(self, hours: float) -> int:
+        return round(3600 * hours / (self.recipe.codec_batch * self.recipe.codec_crop_s))
 
     @property
     def lm_steps(self) -> int:

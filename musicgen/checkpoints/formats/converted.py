@@ -85,7 +85,8 @@ def config_json(config: ModelConfig, text_encoder: Mapping | None) -> str:
     chords = config.melody is not None and config.melody.chords
     version = 3 if config.text.n_rows else 2 if chords else 1
     table = {"version": version, **asdict(config), "text_encoder": text_encoder and dict(text_encoder)}
-    del table["anchor_s"]  # the card's, which may be written anew
+    for name in ("anchor_s", "change_s"):
+        del table[name]  # the card's, which may be written anew
     if config.melody is not None and not chords:
         del table["melody"]["chords"]  # version 1 has no such field
     if not config.text.n_rows:

@@ -119,6 +119,20 @@ def long_pieces(n: int) -> list[Asked]:
     return asked
 
 
+def sections(n: int) -> tuple[list[Asked], list[Asked]]:
+    """n pairs of texts of one tempo, what comes first and what follows: one player alone and a band, every other pair turned round."""
+    pairs = []
+    for i in range(n):
+        name, style = NAMES[(5 * i) % len(NAMES)], STYLES[(5 * i // 2) % len(STYLES)]
+        bpm = round(float(np.mean(next(groove for groove in GROOVES.values() if groove.genre == style).bpm)))
+        alone = Asked(f"{_SOLO[i % len(_SOLO)].format(name)}, {bpm} bpm", lead=name, bpm=bpm, drums=False, alone=True)
+        band = Asked(
+            f"{_GENRE[1 + i % 3].format(GENRE_WORDS[style][0][0])}, {bpm} bpm", genre=style, bpm=bpm, drums=True
+        )
+        pairs.append((alone, band) if i % 2 == 0 else (band, alone))
+    return [first for first, _ in pairs], [second for _, second in pairs]
+
+
 def meaningless(n: int) -> list[str]:
     """n texts that say nothing a model was taught: a third empty, the rest of foreign words."""
     return ["" if i % 3 == 0 else _FOREIGN[i % len(_FOREIGN)] for i in range(n)]

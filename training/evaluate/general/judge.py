@@ -5,8 +5,9 @@ and not for one soundfont, nor for how clean a clip is. By one soundfont alone i
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,6 @@ _STREAM, _PLAYED, _ENSEMBLES = 29, {"ensemble": 0.68, "no drums": 0.17, "duo": 0
 _WORN = 0.35  # of the clips are worn; each has a copy behind the codec besides
 _FAINT = 1e-3
 _EPOCHS, _MEMBERS, _WIDTH = 30, 4, 256
-_AT_ONCE = 32  # clips
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,8 @@ def taught(synthesizers: Sequence[Synthesizer], lessons: Lessons, coded: Coded, 
     with torch.no_grad():
         for number, synthesizer in enumerate(synthesizers):
             own = replace(lessons, seed=lessons.seed + number)
-            for samples, answer in _versions(synthesizer, own, coded, n_processes):
-                rows = timbres(samples, synthesizer.rate_hz)
-                wholes.append(whole(samples, synthesizer.rate_hz, rows))
+            for rows, overall, answer in _features(synthesizer, own, coded, n_processes):
+                wholes.append(overall)
                 wanted.append(answer[1:])
                 if answer[0] != UNKNOWN:
                     crops.append(rows)
@@ -138,40 +137,47 @@ def rendered(
     synthesizer: Synthesizer, songs: Iterator[Song] | Sequence[Song], duration_s: float, n_processes: int = 2
 ) -> Iterator[np.ndarray]:
     """Samples [L] of pieces, in their order, by processes that share the soundfont."""
-    global _sharing  # reaches the processes by fork: a synthesizer cannot be sent to them
-    if n_processes == 1:
-        yield from (_rendered(synthesizer, song, duration_s) for song in songs)
-        return
-    _sharing = (synthesizer, duration_s)
-    with multiprocessing.get_context("fork").Pool(n_processes) as pool:
-        yield from pool.imap(_render, songs, chunksize=4)
+    one = partial(_rendered, synthesizer, duration_s=duration_s)
+    yield from map(one, songs) if n_processes == 1 else _forked(one, songs, n_processes)
 
 
-def _versions(
+def _forked(work: Callable, items: Iterable, n_processes: int) -> Iterator:
+    """`work` of each, in their order, by processes that share what it holds: a synthesizer cannot be sent to them."""
+    global _work  # reaches the processes by fork
+    _work = work
+    with multiprocessing.get_context("fork").Pool(n_processes, torch.set_num_threads, (1,)) as pool:
+        yield from pool.imap(_worked, items, chunksize=4)
+
+
+def _features(
     synthesizer: Synthesizer, lessons: Lessons, coded: Coded, n_processes: int
-) -> Iterator[tuple[Tensor, list[int]]]:
-    """(samples, answers) of each lesson through an equalizer of its own, worn by chance, and of its copy behind the codec."""
-    generator = torch.Generator().manual_seed(lessons.seed)
-    songs = [lesson(number, lessons) for number in range(lessons.n)]
-    draws = np.random.default_rng([_STREAM, lessons.seed]).random(lessons.n)
-    waiting: list[tuple[Tensor, list[int]]] = []
-    for number, samples in enumerate(rendered(synthesizer, songs, CLIP_S, n_processes)):
-        answer = answers(songs[number], number >= lessons.solos * len(NAMES))
-        clip = torch.from_numpy(samples)
-        if float(clip.abs().max()) < _FAINT:
-            continue  # a window in which nothing sounds
-        plain = equalised(clip, generator)
-        yield worn(plain, generator) if draws[number] < _WORN else plain, answer
-        waiting.append((equalised(clip, generator), answer))
-        if len(waiting) == _AT_ONCE:
-            yield from _behind(coded, waiting)
-            waiting = []
-    yield from _behind(coded, waiting)
+) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+    """(timbres, whole, answers) of each lesson through an equalizer of its own, worn by chance, and of its copy behind the codec."""
+    one = partial(_of_lesson, synthesizer, lessons, coded)
+    numbers = range(lessons.n)
+    for versions in map(one, numbers) if n_processes == 1 else _forked(one, numbers, n_processes):
+        yield from ((torch.from_numpy(rows), torch.from_numpy(overall), answer) for rows, overall, answer in versions)
 
 
-def _behind(coded: Coded, waiting: Sequence[tuple[Tensor, list[int]]]) -> Iterator[tuple[Tensor, list[int]]]:
-    copies = coded([clip for clip, _ in waiting])
-    yield from ((copy, answer) for (_, answer), copy in zip(waiting, copies, strict=True))
+@torch.no_grad()
+def _of_lesson(
+    synthesizer: Synthesizer, lessons: Lessons, coded: Coded, number: int
+) -> list[tuple[np.ndarray, np.ndarray, list[int]]]:
+    """Both versions of one lesson; none of a window in which nothing sounds."""
+    song = lesson(number, lessons)
+    clip = torch.from_numpy(_rendered(synthesizer, song, CLIP_S))
+    if float(clip.abs().max()) < _FAINT:
+        return []
+    rng = np.random.default_rng([_STREAM, lessons.seed, number, 1])
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    plain = equalised(clip, generator)
+    versions = [worn(plain, generator) if rng.random() < _WORN else plain, *coded([equalised(clip, generator)])]
+    answer = answers(song, number >= lessons.solos * len(NAMES))
+    rows = [timbres(samples, synthesizer.rate_hz) for samples in versions]
+    return [
+        (crops.numpy(), whole(samples, synthesizer.rate_hz, crops).numpy(), answer)
+        for samples, crops in zip(versions, rows, strict=True)
+    ]
 
 
 def untaught(n_timbre: int, n_whole: int) -> Judge:
@@ -180,11 +186,11 @@ def untaught(n_timbre: int, n_whole: int) -> Judge:
     return Judge(players, Voters(n_whole, (len(STYLES), 2, 2), _MEMBERS, _WIDTH))
 
 
-_sharing: tuple[Synthesizer, float]
+_work: Callable
 
 
-def _render(song: Song) -> np.ndarray:
-    return _rendered(*_sharing[:1], song, _sharing[1])
+def _worked(item: object) -> object:
+    return _work(item)
 
 
 def _rendered(synthesizer: Synthesizer, song: Song, duration_s: float) -> np.ndarray:

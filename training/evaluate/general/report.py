@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ....musicgen.card import read_card
+from ....musicgen.codec.encodec import fingerprint_of
 from ....musicgen.errors import InputError
 from ....musicgen.loading import Loaded, load
 from ....musicgen.store.published import SHIPPED
@@ -20,9 +21,10 @@ from .chord_following import chord_findings
 from .cli import HELD_OUT_SOUNDFONTS, PARTS, SOUNDFONT, N
 from .findings import Table, Tools
 from .judge import Judge, Lessons, taught
+from .sections import section_findings
 
 _LESSONS = Lessons()
-_OF_A_JUDGE = {"genres", "instruments", "drums"}  # parts that need one
+_OF_A_JUDGE = {"genres", "instruments", "drums", "sections"}  # parts that need one
 _PANSORI_CLIPS, _OF_PANSORI_MINI = 200, 0.95
 
 
@@ -79,6 +81,8 @@ def report(request: Request) -> list[Finding]:
                 found = findings.silence_findings(tools, 50 * n)
             case "long":
                 found = findings.long_findings(tools, 2 * n)
+            case "sections":
+                found = section_findings(tools, 5 * n)
             case _:
                 found = pansori_findings(tools, request.out, 6 * n)
         results.keep(found)
@@ -177,7 +181,7 @@ def _tools(request: Request, results: _Results) -> Tools:
 def _judge(request: Request, results: _Results, model: Loaded, synthesizers: Sequence[Synthesizer]) -> Judge:
     """The judge of the folder, or a new one: taught once for a codec."""
     notes = {
-        "codec": model.config.codec.fingerprint,
+        "codec": f"{model.config.codec.fingerprint}-{fingerprint_of(model.codec.decoder.parameters())}",
         "soundfonts": ", ".join(path.name for path in request.held_out_soundfonts),
     }
     notes |= {name: str(value) for name, value in asdict(request.lessons).items()}
