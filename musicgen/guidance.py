@@ -96,10 +96,13 @@ def planned(
     Where no anchor is asked for, windows have the model's own, unless a text changes: it would hold the music to what was.
     A text that asks for an end in every window had 7 s of music and then silence, for as long as the piece was meant to be.
     """
-    cuts = changes([positive, negative], params.duration_s, config.codec.frame_rate_hz)
+    rate_hz = config.codec.frame_rate_hz
+    cuts = changes([positive, negative], params.duration_s, rate_hz)
     ends = any(asks_for_an_end(positive, params.duration_s, positive.n_rows))
     if config.change_s:
-        windows = sectioned(config, params, n_prompt, cuts, ends)
+        windows = cut_windows(
+            sectioned(config, params, n_prompt, other_texts(positive, cuts, params.duration_s, rate_hz), ends), cuts
+        )
     else:
         anchored = params if cuts else _anchored(config, params)
         windows = cut_windows(plan_windows(config, anchored, n_prompt, ends), cuts)
@@ -118,6 +121,21 @@ def changes(conditionings: Sequence[Conditioning | Mixture | None], duration_s: 
     """Frames, ascending, at which any of the conditionings changes."""
     times = {time_s for each in conditionings if each is not None for time_s in each.changes(duration_s)}
     return sorted({to_frames(time_s, rate_hz) for time_s in times})
+
+
+def other_texts(
+    conditioning: Conditioning | Mixture, frames: Sequence[int], duration_s: float, rate_hz: float
+) -> list[int]:
+    """Those of the frames, ascending, from which another text holds: not the same one with another weight, or asking for an end."""
+
+    def texts(frame: float) -> list[Tensor]:
+        shares = conditioning.at(frame / rate_hz, duration_s)
+        return [row for share in shares for row in share.conditioning.going_on().text]
+
+    def same(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
+        return len(before) == len(after) and all(map(torch.equal, before, after))
+
+    return [frame for frame in frames if not same(texts(frame - 1), texts(frame + 1))]
 
 
 def sectioned(

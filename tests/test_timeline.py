@@ -9,7 +9,7 @@ from comfyui_musicgen.musicgen.audio import Audio, fade_out
 from comfyui_musicgen.musicgen.conditioning import Mixture, Timeline, blend, encode_timeline
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.musicgen.errors import InputError
-from comfyui_musicgen.musicgen.guidance import Mix, cut_windows, sectioned
+from comfyui_musicgen.musicgen.guidance import Mix, cut_windows
 from comfyui_musicgen.musicgen.windows import Window, plan_windows
 from comfyui_musicgen.tests.test_windows import config
 
@@ -330,58 +330,3 @@ def test_a_fade_out_falls_to_silence_at_the_end_only():
     assert fade_out(sound, 0) is sound and fade_out(sound, 60).samples[0, 0, 5000] == pytest.approx(0.5, abs=0.01)
     with pytest.raises(InputError, match="'fade_out_s' must be from 0"):
         fade_out(sound, -1)
-
-
-# Sections
-
-
-def test_a_section_sees_little_of_what_was_before_it():
-    shorter = replace(config(), change_s=1.0)
-    params = GenerationParams(duration_s=60)
-    assert sectioned(shorter, params, 0, []) == plan_windows(shorter, params, 0), "no text changes"
-    assert sectioned(shorter, params, 0, [1000, 2100]) == [
-        Window(0, 0, 1000), Window(950, 50, 1150), Window(2050, 50, 950),
-    ]  # fmt: skip
-    assert sectioned(shorter, params, 0, [20]) == [
-        Window(0, 0, 20), Window(0, 20, 1500), Window(900, 600, 1500), Window(1800, 600, 1200),
-    ]  # fmt: skip
-    assert sectioned(shorter, params, 400, [300, 1000]) == [
-        Window(250, 150, 750), Window(950, 50, 1500), Window(1850, 600, 1150),
-    ], "a change within the prompt, too"  # fmt: skip
-    last = sectioned(shorter, params, 0, [1000], ends=True)[-1]
-    assert (last.start + last.n_frames, last.n_frames) == (3000, 1500), "a whole window for the end"
-
-
-def test_a_model_s_own_section_is_taken_where_a_text_changes(load, runs, monkeypatch):
-    loaded = load()
-    monkeypatch.setattr(loaded.model, "config", replace(loaded.model.config, change_s=0.1))
-    result = codes(loaded, f"{ONE} | 0.62: {OTHER}")
-    assert result.shape[-1] == 60
-    second = text(loaded, OTHER).text[0]
-    changed = next(i for i, (texts, *_) in enumerate(runs) if torch.equal(texts[0].cross, second))
-    assert [known.shape[-1] for _, _, known, _ in runs[changed:]] == [5, 10]
-    assert torch.equal(runs[changed][2], result[..., 26:31])
-    runs.clear()
-    codes(loaded, ONE)
-    assert [known is None or known.shape[-1] for _, _, known, _ in runs] == [True, 10, 10, 10], "no text changes"
-
-
-def test_a_section_s_own_anchor_is_its_beginning(load, runs, monkeypatch):
-    shorter = replace(config(), change_s=1.0, anchor_s=6.0)
-    params = GenerationParams(duration_s=80)
-    windows = sectioned(shorter, params, 0, [1500])
-    assert [(w.start, w.n_known, w.n_anchor, w.anchor) for w in windows] == [
-        (0, 0, 0, 0), (1450, 50, 0, 0), (2050, 900, 300, 1500), (2650, 900, 300, 1500),
-    ]  # fmt: skip
-    asked = sectioned(shorter, replace(params, anchor_s=3.0), 0, [1500])
-    assert [(w.n_anchor, w.anchor) for w in asked][2:] == [(150, 0), (150, 0)], "the piece's beginning, as asked for"
-    loaded = load(melody=True)
-    own = replace(loaded.model.config, change_s=0.1, anchor_s=0.1)
-    monkeypatch.setattr(loaded.model, "config", own)
-    result = codes(loaded, f"{ONE} | 0.42: {OTHER}")
-    assert result.shape[-1] == 60
-    windows = [(0, 0, 0), (16, 0, 0), (26, 5, 21), (36, 5, 21)]  # start, anchor's frames, where they begin
-    assert len(runs) == len(windows)
-    for (start, n, first), (_, _, known, _) in list(zip(windows, runs, strict=True))[1:]:
-        assert torch.equal(known[..., :n], result[..., first : first + n]), start
-        assert torch.equal(known[..., n:], result[..., start + n :][..., : known.shape[-1] - n]), start

@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..musicgen.checkpoints import open_checkpoint
 from ..musicgen.checkpoints.checkpoint import Checkpoint, TextEncoderSource
 from ..musicgen.checkpoints.tools.convert import convert
 from ..musicgen.checkpoints.weights.lazy import Check, Weight
-from ..musicgen.codec import Codec
+from ..musicgen.codec import Codec, fingerprint
 from ..musicgen.errors import InputError
+from ..musicgen.loading import load
 from .lm import train as lm_training
 from .lm.model import MusicGen
 from .lm.text import t5_table
@@ -70,6 +72,24 @@ def write(
     source = Checkpoint(target, "training", config, held["lm"], held["conditioner"], held["codec"], text)
     target.parent.mkdir(parents=True, exist_ok=True)
     return convert(source, target, None, text)
+
+
+def with_decoder(model: Path, codec: Codec, target: Path) -> Path:
+    """A model that ships with the decoder of `codec`, all else as it is: the same seeds give the same codes.
+
+    InputError if the model's codes are not the codec's.
+    """
+    source = open_checkpoint(model)
+    theirs = load(model, "float32").codec
+    if fingerprint(theirs) != fingerprint(codec) or replace(theirs.config, fingerprint="") != replace(
+        codec.config, fingerprint=""
+    ):
+        raise InputError(
+            f"{model} has another codec than the one whose decoder was trained. Give a model of that codec."
+        )
+    decoder = {name: tensor for name, tensor in codec.state_dict().items() if name.startswith("decoder.")}
+    source = replace(source, codec={**source.codec, **_held(decoder)}, config=replace(source.config, name=target.stem))
+    return convert(source, target, None, source.text_encoder)
 
 
 def _held(weights: Mapping[str, Tensor]) -> dict[str, Weight]:

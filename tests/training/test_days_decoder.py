@@ -1,15 +1,22 @@
 """A frozen codec's decoder trained on alone: every code stays as it is, and what ships has the new decoder."""
 
+from pathlib import Path
+
 import pytest
+import safetensors.torch
 import torch
+from comfyui_musicgen.musicgen.errors import InputError
+from comfyui_musicgen.musicgen.loading import load
 from comfyui_musicgen.tests.training.test_days import TINY, assert_same, handlers, killed_at, play  # noqa: F401
 from comfyui_musicgen.training import runs
 from comfyui_musicgen.training.codec import adversarial
 from comfyui_musicgen.training.codec.adversary import level_loss, spectral_loss, wave_loss
 from comfyui_musicgen.training.days import codec
 from comfyui_musicgen.training.days.place import Place
+from comfyui_musicgen.training.export import with_decoder
 
 RATE_HZ = 32_000
+ROOT = Path(__file__).parents[2]
 
 
 def noise(seed: int, n: int = RATE_HZ) -> torch.Tensor:
@@ -70,3 +77,20 @@ def test_its_losses_ask_for_the_level_and_move_no_code(place):
     losses = [trainer.train_step(waves, 0.0) for _ in range(3)]
     assert set(losses[0]) >= {"wave", "spectrum", "level"} and float(losses[0]["commitment"]) == 0
     assert torch.equal(trainer.codec.quantizer.encode(trainer.codec.encoder(waves[:, None])), codes)
+
+
+def test_a_model_that_ships_gets_the_decoder_and_keeps_all_else(tmp_path):
+    shipped = ROOT / "pretrained" / "general-mini.safetensors"
+    ours = codec.opened(shipped)
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    for tensor in ours.decoder.state_dict().values():
+        tensor.mul_(1.5)
+    target = with_decoder(shipped, ours, tmp_path / "louder.safetensors")
+    tables = [safetensors.torch.load_file(path) for path in (shipped, target)]
+    assert tables[0].keys() == tables[1].keys()
+    other = {name for name, tensor in tables[0].items() if not torch.equal(tensor, tables[1][name])}
+    assert other == {f"codec.{name}" for name in before if name.startswith("decoder.")}
+    assert load(target, "float32").codec.config.fingerprint == ours.config.fingerprint
+    with pytest.raises(InputError, match="another codec"):
+        with_decoder(ROOT / "pretrained" / "pansori-mini.safetensors", ours, tmp_path / "none.safetensors")
+    assert not (tmp_path / "none.safetensors").exists()

@@ -43,7 +43,8 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument(
         "--begin-with",
         type=Path,
-        help="`codec`: what a new run begins with: a codec.pt of `onegpu` or `days`, or a model that ships (.safetensors); it may be narrower",
+        help="`codec`: what a new run begins with: a codec.pt of `onegpu` or `days`, or a model that ships (.safetensors); it may be narrower. "
+        "`export`: a model that ships, which gets the new decoder and keeps all else",
     )
     parser.add_argument("--clips", type=int, help=f"to code, for training (default: {DAYS.recipe.n_clips})")
     parser.add_argument("--early", action="store_true", help="code with the codec as it is, before it is done")
@@ -163,10 +164,16 @@ def _ship_lm(options: argparse.Namespace, place, days: Days) -> int:
 
 
 def _export(options: argparse.Namespace, place, days: Days) -> int:
+    from ..export import with_decoder
     from ..onegpu.recipe import NAME
+    from .codec import latest
     from .lm import export
 
-    path = export(place, days, options.target or place.out / f"{NAME}.safetensors")
+    target = options.target or place.out / f"{NAME}.safetensors"
+    if options.begin_with:
+        path = with_decoder(options.begin_with, latest(place, days), target)
+    else:
+        path = export(place, days, target)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
