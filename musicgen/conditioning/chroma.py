@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from ..config import MelodyConfig
 
-Anchor = tuple[
-    float, float
-]  # of a window: how much at its start is earlier music, and where in the piece that begins, s
+# Of a window: how much at its start is earlier music, and where in the piece that begins, s
+Anchor = tuple[float, float]
 NO_ANCHOR: Anchor = (0.0, 0.0)
 _SEMITONES = 12
 _A0_HZ = 27.5
