@@ -29,9 +29,16 @@ def vocabulary_of(card: Settings | None) -> Vocabulary | None:
         {phrase.strip(): words.strip() for phrase, _, words in (pair.partition("=") for pair in card.names(key))}
         for key in ("synonyms", "near")
     )
-    chords, endings = card.expect("chords", True, False, default=False), card.names("endings", default=[])
     return Vocabulary(
-        frozenset(card.names("words")), synonyms, near, card.text("default_text"), card.text("plays"), chords, endings
+        frozenset(card.names("words")),
+        synonyms,
+        near,
+        card.text("default_text"),
+        card.text("plays"),
+        chords=card.expect("chords", True, False, default=False),
+        endings=card.names("endings", default=[]),
+        paces=card.names("paces", default=[]),
+        begins_anew=card.number("change_s", default=0.0) > 0,
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..musicgen.conditioning import ENDINGS, blend, encode_timeline, ending_words, timeline_lines
+from ..musicgen.conditioning import ENDINGS, blend, encode_timeline, tempo_remarks, told_lines
 from . import reports
 from .host import Managed
 from .inputs import Node, checked
@@ -51,11 +51,12 @@ class MusicGenTimeline(Node):
 
     @checked()
     def encode(self, conditioner: Managed, lines: str, ending: str = ENDINGS[0]) -> tuple:
-        written = timeline_lines(lines, ending, ending_words(conditioner.module))
-        warnings = [conditioner.module.warning(line.text) for line in written]
-        warnings = list(dict.fromkeys(warning for warning in warnings if warning))
-        if warnings:
-            reports.show("\n".join(warnings))
+        module = conditioner.module
+        written = told_lines(module, lines, ending)
+        remarks = [module.warning(line.text) for line in written] + tempo_remarks(module, written)
+        remarks = list(dict.fromkeys(remark for remark in remarks if remark))
+        if remarks:
+            reports.show("\n".join(remarks))
         return (conditioner.run(lambda module: encode_timeline(module, lines, ending)),)
 
 

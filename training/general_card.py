@@ -10,6 +10,7 @@ from . import card as pansori
 from .data import songwords
 from .data.instruments import DRUM_WORDS, INSTRUMENTS
 from .data.jangdan import JANGDAN
+from .data.words import PACES as PANSORI_PACES
 from .evaluate.general.cli import KIND
 
 TEMPO_BPM = (50, 190)
@@ -79,6 +80,12 @@ def plays() -> str:
     )
 
 
+def paces() -> list[str]:
+    """Phrases that say how fast without a number, general and pansori."""
+    slow_to_fast = [phrase for words in (*songwords.PACES, *PANSORI_PACES.values()) for phrase in words]
+    return sorted({*slow_to_fast, *songwords.KOREAN_PACES, *JANGDAN, *(jangdan.hangul for jangdan in JANGDAN.values())})
+
+
 def card(codec: Codec, evaluation: Path | None = None) -> str:
     """The text of NAME.card.json; `codec`: the model's own; evaluation: evaluation.json of `python -m training evaluate`."""
     known = vocabulary()
@@ -99,6 +106,7 @@ def card(codec: Codec, evaluation: Path | None = None) -> str:
         "kind": KIND,
         "moods": _languages(tuple(sum((pair[i] for pair in songwords.moods()), ()) for i in range(2))),
         "near": sorted(f"{word} = {player}" for word, player in near.items()),
+        "paces": paces(),
         "plays": plays(),
         **({"silence": {"codes": silent, "tries": TRIES, "gap_s": GAP_S}} if silent else {}),
         "synonyms": [f"{phrase} = {words}" for phrase, words in sorted(synonyms.items())],

@@ -6,7 +6,7 @@ from .melody import Melody
 from .mixture import Mixture, Share, blend, check_model
 from .stems import CHOICES as STEM_CHOICES
 from .text import TextEncoder, t5_encoder
-from .timeline import ENDINGS, Timeline, encode_timeline, ending_words, timeline_lines
+from .timeline import ENDINGS, Timeline, encode_timeline, tempo_remarks, timeline_lines, told_lines
 from .tokenizer import Tokenizer
 
 __all__ = [
@@ -27,7 +27,8 @@ __all__ = [
     "chord_list",
     "encode_chords",
     "encode_timeline",
-    "ending_words",
     "t5_encoder",
+    "tempo_remarks",
     "timeline_lines",
+    "told_lines",
 ]

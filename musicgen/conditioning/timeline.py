@@ -1,7 +1,7 @@
 """Texts at their times: the conditioning of a piece whose description changes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -77,14 +77,14 @@ class Timeline(Mixture):
 
 
 def encode_timeline(conditioner: "Conditioner", lines: str, ending: str = "none") -> "Conditioning | Timeline":
-    """The timeline that is written in `lines` (grammar: `timeline_text`); a single text is its own conditioning.
+    """The timeline that is written in `lines` (grammar: `timeline_text`), as `told_lines` has it; a single text is its own conditioning.
 
     ending: cadence = the last CADENCE_S follow the last text with words that ask for an ending (`ending_words`).
     InputError: what cannot be read, naming the entry and the word; another engine than the native one.
     """
     if ending not in ENDINGS:
         raise InputError(f"'ending' must be one of {', '.join(ENDINGS)}, got {ending!r}")
-    written = timeline_lines(lines, ending, ending_words(conditioner))
+    written = told_lines(conditioner, lines, ending)
     encoded = {text: conditioner.encode_text([text]) for text in dict.fromkeys(line.text for line in written)}
     if len(written) == 1 and written[0].strength == 1:
         return encoded[written[0].text]
@@ -105,11 +105,50 @@ def ending_words(conditioner: "Conditioner") -> str:
     return vocabulary.endings[0] if vocabulary and vocabulary.endings else CADENCE_TEXT
 
 
+def told_lines(conditioner: "Conditioner", lines: str, ending: str = "none") -> list[Line]:
+    """`timeline_lines` as the conditioner's model is told them: one that begins anew with each text goes on in the tempo named last.
+
+    It would take another where a text names none, for it does not hear the music before. A pace without a number (*slow*) is
+    a tempo of its own.
+    """
+    written = timeline_lines(lines, ending, ending_words(conditioner))
+    vocabulary = getattr(conditioner, "vocabulary", None)
+    if not (vocabulary and vocabulary.begins_anew):
+        return written
+    tempo, told = "", dict[int, Line]()
+    for index in sorted(range(len(written)), key=lambda index: _order(written[index])):
+        line = written[index]
+        own = vocabulary.tempo(line.text)
+        if own is None and tempo and line.text:
+            line = replace(line, text=f"{line.text}, {tempo}", tempo=tempo)
+        tempo, told[index] = tempo if own is None else own, line
+    return [told[index] for index in range(len(written))]
+
+
+def tempo_remarks(conditioner: "Conditioner", told: list[Line]) -> list[str]:
+    """What a user is told of the tempo of `told_lines`: where one is kept, or that each text begins with one of its own."""
+    if kept := [line.text for line in told if line.tempo]:
+        return ["Tempo kept from the text before: " + "; ".join(dict.fromkeys(kept)) + "."]
+    vocabulary = getattr(conditioner, "vocabulary", None)
+    if not (vocabulary and vocabulary.begins_anew) or any(vocabulary.tempo(line.text) is not None for line in told):
+        return []
+    if len({vocabulary.before_end(vocabulary.translate(line.text)) for line in told}) < 2:
+        return []
+    return [
+        "No text names a tempo, so each begins with its own. Name one in the first, as '110 bpm': the others keep it."
+    ]
+
+
 def timeline_lines(lines: str, ending: str = "none", words: str = CADENCE_TEXT) -> list[Line]:
     """Entries of `lines`, and that of the ending behind them, which `words` ask for. Errors as in `encode_timeline`."""
     written = parse_timeline(lines)
     if ending == "none":
         return written
-    final = max(written, key=lambda line: (line.before_end, -line.start_s if line.before_end else line.start_s))
+    final = max(written, key=_order)
     text = f"{final.text}, {words}" if final.text else words
     return [*written, Line(CADENCE_S, text, final.strength, before_end=True)]
+
+
+def _order(line: Line) -> tuple[bool, float]:
+    """Ascending with time, in a piece that is long enough for all entries."""
+    return line.before_end, -line.start_s if line.before_end else line.start_s

@@ -3,12 +3,15 @@
 import difflib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _WORD = re.compile(r"[^\W\d_]+")
 _HANGUL = re.compile(r"[가-힣]+")
 _PARTICLES = re.compile(r"(?<!\S)(은|는|이|가|을|를|의|에|로|으로|과|와|하고)(?!\S)")  # left over from a replaced word
+_TEMPO = re.compile(
+    r"(?:\bat\s+)?(?<![\d.])\d{2,3}(?:\.\d+)?\s*bpm\b|(?:\b(?:bpm|tempo)|템포)\s*:?\s*\d{2,3}(?!\d)", re.IGNORECASE
+)
 _TYPO = 0.8  # likeness of two spellings, of 1
 
 logger = logging.getLogger(__name__)
@@ -27,6 +30,8 @@ class Vocabulary:
     near: word that the model was not taught -> what it plays that comes nearest, for messages.
     default_text: stands for an empty text, where no melody and no clip says what to play.
     endings: phrases that ask for an end, the commonest first; none for models that were not taught to end.
+    paces: phrases that say how fast without a number.
+    begins_anew: whether a text that changes within a piece hears next to nothing of the music before it (`change_s` of the card).
     """
 
     words: frozenset[str]
@@ -36,6 +41,8 @@ class Vocabulary:
     summary: str  # what the model plays, for messages
     chords: bool = False  # whether a melody model was taught chords as well
     endings: tuple[str, ...] = ()
+    paces: tuple[str, ...] = ()
+    begins_anew: bool = False
 
     def translate(self, text: str) -> str:
         """`text` with the model's words for their synonyms; where several begin, the longest. What was put in stays."""
@@ -51,12 +58,17 @@ class Vocabulary:
         """A translated text without the phrases that ask for an end: what music that goes on follows. `text` if it has none."""
         if not self.endings:
             return text
-        phrases = "|".join(map(re.escape, sorted(self.endings, key=len, reverse=True)))
-        left, n_found = re.subn(rf"(?<![\w-])(?:{phrases})(?![\w-])", " ", text, flags=re.IGNORECASE)
+        left, n_found = _any_of(self.endings).subn(" ", text)
         if not n_found:
             return text
         parts = (" ".join(part.split()) for part in left.split(","))
         return ", ".join(part for part in parts if part) or self.default_text
+
+    def tempo(self, text: str) -> str | None:
+        """The number of beats a minute that a text names, in its words; "" for a pace without a number, None for neither."""
+        if found := _TEMPO.search(text):
+            return found[0]
+        return "" if self.paces and _any_of(self.paces).search(self.translate(text)) else None
 
     def read(self, text: str, model: str) -> str:
         """`text` in the model's words; the log names those that `model` was not taught."""
@@ -82,3 +94,9 @@ class Vocabulary:
 
     def _respelled(self, word: str) -> str | None:
         return next(iter(difflib.get_close_matches(word, self.words, 1, _TYPO)), None) if len(word) > 3 else None
+
+
+def _any_of(phrases: Sequence[str]) -> re.Pattern[str]:
+    """Any of the phrases as words of their own, the longest first."""
+    longest_first = "|".join(map(re.escape, sorted(phrases, key=len, reverse=True)))
+    return re.compile(rf"(?<![\w-])(?:{longest_first})(?![\w-])", re.IGNORECASE)

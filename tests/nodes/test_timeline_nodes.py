@@ -4,6 +4,7 @@ import pytest
 from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
 from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.conditioning import Timeline
+from comfyui_musicgen.musicgen.conditioning.vocabulary import Vocabulary
 from comfyui_musicgen.musicgen.errors import InputError
 from comfyui_musicgen.nodes import host
 
@@ -43,6 +44,19 @@ def test_words_that_the_model_was_not_taught_are_shown_once(conditioner, monkeyp
     )
     NODES["MusicGenTimeline"]().encode(conditioner, "a | 1: b | 2: a | 3: c")
     assert shown == ["not a\nnot b"]
+
+
+def test_a_tempo_that_is_kept_is_shown_behind_the_words_that_are_not_known(conditioner, monkeypatch):
+    shown = []
+    monkeypatch.setattr(host, "show_text", shown.append)
+    words = Vocabulary(frozenset({"flute", "drums", "bpm"}), {}, {}, "flute", "flute", begins_anew=True)
+    monkeypatch.setattr(conditioner.module, "vocabulary", words)
+    (timeline,) = NODES["MusicGenTimeline"]().encode(conditioner, "0: flute, 92 bpm | 9: drums enter")
+    assert [leaf.words for leaf in timeline.leaves()] == [("flute, 92 bpm",), ("drums enter, 92 bpm",)]
+    (text,) = shown
+    assert text.startswith("toy was not taught 'enter'") and text.endswith(
+        "\nTempo kept from the text before: drums enter, 92 bpm."
+    )
 
 
 def test_errors_name_the_entry_or_the_input(conditioner):

@@ -65,6 +65,7 @@ def test_its_card_is_that_of_the_words_it_was_taught():
     assert table["default_text"] == general_card.DEFAULT_TEXT and table["plays"] == general_card.plays()
     vocabulary = vocabulary_of(read_card(MODEL))
     assert vocabulary.warning(vocabulary.translate(general_card.DEFAULT_TEXT), "general-mini") is None
+    assert vocabulary.begins_anew and list(vocabulary.paces) == general_card.paces()
 
 
 def test_the_figures_of_its_card_are_on_its_page():

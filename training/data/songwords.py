@@ -48,12 +48,12 @@ _MOODS = {  # by (minor, tempo: slow, medium, fast)
     (True, 1): (("dark", "moody", "serious", "mysterious", "nostalgic"), ("어두운", "신비로운", "애잔한")),
     (True, 2): (("tense", "intense", "driving", "urgent", "dramatic"), ("긴장감 있는", "격렬한", "극적인")),
 }
-_PACES = (
+PACES = (
     ("slow", "slow tempo", "very slow"),
     ("medium tempo", "moderate tempo", "mid-tempo"),
     ("fast", "fast tempo", "up-tempo"),
 )
-_KOREAN_PACES = ("느린", "보통 빠르기의", "빠른")
+KOREAN_PACES = ("느린", "보통 빠르기의", "빠른")
 _ALONE = ("solo {}", "{} solo", "{} alone", "only {}", "unaccompanied {}", "just {}")
 _KOREAN_ALONE = ("{} 솔로", "{} 독주", "{}만")
 _DRUMS_ALONE = ("drums alone", "drum solo", "only drums", "drum beat", "drum loop", "just drums")
@@ -101,7 +101,7 @@ def describe(facts: Facts, rng: np.random.Generator, held_out: bool = False, tem
     if bpm:
         parts.append(_pick((f"{facts.bpm:.0f} bpm", f"at {facts.bpm:.0f} bpm", f"tempo {facts.bpm:.0f}"), rng))
     elif rng.random() < 0.3:
-        parts.append(_pick(_PACES[_pace(facts)], rng))
+        parts.append(_pick(PACES[_pace(facts)], rng))
     if facts.key and rng.random() < 0.28:
         parts.append(_pick((f"in {facts.key}", facts.key, f"key of {facts.key}"), rng))
     if rng.random() < (0.4 if facts.metre != "4/4" else 0.08):
@@ -147,10 +147,10 @@ def phrases() -> list[str]:
     korean = [word for one in INSTRUMENTS.values() for word in one.korean]
     found = [phrase for group in groups for language in group for phrase in language if phrase not in held_out()]
     found += [form.format(word) for form in _KOREAN_ALONE for word in korean]
-    found += [word for pace in _PACES for word in pace]
+    found += [word for pace in PACES for word in pace]
     for table in (_REGISTER, _DENSITY, _DYNAMICS, _METRES):
         found += [phrase for choices in table.values() for phrase in choices]
-    found += [*_KOREAN_PACES, *_DRUMS_ALONE, *_KOREAN_DRUMS_ALONE, *_NO_DRUMS, *_WITH_DRUMS, *_KOREAN_DYNAMICS.values()]
+    found += [*KOREAN_PACES, *_DRUMS_ALONE, *_KOREAN_DRUMS_ALONE, *_NO_DRUMS, *_WITH_DRUMS, *_KOREAN_DYNAMICS.values()]
     found += [*ENDS, *_BEGINS, *_FILLERS, *KEY_NAMES, *SCALES, *(form.format("") for form in _ALONE)]
     found += [f"{tone}{mode}" for tone in _KOREAN_TONES for mode in _KOREAN_KEYS.values()]
     return [
@@ -215,7 +215,7 @@ def _korean(facts: Facts, rng: np.random.Generator, tempo: bool | None) -> str:
     if rng.random() < 0.35:
         parts.append(_mood(facts, 1, rng))
     if rng.random() < 0.2:
-        parts.append(_KOREAN_PACES[_pace(facts)])
+        parts.append(KOREAN_PACES[_pace(facts)])
     if facts.dynamics in _KOREAN_DYNAMICS and rng.random() < 0.2:
         parts.append(_KOREAN_DYNAMICS[facts.dynamics])
     if rng.random() < 0.6:

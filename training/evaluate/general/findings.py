@@ -229,7 +229,7 @@ def ending_findings(tools: Tools, n: int) -> list[Finding]:
 def long_findings(tools: Tools, n: int) -> list[Finding]:
     """Whether each 10 s of a piece of 60 s have the tempo and key of the first; by chance: of another piece's first."""
     asked = asking.long_pieces(n)
-    parts = [[_tempo_and_tones(piece) for piece in each] for each in (tools.made(asked, LONG_S), tools.coded(tools.played(asked, LONG_S)))]  # fmt: skip
+    parts = [[_each_tempo_and_tones(piece) for piece in each] for each in (tools.made(asked, LONG_S), tools.coded(tools.played(asked, LONG_S)))]  # fmt: skip
     own, best = parts
     moved = [*own[1:], own[0]]
     columns = [kept(own, own), kept(moved, own), kept(best, best)]
@@ -320,11 +320,15 @@ def _mixed(synthesizer: Synthesizer, n: int) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
-def _tempo_and_tones(samples: Tensor) -> list[tuple[float | None, np.ndarray]]:
+def _each_tempo_and_tones(samples: Tensor) -> list[tuple[float | None, np.ndarray]]:
     """Of each 10 s."""
     length = round(_PART_S * HEARING_HZ)
     parts = samples[: len(samples) // length * length].split(length)
-    return [(tempo_bpm(part, HEARING_HZ), tones_of(part, HEARING_HZ)) for part in parts]
+    return [tempo_and_tones(part) for part in parts]
+
+
+def tempo_and_tones(samples: Tensor) -> tuple[float | None, np.ndarray]:
+    return tempo_bpm(samples, HEARING_HZ), tones_of(samples, HEARING_HZ)
 
 
 def _share(flags: Sequence[bool]) -> float:
