@@ -1,5 +1,6 @@
 """Harmony as it is measured: told chords are heard where they are played, a key is kept by its tones."""
 
+import itertools
 import math
 
 import torch
@@ -22,6 +23,18 @@ def test_told_chords_are_heard_where_they_are_played():
     assert chord_following._mean_share([wanted], [heard_there]) > 0.8
     assert chord_following._mean_share([wanted[40:] + wanted[:40]], [heard_there]) < 0.5
     assert set(chord_following._heard(torch.zeros(8 * RATE_HZ))) == {""}
+
+
+def test_the_key_of_a_text_is_that_of_its_piece_and_heard_there():
+    pieces = list(itertools.islice(chord_following._in_keys(), 6))
+    assert {piece.facts.mode for piece in pieces} <= {"major", "minor"}
+    right = []
+    for piece in pieces:
+        seconds = [(chord, piece.grid.bar_s) for chord in piece.chords[: math.ceil(8.0 / piece.grid.bar_s)]]
+        samples = torch.cat([sum(tone(261.63 * 2 ** (t / 12), s) for t in chord.tones[:3]) for chord, s in seconds])
+        right.append(chord_following.heard_key(samples[: 8 * RATE_HZ]) == (piece.facts.tonic, piece.facts.mode))
+    assert sum(right) >= 4, "by chance 1 of 24"
+    assert chord_following.heard_key(torch.zeros(8 * RATE_HZ)) is None
 
 
 def test_a_key_is_kept_by_its_tones_and_by_no_transposition():

@@ -1,6 +1,7 @@
-"""Whether chords that are told are played: of the composer's own progressions, as `analysis/hearing` hears them."""
+"""Whether told chords, and keys named in words, are played: those of the composer's own pieces, as `analysis/hearing` hears them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ _TEXTS = {
     "waltz": "waltz with strings",
     "ballad": "ballad, electric piano",
 }
-_FIRST_NUMBER = 200  # of the pieces: those below are asked for elsewhere
+_KEYS = ("in {}", "key of {}", "{}")
+_FIRST_NUMBER, _FIRST_OF_KEYS = 200, 400  # of the pieces: those below are asked for elsewhere
 _EACH_S = 0.05
 
 
@@ -53,6 +55,43 @@ def chord_findings(tools: Tools, n: int) -> list[Finding]:
         Finding("told chords are heard, of the time", value, 0.7, chance, ceiling),
         Finding("told chords above those of another piece", value - chance, 0.3, 0.0, ceiling - least),
     ]
+
+
+def key_findings(tools: Tools, n: int) -> list[Finding]:
+    """Share of pieces in the major or minor key that their text names; by chance, in that of another; at best, the synthesizer's own."""
+    pieces = list(islice(_in_keys(), n))
+    texts = [
+        f"{_TEXTS[piece.facts.genre]}, no drums, {_KEYS[number % len(_KEYS)].format(piece.facts.key)}"
+        for number, piece in enumerate(pieces)
+    ]
+    played = tools.coded([torch.from_numpy(samples) for samples in rendered(tools.own, pieces, DURATION_S, 1)])
+    made = tools.made([Asked(text) for text in texts], DURATION_S)
+    wanted = [(piece.facts.tonic, piece.facts.mode) for piece in pieces]
+    heard, best = ([heard_key(samples) for samples in each] for each in (made, played))
+    others = [next(other for other in wanted[i:] + wanted if other != key) for i, key in enumerate(wanted)]
+    shares = [
+        float(np.mean([a == b for a, b in zip(*each, strict=True)]))
+        for each in ((wanted, heard), (others, heard), (wanted, best))
+    ]
+    return [Finding("key in the text is heard, of 24", shares[0], None, shares[1], shares[2])]
+
+
+def _in_keys() -> Iterator[Song]:
+    """Pieces of the texts' genres in major and minor, without end."""
+    genres = list(_TEXTS)
+    for number in count():
+        asked = Asked("", genre=genres[number % len(genres)], drums=False)
+        piece = asking.piece(asked, _FIRST_OF_KEYS + number, DURATION_S)
+        if piece.facts.mode in ("major", "minor"):
+            yield piece
+
+
+def heard_key(samples: Tensor) -> tuple[int, str] | None:
+    """[L] at HEARING_HZ -> (pitch class, major or minor); None where no key is heard."""
+    if is_silent(samples):
+        return None
+    tonic, _, mode = hear(Audio(samples[None, None], HEARING_HZ)).key.partition(" ")
+    return (NAMES.index(tonic), mode) if mode else None
 
 
 def _made(tools: Tools, text: str, piece: Song, number: int) -> Tensor:

@@ -12,8 +12,8 @@ GENERAL_HELP = (
     "it is a model of general music; known without this where its name begins with 'general', or its card says so"
 )
 PARTS = (
-    "speed", "codec", "genres", "instruments", "tempo", "drums", "melody", "chords", "endings", "silence", "long", "sections",
-    "pansori",
+    "speed", "codec", "genres", "instruments", "tempo", "drums", "melody", "chords", "keys", "endings", "silence", "long",
+    "sections", "pansori",
 )  # fmt: skip
 N = 4  # clips of each instrument and genre
 # Of Debian's fluid-soundfont-gm, timgm6mb-soundfont and csound-soundfont. The first plays what melodies are taken from.

@@ -17,7 +17,7 @@ from ...recipe import CODEC
 from .. import listening, measure
 from ..measure import Finding
 from . import findings
-from .chord_following import chord_findings
+from .chord_following import chord_findings, key_findings
 from .cli import HELD_OUT_SOUNDFONTS, PARTS, SOUNDFONT, N
 from .findings import Table, Tools
 from .judge import Judge, Lessons, taught
@@ -75,6 +75,8 @@ def report(request: Request) -> list[Finding]:
                 found = findings.melody_findings(tools, n)
             case "chords":
                 found = chord_findings(tools, 2 * n)
+            case "keys":
+                found = key_findings(tools, 5 * n)
             case "endings":
                 found = findings.ending_findings(tools, 5 * n)
             case "silence":
