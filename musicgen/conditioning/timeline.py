@@ -1,5 +1,6 @@
 """Texts at their times: the conditioning of a piece whose description changes."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 ENDINGS = ("none", "cadence")
 CADENCE_S = 8.0  # of the piece, at its end
 CADENCE_TEXT = "slow final ending, last cadence, fading to silence"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def encode_timeline(conditioner: "Conditioner", lines: str, ending: str = "none"
     if ending not in ENDINGS:
         raise InputError(f"'ending' must be one of {', '.join(ENDINGS)}, got {ending!r}")
     written = told_lines(conditioner, lines, ending)
+    for remark in tempo_remarks(conditioner, written):
+        logger.info(remark)
     encoded = {text: conditioner.encode_text([text]) for text in dict.fromkeys(line.text for line in written)}
     if len(written) == 1 and written[0].strength == 1:
         return encoded[written[0].text]

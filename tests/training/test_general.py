@@ -297,7 +297,8 @@ def test_a_report_of_every_part_of_general_music_is_written(toys, tmp_path, synt
     page = (tmp_path / "evaluation.md").read_text("utf-8")
     assert "| instrument named is heard |" in page and "| music box |" in page
     assert judge.Judge.opened(tmp_path / "judge.safetensors", {}) is None
-    assert "teaching the judge" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "teaching the judge" in told and "has no card" in told
     report.report(report.Request(**{**vars(request), "parts": ("speed",)}))
     assert "teaching the judge" not in capsys.readouterr().out, "it is taught once"
 

@@ -24,6 +24,7 @@ from .judge import Judge, Lessons, taught
 from .sections import section_findings
 
 _LESSONS = Lessons()
+_CARD = "python -m training card"
 _OF_A_JUDGE = {"genres", "instruments", "drums", "sections"}  # parts that need one
 _PANSORI_CLIPS, _OF_PANSORI_MINI = 200, 0.95
 
@@ -53,6 +54,10 @@ class Request:
 def report(request: Request) -> list[Finding]:
     """Measure a model of general music; its folder gets evaluation.json, evaluation.md and the judge, who is taught once."""
     request.out.mkdir(parents=True, exist_ok=True)
+    if read_card(request.model) is None:
+        print(
+            f"{request.model} has no card: words are not translated, no clip is drawn again. Write one: {_CARD} {request.model}"
+        )
     results = _Results(request)
     tools = _tools(request, results)
     n, alone = request.n, None
