@@ -38,7 +38,7 @@ def vocabulary_of(card: Settings | None) -> Vocabulary | None:
         chords=card.expect("chords", True, False, default=False),
         endings=card.names("endings", default=[]),
         paces=card.names("paces", default=[]),
-        begins_anew=card.number("change_s", default=0.0) > 0,
+        begins_anew=card.get("change_s", None) is not None,
     )
 
 
@@ -68,4 +68,5 @@ def with_windows(config: ModelConfig, card: Settings | None) -> ModelConfig:
     """`config` with what a card says that the windows of a long piece see: of its beginning, and of what was before a change of text."""
     if card is None:
         return config
-    return replace(config, **{name: card.number(name, default=0.0) for name in ("anchor_s", "change_s")})
+    change_s = None if card.get("change_s", None) is None else card.number("change_s")
+    return replace(config, anchor_s=card.number("anchor_s", default=0.0), change_s=change_s)

@@ -134,7 +134,7 @@ class ModelConfig:
     segment_s: float = 30.0  # the longest window that the model was trained on
     extend_stride_s: float = 18.0  # default hop of the windows of longer pieces
     anchor_s: float = 0.0  # `GenerationParams.anchor_s` of longer pieces, where none is asked for
-    change_s: float = 0.0  # of the music before a change of text, what is seen after it; 0: all that a window has
+    change_s: float | None = None  # of the music before a change of text, what is seen after it; None: all of a window
 
     def __post_init__(self) -> None:
         if self.lm.n_codebooks != self.codec.n_codebooks:

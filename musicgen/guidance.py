@@ -99,7 +99,7 @@ def planned(
     rate_hz = config.codec.frame_rate_hz
     cuts = changes([positive, negative], params.duration_s, rate_hz)
     ends = any(asks_for_an_end(positive, params.duration_s, positive.n_rows))
-    if config.change_s:
+    if config.change_s is not None:
         windows = cut_windows(
             sectioned(config, params, n_prompt, other_texts(positive, cuts, params.duration_s, rate_hz), ends), cuts
         )
@@ -147,7 +147,7 @@ def sectioned(
     the text holds for.
     """
     rate_hz = config.codec.frame_rate_hz
-    total, seen = to_frames(params.duration_s, rate_hz), to_frames(config.change_s, rate_hz)
+    total, seen = to_frames(params.duration_s, rate_hz), to_frames(config.change_s or 0.0, rate_hz)
     windows, within = [], [0, *(frame for frame in frames if 0 < frame < total), total]
     for first, until in pairwise(within):
         if until <= n_prompt:

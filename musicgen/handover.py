@@ -12,8 +12,8 @@ OnStep = Callable[[int, int], None]
 
 
 def known(piece: Tensor | None, window: Window) -> Tensor | None:
-    """The frames that a window sees of the piece [B, K, T] so far: its anchor, and what lies behind that in its range."""
-    if piece is None:
+    """The frames that a window sees of the piece [B, K, T] so far: its anchor, and what lies behind that in its range. None if it sees none."""
+    if piece is None or not window.n_known:
         return None
     anchor = piece[..., window.anchor : window.anchor + window.n_anchor]
     return torch.cat([anchor, piece[..., window.start + window.n_anchor :]], dim=-1)

@@ -46,6 +46,22 @@ def test_a_model_s_own_section_is_taken_where_a_text_changes(load, runs, monkeyp
     assert [known is None or known.shape[-1] for _, _, known, _ in runs] == [True, 10, 10, 10], "no text changes"
 
 
+def test_a_section_that_sees_nothing_begins_as_a_piece_does(load, runs, monkeypatch):
+    loaded = load()
+    monkeypatch.setattr(loaded.model, "config", replace(loaded.model.config, change_s=0.0))
+    heard = []
+    result = codes(
+        loaded, f"{ONE} | 0.62: {OTHER}", on_frames=lambda n, read: heard.append((n, read(max(0, n - 20), n)))
+    )
+    assert result.shape[-1] == 60 and [known is None for _, _, known, _ in runs] == [True, False, True, False]
+    assert [n_frames for *_, n_frames in runs][2:] == [25, 14]
+    first = text(loaded, ONE).text[0]
+    assert [torch.equal(texts[0].cross, first) for texts, *_ in runs] == [True, True, False, False]
+    assert heard[-1][0] == 60
+    for n, frames in heard:
+        assert torch.equal(frames, result[..., max(0, n - 20) : n]), "across the join, too"
+
+
 def test_a_section_s_own_anchor_is_its_beginning(load, runs, monkeypatch):
     shorter = replace(config(), change_s=1.0, anchor_s=6.0)
     params = GenerationParams(duration_s=80)
