@@ -93,6 +93,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         )
 
     def reply(self, status, headers, data, body, length=0):
+        # Before the head is sent: who has read that may ask again at once, and another thread answers.
+        cuts = self.server.site.cut_after
+        cut = cuts.pop(0) if body and data and cuts else None
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -102,7 +105,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         if body and data:
-            cut = self.server.site.cut_after.pop(0) if self.server.site.cut_after else None
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self.send(data if cut is None else data[:cut])
 
