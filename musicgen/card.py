@@ -39,6 +39,7 @@ def vocabulary_of(card: Settings | None) -> Vocabulary | None:
         endings=card.names("endings", default=[]),
         paces=card.names("paces", default=[]),
         begins_anew=card.get("change_s", None) is not None,
+        key_s=card.number("key_s", default=0.0),
     )
 
 

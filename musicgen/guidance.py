@@ -66,7 +66,8 @@ def guided(positive: Sequence[Share], negative: Sequence[Share] | None, cfg: flo
         heaviest = max((pair for share in positive for pair in share.weights()), key=lambda pair: pair[0])[1]
         nulls: list[Group] = [(1.0, streams(heaviest.null()))]
     else:
-        nulls = _merged(negative, streams)
+        told = [replace(share, conditioning=replace(share.conditioning, keys=())) for share in negative]
+        nulls = _merged(told, streams)
     if cfg == 1 or _same(texts, nulls):
         nulls = []  # null + (conditional - null) * cfg is the conditional itself
     if len(nulls) == 1:  # what falls on the null side anyway needs no row of its own
@@ -96,6 +97,8 @@ def planned(
     Where no anchor is asked for, windows have the model's own, unless a text changes: it would hold the music to what was.
     A text that asks for an end in every window had 7 s of music and then silence, for as long as the piece was meant to be.
     """
+    if n_prompt and any(leaf.keys for leaf in positive.leaves()):  # a clip that is continued has a key of its own
+        positive = positive.mapped(lambda leaf: replace(leaf, keys=()))
     rate_hz = config.codec.frame_rate_hz
     cuts = changes([positive, negative], params.duration_s, rate_hz)
     ends = any(asks_for_an_end(positive, params.duration_s, positive.n_rows))

@@ -65,9 +65,11 @@ class LanguageModel(nn.Module):
             return codes
 
         def draw_row(row: int, seed: int, kept: Codes | None) -> Tensor:
+            def one(leaf: Conditioning) -> Conditioning:  # the only row stands for every row
+                return leaf.with_rows(lambda rows: rows if len(rows) == 1 else rows[row : row + 1])
+
             alone = replace(params, seed=seed, batch_size=1)
             clip = kept or (prompt if prompt is None or len(prompt.codes) == 1 else prompt.rows([row]))
-            one = partial(_row_of, row=row)
             return self._draw(conditioning.mapped(one), alone, clip, negative and negative.mapped(one), on_step).codes
 
         ends = asks_for_an_end(conditioning, params.duration_s, len(codes.codes))
@@ -187,21 +189,10 @@ class LanguageModel(nn.Module):
 
 def _spread(leaf: Conditioning, n_rows: int, name: str) -> Conditioning:
     if leaf.n_rows == 1:
-        words, goes_on = leaf.words and leaf.words * n_rows, leaf.goes_on * n_rows
-        return replace(leaf, text=leaf.text * n_rows, words=words, goes_on=goes_on)
+        return leaf.with_rows(lambda rows: rows * n_rows)
     if n_rows != leaf.n_rows:
         raise InputError(
             f"'{name}' has {leaf.n_rows} rows and cannot be spread over a batch of {n_rows}. "
             "Give one text, or as many as the batch has rows."
         )
     return leaf
-
-
-def _row_of(conditioning: Conditioning, row: int) -> Conditioning:
-    words, goes_on = conditioning.words and _one(conditioning.words, row), _one(conditioning.goes_on, row)
-    return replace(conditioning, text=_one(conditioning.text, row), words=words, goes_on=goes_on)
-
-
-def _one(rows: tuple, row: int) -> tuple:
-    """Row `row`, still as a tuple; the only one stands for every row."""
-    return rows if len(rows) == 1 else rows[row : row + 1]

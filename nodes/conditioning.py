@@ -13,6 +13,7 @@ from ..musicgen.conditioning.chords import (
     described,
     experiment,
 )
+from ..musicgen.conditioning.key import remark
 from ..musicgen.conditioning.picture import chroma_picture
 from ..musicgen.errors import InputError
 from ..musicgen.units import FASTEST_BPM, SLOWEST_BPM, Meter, check_bpm, told
@@ -61,9 +62,9 @@ class MusicGenText(Node):
     @checked()
     def encode(self, conditioner: Managed, text: str, bpm: float = 0.0, meter: str = "") -> tuple:
         text = told(text, check_bpm(bpm) if bpm else None, Meter.parse(meter) if meter.strip() else None)
-        warning = conditioner.module.warning(text)
-        if warning:
-            reports.show(warning)
+        remarks = filter(None, [conditioner.module.warning(text), remark(conditioner.module, text)])
+        if shown := "\n".join(remarks):
+            reports.show(shown)
         return (conditioner.run(lambda module: module.encode_text([text])),)
 
 

@@ -14,6 +14,7 @@ from ..config import PARAMETERS, ModelConfig
 from ..errors import InputError
 from .chords import Chords
 from .chroma import NO_ANCHOR, Anchor
+from .key import rows_of
 from .melody import Melody, check_chroma
 from .mixture import Mixture, Single
 from .stems import melodic_part
@@ -35,6 +36,7 @@ class Conditioning(Single):
     default: Tensor | None = None  # row [n, D] of the model's own text, in place of an empty one
     words: tuple[str, ...] | None = None  # each row's text as it was written; None = not known
     goes_on: tuple[Tensor | None, ...] = ()  # rows without what asks for an end; None: nothing does. () = in no row
+    keys: tuple[Tensor, ...] = ()  # of each row [F, D], in place of no melody, where a text names a key (`key`)
 
     @property
     def n_rows(self) -> int:
@@ -56,7 +58,12 @@ class Conditioning(Single):
 
     def without_text(self) -> "Conditioning":
         """The same with texts of zeros, as long as the ones they stand for."""
-        return replace(self, text=tuple(torch.zeros_like(row) for row in self.text), goes_on=())
+        return replace(self, text=tuple(torch.zeros_like(row) for row in self.text), goes_on=(), keys=())
+
+    def with_rows(self, pick: Callable[[tuple], tuple]) -> "Conditioning":
+        """The same of other rows: `pick` of all that each row has."""
+        names = ("text", "words", "goes_on", "keys")
+        return replace(self, **{name: rows and pick(rows) for name in names for rows in [getattr(self, name)]})
 
     def going_on(self) -> "Conditioning":
         """What music follows before the piece's last window: the same, and no text asks for an end."""
@@ -70,8 +77,8 @@ class Conditioning(Single):
         """
         if self.null_melody is None:
             return self.text[row]
-        melody = self.null_melody if self.melody is None else self.melody.embed(start_s, anchor)
-        return torch.cat([melody, self.text[row]])
+        null = self.keys[row] if self.keys else self.null_melody
+        return torch.cat([null if self.melody is None else self.melody.embed(start_s, anchor), self.text[row]])
 
 
 class Conditioner(nn.Module):
@@ -103,7 +110,9 @@ class Conditioner(nn.Module):
         pairs = zip(before, told, strict=True) if before != told else ()
         goes_on = tuple(None if own == text else self._row(own) for own, text in pairs)
         rows = tuple(map(self._row, told))
-        return Conditioning(rows, None, self._null_melody(), self.config.name, default, words, goes_on)
+        null = self._null_melody()
+        keys = rows_of(self, words, null)
+        return Conditioning(rows, None, null, self.config.name, default, words, goes_on, keys)
 
     def warning(self, text: str) -> str | None:
         """A sentence on words that the model was not taught; None if there are none, or its words are not known."""

@@ -111,36 +111,40 @@ def ending_words(conditioner: "Conditioner") -> str:
 
 
 def told_lines(conditioner: "Conditioner", lines: str, ending: str = "none") -> list[Line]:
-    """`timeline_lines` as the conditioner's model is told them: one that begins anew with each text goes on in the tempo named last.
+    """`timeline_lines` as the conditioner's model is told them: one that begins anew with each text goes on in tempo and key named last.
 
-    It would take another where a text names none, for it does not hear the music before. A pace without a number (*slow*) is
+    It would take others where a text names none, for it does not hear the music before. A pace without a number (*slow*) is
     a tempo of its own.
     """
     written = timeline_lines(lines, ending, ending_words(conditioner))
     vocabulary = getattr(conditioner, "vocabulary", None)
     if not (vocabulary and vocabulary.begins_anew):
         return written
-    tempo, told = "", dict[int, Line]()
+    tempo, key, told = "", "", dict[int, Line]()
     for index in sorted(range(len(written)), key=lambda index: _order(written[index])):
         line = written[index]
-        own = vocabulary.tempo(line.text)
-        if own is None and tempo and line.text:
-            line = replace(line, text=f"{line.text}, {tempo}", tempo=tempo)
-        tempo, told[index] = tempo if own is None else own, line
+        own_tempo, own_key = vocabulary.tempo(line.text), vocabulary.key(line.text)
+        kept = ", ".join(filter(None, ["" if own_key else key, tempo if own_tempo is None else ""]))
+        if kept and line.text:
+            line = replace(line, text=f"{line.text}, {kept}", kept=kept)
+        tempo, key = tempo if own_tempo is None else own_tempo, f"in {own_key.name}" if own_key else key
+        told[index] = line
     return [told[index] for index in range(len(written))]
 
 
 def tempo_remarks(conditioner: "Conditioner", told: list[Line]) -> list[str]:
-    """What a user is told of the tempo of `told_lines`: where one is kept, or that each text begins with one of its own."""
-    if kept := [line.text for line in told if line.tempo]:
-        return ["Tempo kept from the text before: " + "; ".join(dict.fromkeys(kept)) + "."]
+    """What a user is told of tempo and key of `told_lines`: what is kept, and that each text begins with a tempo of its own."""
+    remarks = []
+    if kept := [line.text for line in told if line.kept]:
+        remarks.append("Kept from the text before: " + "; ".join(dict.fromkeys(kept)) + ".")
     vocabulary = getattr(conditioner, "vocabulary", None)
     if not (vocabulary and vocabulary.begins_anew) or any(vocabulary.tempo(line.text) is not None for line in told):
-        return []
+        return remarks
     if len({vocabulary.before_end(vocabulary.translate(line.text)) for line in told}) < 2:
-        return []
+        return remarks
     return [
-        "No text names a tempo, so each begins with its own. Name one in the first, as '110 bpm': the others keep it."
+        *remarks,
+        "No text names a tempo, so each begins with its own. Name one in the first, as '110 bpm': the others keep it.",
     ]
 
 

@@ -35,7 +35,7 @@ class Line:
     text: str
     strength: float = 1.0
     before_end: bool = False
-    tempo: str = ""  # of an entry before, which the text ends with
+    kept: str = ""  # tempo and key of entries before, which the text ends with
 
 
 def parse_timeline(text: str) -> list[Line]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .key import Key, named, respelled
+
 _WORD = re.compile(r"[^\W\d_]+")
 _HANGUL = re.compile(r"[가-힣]+")
 _PARTICLES = re.compile(r"(?<!\S)(은|는|이|가|을|를|의|에|로|으로|과|와|하고)(?!\S)")  # left over from a replaced word
@@ -31,6 +33,7 @@ class Vocabulary:
     default_text: stands for an empty text, where no melody and no clip says what to play.
     endings: phrases that ask for an end, the commonest first; none for models that were not taught to end.
     paces: phrases that say how fast without a number.
+    key_s: how long at a time a key that a text names is told as a chord (`key`), in seconds; 0: the model is told words alone.
     begins_anew: whether a text that changes within a piece hears next to nothing of the music before it (`change_s` of the card).
     """
 
@@ -43,9 +46,11 @@ class Vocabulary:
     endings: tuple[str, ...] = ()
     paces: tuple[str, ...] = ()
     begins_anew: bool = False
+    key_s: float = 0.0
 
     def translate(self, text: str) -> str:
         """`text` with the model's words for their synonyms; where several begin, the longest. What was put in stays."""
+        text = respelled(text) if self.key_s else text
         longest_first = sorted(self.synonyms, key=len, reverse=True)
         if longest_first:
             words = {phrase.lower(): f" {self.synonyms[phrase]} " for phrase in longest_first}
@@ -53,6 +58,10 @@ class Vocabulary:
             text = re.sub(pattern, lambda found: words[found[0].lower()], text, flags=re.IGNORECASE)
         text = re.sub(r"\s+", " ", _PARTICLES.sub("", text)).replace(" ,", ",").strip()
         return re.sub(r"\b(\w+)( \1\b)+", r"\1", text)  # "진양조 jinyangjo" says it once
+
+    def key(self, text: str) -> Key | None:
+        """The key that the model is told for a text."""
+        return named(text) if self.key_s else None
 
     def before_end(self, text: str) -> str:
         """A translated text without the phrases that ask for an end: what music that goes on follows. `text` if it has none."""

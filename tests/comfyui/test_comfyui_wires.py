@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from comfyui_musicgen.clients import comfyui as client
-from comfyui_musicgen.musicgen.audio import read
+from comfyui_musicgen.musicgen.audio import read, write
+from comfyui_musicgen.tests.finetuning.test_dataset import tone
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "tests" / "data" / "reports"
 CONTRACT = json.loads((ROOT / "tests" / "data" / "nodes.json").read_text(encoding="utf-8"))
+MUSIC = "wires-set"  # a folder of two seconds
 WIDGETS = [
     (id, name)
     for id, node in CONTRACT.items()
@@ -115,13 +117,13 @@ def everything():
         "MusicGenSaveScore": node("MusicGenSaveScore", score=["MusicGenScore", 0], filename_prefix="wires/score"),
         "heard": node("PreviewAny", source=["MusicGenAnalyze", 5]),
         "MusicGenDataset": node(
-            "MusicGenDataset", folder="house music", caption="", one_same_description="house", auto_labeling=False, drop_vocals=False
+            "MusicGenDataset", folder=MUSIC, caption="", one_same_description="house", auto_labeling=False, drop_vocals=False
         ),
         "MusicGenTrain": node(
             "MusicGenTrain", model=["MusicGenLoader", 0], conditioner=["MusicGenLoader", 1], codec=["MusicGenLoader", 2],
             dataset=["MusicGenDataset", 0], name="wires", epochs=1, updates_per_epoch=1, batch_size=1, optimizer="adamw", lr=0.001,
             lr_scheduler="cosine", warmup=0, cfg_p=0.3, rank=2, seed=1, method="lora", sample_every=0, targets="attention",
-            precision="float32", segment_s=1.0, alpha=2.0, dropout=0.0, weight_decay=0.0, keep_base=0.0, max_forgetting=1.0,
+            precision="float32", segment_s=1.0, alpha=2.0, dropout=0.0, weight_decay=0.0, keep_base=0.0, max_forgetting=0.0,
             proof_clips=0, variants=0,
         ),
         "MusicGenTakes": node("MusicGenTakes", audio=["MusicGenLoop", 0], choose="all"),
@@ -143,6 +145,8 @@ def test_workflows_of_reports_with_wired_widgets_run(comfy, name, duration_s):
 
 def test_every_widget_of_every_node_takes_a_wire_at_once(comfy):
     """And gives the file that constants give."""
+    (comfy.base / "input" / MUSIC).mkdir()
+    write(tone(2.0), comfy.base / "input" / MUSIC / "tone.wav")
     prompt = everything()
     (constant,) = outputs(comfy.run(prompt))
     for node_id, name in WIDGETS:

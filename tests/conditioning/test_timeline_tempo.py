@@ -90,7 +90,7 @@ def test_what_a_user_is_told():
     def remarks(lines, ending="none"):
         return tempo_remarks(own, told_lines(own, lines, ending))
 
-    assert remarks("piano, 110 bpm | 9: rock") == ["Tempo kept from the text before: rock, 110 bpm."]
+    assert remarks("piano, 110 bpm | 9: rock") == ["Kept from the text before: rock, 110 bpm."]
     (hint,) = remarks("piano | 9: rock")
     assert "each begins with its own" in hint
     assert remarks("piano", "cadence") == [], "one music, which ends"

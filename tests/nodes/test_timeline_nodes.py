@@ -55,7 +55,7 @@ def test_a_tempo_that_is_kept_is_shown_behind_the_words_that_are_not_known(condi
     assert [leaf.words for leaf in timeline.leaves()] == [("flute, 92 bpm",), ("drums enter, 92 bpm",)]
     (text,) = shown
     assert text.startswith("toy was not taught 'enter'") and text.endswith(
-        "\nTempo kept from the text before: drums enter, 92 bpm."
+        "\nKept from the text before: drums enter, 92 bpm."
     )
 
 
