@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .conditioner import Conditioner
 
 TONES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
+_KOREAN = ("다", "올림 다", "라", "내림 마", "마", "바", "올림 바", "사", "내림 가", "가", "내림 나", "나")
 _NATURAL = {
     "c": 0,
     "d": 2,
@@ -77,8 +78,13 @@ def named(text: str) -> Key | None:
 
 
 def respelled(text: str) -> str:
-    """The text with its keys by `Key.name`: what a model was taught has one name for each tone."""
-    return _NAMED.sub(lambda found: f" {_key(found).name} " if found["tone5"] else _key(found).name, text)
+    """The text with its keys as the descriptions have them, in its language: they have one name for each tone."""
+
+    def told(found: re.Match) -> str:
+        key = _key(found)
+        return f" {_KOREAN[key.tonic]}{found['mode5']} " if found["tone5"] else key.name  # a particle may follow
+
+    return _NAMED.sub(told, text)
 
 
 def remark(conditioner: object, text: str) -> str | None:

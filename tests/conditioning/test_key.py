@@ -37,8 +37,8 @@ TEXT = "piano in Bbm"
         ("key of D", "D major", "key of D major"),
         ("strings in E flat, slow", "E flat major", "strings in E flat major, slow"),
         ("C major to A minor", "C major", "C major to A minor"),
-        ("피아노, 다장조", "C major", "피아노, C major"),
-        ("피아노, 내림 라 단조로", "C sharp minor", "피아노, C sharp minor로"),
+        ("피아노, 다 장조", "C major", "피아노, 다장조"),
+        ("피아노, 내림 라 단조로", "C sharp minor", "피아노, 올림 다단조로"),
         ("rock in A minor", "A minor", "rock in A minor"),
     ],
 )
