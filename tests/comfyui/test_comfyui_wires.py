@@ -123,7 +123,7 @@ def everything():
             "MusicGenTrain", model=["MusicGenLoader", 0], conditioner=["MusicGenLoader", 1], codec=["MusicGenLoader", 2],
             dataset=["MusicGenDataset", 0], name="wires", epochs=1, updates_per_epoch=1, batch_size=1, optimizer="adamw", lr=0.001,
             lr_scheduler="cosine", warmup=0, cfg_p=0.3, rank=2, seed=1, method="lora", sample_every=0, targets="attention",
-            precision="float32", segment_s=1.0, alpha=2.0, dropout=0.0, weight_decay=0.0, keep_base=0.0, max_forgetting=0.0,
+            precision="float32", segment_s=1.0, alpha=2.0, dropout=0.0, weight_decay=0.0, keep_base=0.0, max_forgetting=1.0,
             proof_clips=0, variants=0,
         ),
         "MusicGenTakes": node("MusicGenTakes", audio=["MusicGenLoop", 0], choose="all"),

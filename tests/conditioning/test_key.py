@@ -11,12 +11,13 @@ from comfyui_musicgen.musicgen.analysis.likelihood import log_likelihood
 from comfyui_musicgen.musicgen.card import vocabulary_of
 from comfyui_musicgen.musicgen.checkpoints.settings import Settings
 from comfyui_musicgen.musicgen.conditioning import Progression, encode_chords, encode_timeline, told_lines
-from comfyui_musicgen.musicgen.conditioning.key import TONES, named, respelled
+from comfyui_musicgen.musicgen.conditioning.key import _KOREAN, TONES, named, respelled
 from comfyui_musicgen.musicgen.conditioning.timeline import tempo_remarks
 from comfyui_musicgen.musicgen.config import GenerationParams
 from comfyui_musicgen.nodes import host
 from comfyui_musicgen.tests.nodes.test_timeline_nodes import Standing
 from comfyui_musicgen.training.data.harmony import KEY_NAMES
+from comfyui_musicgen.training.data.songwords import _KOREAN_TONES
 
 KEY_S = 0.5
 TEXT = "piano in Bbm"
@@ -58,7 +59,7 @@ def test_what_only_looks_like_a_key_is_none(text):
 
 
 def test_tones_are_those_of_the_descriptions_that_the_model_was_taught():
-    assert TONES == KEY_NAMES
+    assert TONES == KEY_NAMES and _KOREAN == _KOREAN_TONES
     for tonic, tone in enumerate(TONES):
         assert named(f"{tone} major").triad == (tonic, (tonic + 4) % 12, (tonic + 7) % 12)
         assert (
