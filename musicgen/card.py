@@ -1,17 +1,20 @@
-"""The card of a model: the words that it was taught, what its codec makes of silence, and what keeps a long piece together."""
+"""The card of a model: the words that it was taught, what is drawn again, and what keeps a long piece together."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
-from .checkpoints import Checkpoint
+from .beats import BeatTracker, Tempo
+from .checkpoints import Checkpoint, fill
 from .checkpoints.adapter import Adapter
 from .checkpoints.settings import Settings
+from .checkpoints.weights.lazy import Check as Cancel
 from .conditioning.vocabulary import Vocabulary, words_of
 from .config import LMConfig, ModelConfig
+from .faults import Check, Faults
 from .silence import Silence
 
-_MAX_TRIES = 10  # of a clip that is practically silent
+_MAX_TRIES = 10  # of a clip with a fault
 
 
 def read_card(checkpoint: Path) -> Settings | None:
@@ -56,13 +59,28 @@ def with_learned_words(vocabulary: Vocabulary | None, tuned: Adapter | Checkpoin
     return replace(vocabulary, words=vocabulary.words.union(*(words_of(text) for text in texts)))
 
 
-def silence_of(card: Settings | None, lm: LMConfig) -> Silence | None:
-    """What a card says of practically silent clips, if it asks to draw them again."""
-    if card is None or card.get("silence", None) is None:
+def beat_tracker_of(checkpoint: Checkpoint, check: Cancel) -> BeatTracker | None:
+    """In float32 on the CPU, wherever the model runs: it reads a clip of codes, once."""
+    if not checkpoint.beat_tracker:
         return None
-    silence = card.section("silence")
-    codes = silence.integers("codes", most=lm.cardinality - 1)
-    return Silence(frozenset(codes), silence.integer("tries", most=_MAX_TRIES), silence.number("gap_s", default=0.0))
+    tracker = BeatTracker(checkpoint.config.codec)
+    fill(tracker, checkpoint.beat_tracker, f"{checkpoint.path} (beat tracker)", check)
+    return tracker.eval().requires_grad_(False)
+
+
+def faults_of(card: Settings | None, lm: LMConfig, tracker: BeatTracker | None) -> Faults | None:
+    """What a card asks to draw again: practically silent clips, and those of another tempo, where the model brings a beat tracker."""
+    checks: list[Check] = []
+    if card is not None and card.get("silence", None) is not None:
+        silence = card.section("silence")
+        codes = silence.integers("codes", most=lm.cardinality - 1)
+        checks.append(
+            Silence(frozenset(codes), silence.integer("tries", most=_MAX_TRIES), silence.number("gap_s", default=0.0))
+        )
+    if card is not None and tracker is not None and card.get("tempo", None) is not None:
+        tempo = card.section("tempo")
+        checks.append(Tempo(tracker, tempo.number("off"), tempo.integer("tries", most=_MAX_TRIES)))
+    return Faults(tuple(checks)) if checks else None
 
 
 def with_windows(config: ModelConfig, card: Settings | None) -> ModelConfig:

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from .conditioning import Conditioning, Mixture, Share
 from .config import GenerationParams, ModelConfig
+from .faults import Asked
 from .lm import Stream
+from .tempo import asked_bpm
 from .windows import Window, plan_windows, to_frames
 
 Streams = Callable[[Conditioning], list[Stream]]  # of one conditioning in the window
@@ -118,6 +120,35 @@ def asks_for_an_end(conditioning: Conditioning | Mixture, duration_s: float, n_r
     """Of each row, whether a text that it follows at the end of the piece asks for one."""
     told = [share.conditioning.goes_on for share in conditioning.at(duration_s, duration_s)]
     return [any(rows and rows[row % len(rows)] is not None for rows in told) for row in range(n_rows)]
+
+
+def asked_for(conditioning: Conditioning | Mixture, duration_s: float, n_rows: int, n_given: int) -> list[Asked]:
+    """What the texts of each row ask for that can be told from codes. n_given: frames of a clip that is continued.
+
+    A clip, a melody and chords have a tempo of their own, which the music follows.
+    """
+    ends = asks_for_an_end(conditioning, duration_s, n_rows)
+    timed = n_given == 0 and all(leaf.melody is None for leaf in conditioning.leaves())
+    tempos = [_tempos(conditioning, duration_s, row) if timed else () for row in range(n_rows)]
+    return [Asked(end, tempo, n_given) for end, tempo in zip(ends, tempos, strict=True)]
+
+
+def _tempos(
+    conditioning: Conditioning | Mixture, duration_s: float, row: int
+) -> tuple[tuple[float, float, float], ...]:
+    """(from, to, beats a minute) of the time in which the texts of a row name one tempo, in seconds."""
+    edges = [0.0, *(time_s for time_s in conditioning.changes(duration_s) if 0 < time_s < duration_s), duration_s]
+    spans: list[tuple[float, float, float]] = []
+    for start, end in pairwise(edges):
+        words = [share.conditioning.words for share in conditioning.at((start + end) / 2, duration_s)]
+        named = {asked_bpm(each[row % len(each)]) for each in words if each} - {None}
+        bpm = named.pop() if len(named) == 1 else None
+        if bpm is None:
+            continue
+        if spans and spans[-1][1] == start and spans[-1][2] == bpm:
+            start = spans.pop()[0]
+        spans.append((start, end, bpm))
+    return tuple(spans)
 
 
 def changes(conditionings: Sequence[Conditioning | Mixture | None], duration_s: float, rate_hz: float) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import accel
-from .card import read_card, silence_of, vocabulary_of, with_learned_words, with_windows
+from .card import beat_tracker_of, faults_of, read_card, vocabulary_of, with_learned_words, with_windows
 from .checkpoints import Checkpoint, Weight, adapt_text_encoder, blend, fill, open_fine_tune
 from .checkpoints.weights.lazy import Check, unchecked
 from .codec import Codec, fingerprint
@@ -72,7 +72,7 @@ def load(
     text_encoder = load_text_encoder(checkpoint, text_encoder_dirs, check)
     wait_for(lambda: accel.warm_up(config.lm, precision, device), check)
     model, conditioner = build(checkpoint, precision, device, text_encoder, vocabulary_of(card), check=check)
-    model.silence = silence_of(card, config.lm)
+    model.faults = faults_of(card, config.lm, beat_tracker_of(checkpoint, check))
     logger.info("loaded %s in %s in %.1f s", config.name, precision, time.perf_counter() - begun)
     return Loaded(model, conditioner, codec, config)
 
@@ -102,7 +102,7 @@ def apply_fine_tune(
     encoder = adapt_text_encoder(conditioner.text_encoder, model.source, checkpoint, strength)
     vocabulary = with_learned_words(conditioner.vocabulary, checkpoint)
     blended, conditioner = build(source, model.precision, model.loaded_for, encoder, vocabulary, own, check)
-    blended.silence = model.silence
+    blended.faults = model.faults
     logger.info("applied %s at %g in %.1f s", tuned, strength, time.perf_counter() - begun)
     return blended, conditioner
 

@@ -20,11 +20,11 @@ from .conditioning import Conditioning, Mixture, check_model
 from .conditioning.chroma import NO_ANCHOR, Anchor
 from .config import GenerationParams
 from .errors import InputError
-from .guidance import asks_for_an_end, guided, n_groups, new_start_s, planned
+from .faults import Faults
+from .guidance import asked_for, guided, n_groups, new_start_s, planned
 from .handover import OnStep, from_start, joined, known, within
 from .lm import LM, OnFrames, PlainStepper, RowNoise, Sampling, Stream, generate_codes
 from .seeds import seed_alone
-from .silence import Silence
 
 
 class LanguageModel(nn.Module):
@@ -37,7 +37,7 @@ class LanguageModel(nn.Module):
         self.loaded_for = loaded_for  # the device that its layers are laid out for
         self.lm = lm
         self.source = source  # what a fine-tune is blended into
-        self.silence: Silence | None = None  # how a practically silent clip is known, for models whose card says so
+        self.faults: Faults | None = None  # what is drawn again, for models whose card says so
 
     def generate(
         self,
@@ -55,13 +55,13 @@ class LanguageModel(nn.Module):
         changes, a window is cut, so that what follows is written under the new text.
         prompt: codes to continue, one row or B. negative: replaces the null rows of guidance.
         on_step(done, total) is called after each step of the piece; an exception that it raises ends the run.
-        Where `silence` says so, a row that is or falls silent, or has no end that it was asked for, is drawn again, and on_redraw(text) is told.
+        A row with one of the model's `faults` is drawn again, and on_redraw(text) is told.
         on_frames(n, read) is called before on_step: n frames of the piece are finished, read(first, last) gives some of them.
         """
         self._check(conditioning, "positive")
         conditioning = conditioning.with_default() if prompt is None else conditioning
         codes = self._draw(conditioning, params, prompt, negative, on_step, on_frames)
-        if self.silence is None or params.temperature == 0:
+        if self.faults is None or params.temperature == 0:
             return codes
 
         def draw_row(row: int, seed: int, kept: Codes | None) -> Tensor:
@@ -72,9 +72,8 @@ class LanguageModel(nn.Module):
             clip = kept or (prompt if prompt is None or len(prompt.codes) == 1 else prompt.rows([row]))
             return self._draw(conditioning.mapped(one), alone, clip, negative and negative.mapped(one), on_step).codes
 
-        ends = asks_for_an_end(conditioning, params.duration_s, len(codes.codes))
-        given = 0 if prompt is None else prompt.n_frames
-        drawn, seeds = self.silence.redrawn(codes, params.seed, draw_row, self.config.name, on_redraw, ends, given)
+        asked = asked_for(conditioning, params.duration_s, len(codes.codes), 0 if prompt is None else prompt.n_frames)
+        drawn, seeds = self.faults.redrawn(codes, params.seed, draw_row, self.config.name, on_redraw, asked)
         origins = tuple(replace(each, seed=seeds.get(row, each.seed)) for row, each in enumerate(codes.origins or ()))
         return replace(codes, codes=drawn, origins=origins)
 

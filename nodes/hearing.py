@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..musicgen.analysis.choices import MAX_METER, VOCABULARIES
-from ..musicgen.analysis.tempo import FASTEST_BPM, SLOWEST_BPM
+from ..musicgen.tempo import FASTEST_BPM, SLOWEST_BPM
 from . import host, reports
 from .inputs import Node, checked, named_file
 from .score import save_numbered

@@ -9,6 +9,7 @@ from comfyui_musicgen.musicgen.codes import Codes
 from comfyui_musicgen.musicgen.conditioning import blend, encode_timeline
 from comfyui_musicgen.musicgen.conditioning.vocabulary import Vocabulary
 from comfyui_musicgen.musicgen.config import GenerationParams
+from comfyui_musicgen.musicgen.faults import Asked, Faults, next_seed
 from comfyui_musicgen.musicgen.guidance import asks_for_an_end
 from comfyui_musicgen.musicgen.silence import Silence
 
@@ -94,6 +95,8 @@ def piece(*parts: tuple[int, float]) -> Codes:
 
 SOUND, QUIET = 9, 5
 SILENCE = Silence(frozenset({QUIET}), 2, gap_s=2.5)
+FAULTS = Faults((SILENCE,))
+FURTHER = [next_seed(3), next_seed(next_seed(3)), next_seed(next_seed(next_seed(3)))]  # after seed 3
 
 
 @pytest.mark.parametrize(
@@ -111,15 +114,18 @@ SILENCE = Silence(frozenset({QUIET}), 2, gap_s=2.5)
     ],
 )
 def test_what_is_wrong_with_a_piece(parts, ends, expected):
-    fault = SILENCE.fault(piece(*parts).codes, RATE_HZ, ends)
+    fault = SILENCE.fault(piece(*parts).codes, RATE_HZ, Asked(ends))
     assert (fault and (fault.is_so, fault.at / RATE_HZ)) == expected
 
 
 def test_a_clip_that_is_continued_may_be_silent_and_is_never_drawn_again():
     codes = piece((QUIET, 5), (SOUND, 2), (QUIET, 3)).codes
-    assert SILENCE.fault(codes, RATE_HZ, n_given=250) == SILENCE.fault(codes, RATE_HZ)._replace(at=250)
-    assert SILENCE.fault(codes[..., :350], RATE_HZ, n_given=250) is None
-    assert Silence(frozenset({QUIET}), 2).fault(codes, RATE_HZ) is None, "a model whose card says nothing of gaps"
+    given = Asked(n_given=250)
+    assert SILENCE.fault(codes, RATE_HZ, given) == SILENCE.fault(codes, RATE_HZ, Asked())._replace(at=250)
+    assert SILENCE.fault(codes[..., :350], RATE_HZ, given) is None
+    assert Silence(frozenset({QUIET}), 2).fault(codes, RATE_HZ, Asked()) is None, (
+        "a model whose card says nothing of gaps"
+    )
 
 
 def test_what_sounds_to_the_last_is_drawn_again_where_it_was_asked_to_end(caplog):
@@ -130,18 +136,19 @@ def test_what_sounds_to_the_last_is_drawn_again_where_it_was_asked_to_end(caplog
         return sounding.codes if len(drawn) == 1 else ended
 
     both = replace(sounding, codes=sounding.codes.repeat(2, 1, 1))
-    again, seeds = SILENCE.redrawn(both, 3, draw_row, "mini", ends=[True, False])
-    assert drawn == [(0, 4, None), (0, 5, None)] and seeds == {0: 5}
+    again, seeds = FAULTS.redrawn(both, 3, draw_row, "mini", asked=[Asked(True), Asked()])
+    assert drawn == [(0, FURTHER[0], None), (0, FURTHER[1], None)] and seeds == {0: FURTHER[1]}
     assert torch.equal(again, torch.cat([ended, sounding.codes]))
-    assert "mini: clip 1 did not come to its end and was drawn again, with seed 5." in caplog.text
-    SILENCE.redrawn(sounding, 3, lambda row, seed, kept: sounding.codes, "mini", ends=[True])
-    assert "clip 1 does not come to its end with the next 2 seeds too. Take a longer duration" in caplog.text
+    assert f"mini: clip 1 did not come to its end and was drawn again, with seed {FURTHER[1]}." in caplog.text
+    FAULTS.redrawn(sounding, 3, lambda row, seed, kept: sounding.codes, "mini", asked=[Asked(True)])
+    assert "clip 1 does not come to its end with 2 other seeds too. Take a longer duration" in caplog.text
 
 
 def test_music_without_its_end_is_better_than_silence():
     drawn = iter([piece((QUIET, 4)).codes, piece((SOUND, 4)).codes, *[piece((SOUND, 4)).codes] * 2])
-    again, seeds = SILENCE.redrawn(piece((QUIET, 4)), 3, lambda row, seed, kept: next(drawn), "mini", ends=[True])
-    assert torch.equal(again, piece((SOUND, 4)).codes) and seeds == {0: 5}
+    asked = [Asked(True)]
+    again, seeds = FAULTS.redrawn(piece((QUIET, 4)), 3, lambda row, seed, kept: next(drawn), "mini", asked=asked)
+    assert torch.equal(again, piece((SOUND, 4)).codes) and seeds == {0: FURTHER[1]}
 
 
 def test_a_piece_that_falls_silent_is_drawn_again_from_there_on(caplog):
@@ -154,24 +161,24 @@ def test_a_piece_that_falls_silent_is_drawn_again_from_there_on(caplog):
         drawn.append((seed, kept and kept.duration_s))
         return later[len(drawn) - 1].codes
 
-    again, seeds = SILENCE.redrawn(first, 3, draw_row, "mini", told.append)
-    assert drawn == [(4, 6.0), (5, 6.0), (6, 16.0)] and torch.equal(again, later[2].codes)
+    again, seeds = FAULTS.redrawn(first, 3, draw_row, "mini", told.append)
+    assert drawn == [(FURTHER[0], 6.0), (FURTHER[1], 6.0), (FURTHER[2], 16.0)] and torch.equal(again, later[2].codes)
     assert seeds == {}, "its own seed gives it, gaps and all"
     assert told == [
-        "mini: clip 1 fell silent and was drawn again from 6.0 s on, with seed 5.\n"
-        "mini: clip 1 fell silent and was drawn again from 16.0 s on, with seed 6."
+        f"mini: clip 1 fell silent and was drawn again from 6.0 s on, with seed {FURTHER[1]}.\n"
+        f"mini: clip 1 fell silent and was drawn again from 16.0 s on, with seed {FURTHER[2]}."
     ]
     assert "from 6.0 s on" in caplog.text and "from 16.0 s on" in caplog.text
 
 
 def test_the_model_says_which_rows_were_asked_to_end(loaded):
-    class Told(Silence):
-        def redrawn(self, codes, seed, draw_row, model, on_redraw=None, ends=(), n_given=0):
-            told.append(list(ends))
+    class Told(Faults):
+        def redrawn(self, codes, seed, draw_row, model, on_redraw=None, asked=()):
+            told.append([one.ends for one in asked])
             return codes.codes, {}
 
     told: list[list[bool]] = []
-    loaded.model.silence = Told(frozenset(), 1)
+    loaded.model.faults = Told(())
     codes(loaded, loaded.conditioner.encode_text([ENDS]), replace(LONG, duration_s=0.4, batch_size=2))
     codes(loaded, loaded.conditioner.encode_text([GOES_ON, ENDS]), replace(LONG, duration_s=0.4))
     assert told == [[True, True], [False, True]]

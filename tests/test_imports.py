@@ -27,10 +27,10 @@ MAX_LOAD_S = 0.45  # 0.22 to 0.26 measured on a free processor, up to 0.39 with 
 # The arrows of the engine: a module imports its own package, or one on a lower floor. On floor 0 files may import one
 # another. A dotted name is of one part of a package that lies elsewhere than the package itself.
 FLOORS = {
-    "errors": 0, "config": 0, "seeds": 0, "windows": 0, "memory": 0, "modules": 0, "dependencies": 0, "outputs": 0, "foreign": 0, "units": 0,
-    "audio": 1, "score": 1, "codes": 2, "separation": 2, "codec": 3, "conditioning": 3, "lm": 3, "silence": 3, "checkpoints": 4, "guidance": 4, "live": 4, "handover": 4, "diffusion": 5,
-    "card": 5, "accel": 6, "store": 6, "pipeline": 7, "multiband": 7, "analysis": 8, "loading": 8, "render": 9, "checkpoints.tools": 9,
-    "finetuning": 10, "remix": 10, "replicate": 11, "batch": 12, "cli": 13, "__main__": 14,
+    "errors": 0, "config": 0, "seeds": 0, "windows": 0, "memory": 0, "modules": 0, "dependencies": 0, "outputs": 0, "foreign": 0, "units": 0, "tempo": 0,
+    "audio": 1, "score": 1, "codes": 2, "separation": 2, "codec": 3, "conditioning": 3, "lm": 3, "faults": 3, "silence": 4, "beats": 4, "guidance": 4, "live": 4, "handover": 4,
+    "checkpoints": 5, "diffusion": 6, "card": 6, "accel": 7, "store": 7, "pipeline": 8, "multiband": 8, "analysis": 9, "loading": 9, "render": 10, "checkpoints.tools": 10,
+    "finetuning": 11, "remix": 11, "replicate": 12, "batch": 13, "cli": 14, "__main__": 15,
 }  # fmt: skip
 
 

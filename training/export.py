@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..musicgen.beats import BeatTracker
 from ..musicgen.checkpoints import open_checkpoint
 from ..musicgen.checkpoints.checkpoint import Checkpoint, TextEncoderSource
 from ..musicgen.checkpoints.tools.convert import convert
@@ -89,6 +90,14 @@ def with_decoder(model: Path, codec: Codec, target: Path) -> Path:
         )
     decoder = {name: tensor for name, tensor in codec.state_dict().items() if name.startswith("decoder.")}
     source = replace(source, codec={**source.codec, **_held(decoder)}, config=replace(source.config, name=target.stem))
+    return convert(source, target, None, source.text_encoder)
+
+
+def with_beat_tracker(model: Path, tracker: BeatTracker, target: Path) -> Path:
+    """A model that ships with a beat tracker of its codes, all else as it is."""
+    source = open_checkpoint(model)
+    config = replace(source.config, name=target.stem)
+    source = replace(source, beat_tracker=_held(tracker.state_dict()), config=config)
     return convert(source, target, None, source.text_encoder)
 
 

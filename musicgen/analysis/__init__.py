@@ -3,9 +3,10 @@
 `likelihood` needs the whole engine, and is imported where it is used. `hearing` listens to any piece: tempo, bars, key, chords.
 """
 
+from ..tempo import FASTEST_BPM, asked_bpm
 from .loop import CROSSFADE_MS, FOLLOWED, MAX_CROSSFADE_MS, Loop, make_loop
 from .takes import Measures, check_choice, chosen, faults, measure, rank, severities
-from .tempo import FASTEST_BPM, asked_bpm, measure_bpm
+from .tempo import measure_bpm
 
 __all__ = [
     "CROSSFADE_MS",

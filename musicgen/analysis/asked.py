@@ -10,8 +10,8 @@ from ..conditioning.tune import tune_of
 from ..config import MelodyConfig
 from ..errors import InputError
 from ..score import Score
+from ..tempo import FASTEST_BPM, SLOWEST_BPM
 from .hearing import Heard, hear, heard_parts
-from .tempo import FASTEST_BPM, SLOWEST_BPM
 
 _RATE_HZ = 32_000  # of the published melody models
 _MOST_PASSES = 500

@@ -31,9 +31,10 @@ class Checkpoint:
     codec: dict[str, Weight]
     text_encoder: TextEncoderSource
     codec_origin: str = ""  # where the codec lies, in words
+    beat_tracker: dict[str, Weight] = field(default_factory=dict)  # of a converted file that brings one (`beats`)
     metadata: Mapping[str, str] = field(default_factory=dict)  # of a converted file: what its maker says of it
 
     def weights(self) -> Iterator[Weight]:
         """All weights, the text encoder's included."""
-        for table in (self.lm, self.conditioner, self.codec, self.text_encoder.weights):
+        for table in (self.lm, self.conditioner, self.codec, self.text_encoder.weights, self.beat_tracker):
             yield from table.values()

@@ -75,7 +75,7 @@ class Writer:
         if source is not None:
             encoder = base.conditioner.text_encoder
             model, conditioner = build(source, model.precision, model.loaded_for, encoder, None, check=check)
-            model.silence = base.model.silence
+            model.faults = base.model.faults
             conditioner.text_projection.to(conditioner.text_encoder.device)
         self._model, self._conditioner = model.to(device), copy.copy(conditioner)
         # Words that the model was not taught are what it is taught now: no warning of them.

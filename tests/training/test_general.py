@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from comfyui_musicgen.musicgen import loading
-from comfyui_musicgen.musicgen.card import silence_of, vocabulary_of
+from comfyui_musicgen.musicgen.card import faults_of, vocabulary_of
 from comfyui_musicgen.musicgen.checkpoints.settings import Settings
 from comfyui_musicgen.musicgen.codec import Codec
 from comfyui_musicgen.musicgen.errors import InputError
+from comfyui_musicgen.musicgen.silence import Silence
 from comfyui_musicgen.training import card as cards
 from comfyui_musicgen.training import general_card
 from comfyui_musicgen.training.data import words
@@ -379,10 +380,10 @@ def test_the_card_lists_instruments_genres_and_moods_in_both_languages(card):
 
 
 def test_a_codec_without_a_silent_code_has_a_card_that_the_engine_reads(codec, card, monkeypatch):
-    assert silence_of(Settings(card, "card"), REHEARSAL.model.lm) is None and "silence" not in card
+    assert faults_of(Settings(card, "card"), REHEARSAL.model.lm, None) is None and "silence" not in card
     monkeypatch.setattr(cards, "silent_codes", lambda codec: [3, 5])
-    silent = silence_of(Settings(json.loads(general_card.card(codec)), "card"), REHEARSAL.model.lm)
-    assert silent and silent.codes == {3, 5} and silent.tries == general_card.TRIES
+    found = faults_of(Settings(json.loads(general_card.card(codec)), "card"), REHEARSAL.model.lm, None)
+    assert found and found.checks == (Silence(frozenset({3, 5}), general_card.TRIES, general_card.GAP_S),)
 
 
 def test_figures_come_from_an_evaluation(codec, tmp_path):

@@ -10,7 +10,9 @@ from comfyui_musicgen import NODE_CLASS_MAPPINGS as NODES
 from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.card import read_card, vocabulary_of
 from comfyui_musicgen.musicgen.config import GenerationParams
+from comfyui_musicgen.musicgen.faults import Asked
 from comfyui_musicgen.musicgen.store.published import DEFAULT, SHIPPED
+from comfyui_musicgen.musicgen.tempo import pulse_of
 from comfyui_musicgen.templates.notes import MODELS
 from comfyui_musicgen.training import general_card
 from comfyui_musicgen.training.data import songwords
@@ -85,6 +87,16 @@ def test_its_card_tells_what_its_codec_makes_of_silence(mini):
     assert {**written, "figures": stored["figures"]} == stored
 
 
+def test_it_brings_a_beat_tracker_and_its_card_asks_for_the_tempo(mini):
+    tempo = mini.model.faults.checks[1]
+    assert (tempo.off, tempo.tries) == (general_card.TEMPO_OFF, general_card.TEMPO_TRIES)
+    text = mini.conditioner.encode_text(["rock with drums, 120 bpm"])
+    codes = mini.model.generate(text, GenerationParams(duration_s=8.0, seed=0, batch_size=4))
+    for row, clip in enumerate(codes.codes):
+        heard = pulse_of(tempo.tracker.activation(clip), 1 / codes.frame_rate_hz)
+        assert heard and any(abs(heard[0] / bpm - 1) < 0.03 for bpm in (60, 120, 240)), f"row {row}: {heard}"
+
+
 def test_it_is_one_press_in_the_nodes():
     loader = NODES["MusicGenLoader"]
     assert loader.VALIDATE_INPUTS(model="general-mini") is True
@@ -108,11 +120,11 @@ def test_a_piece_of_several_windows_sounds_until_its_last_one_and_ends_in_it(min
     """It ended in each window: 7 s of music, then silence for as long as it was meant to be."""
     texts = ["pop song, piano with drums, 110 bpm, with an ending", "rock, with an ending", "rock with drums, 130 bpm"]
     codes = mini.model.generate(mini.conditioner.encode_text(texts), GenerationParams(duration_s=16.0, seed=3))
-    silence, n_last = mini.model.silence, round(6 * codes.frame_rate_hz)
+    silence, n_last = mini.model.faults.checks[0], round(6 * codes.frame_rate_hz)
     for row, ends in enumerate((True, True, False)):
         one = codes.codes[row : row + 1]
-        assert silence.fault(one, codes.frame_rate_hz, ends) is None
-        assert silence.fault(one[..., :-n_last], codes.frame_rate_hz) is None, "music until the last window"
+        assert silence.fault(one, codes.frame_rate_hz, Asked(ends)) is None
+        assert silence.fault(one[..., :-n_last], codes.frame_rate_hz, Asked()) is None, "music until the last window"
     assert mini.config.anchor_s == general_card.ANCHOR_S, "what keeps it together"
 
 

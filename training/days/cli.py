@@ -9,7 +9,7 @@ from ..data.render import SOUNDFONT
 from .crops import Play
 from .recipe import DAYS, Days
 
-STEPS = ("codec", "decoder", "ship-codec", "codes", "lm", "ship-lm", "export", "figures")
+STEPS = ("codec", "decoder", "ship-codec", "codes", "lm", "ship-lm", "export", "beats", "figures")
 _RATES = {"codec": "codec_rate", "decoder": "decoder_rate", "lm": "lm_rate"}
 _HOURS = {
     "codec": "codec_hours",
@@ -44,14 +44,14 @@ def add(parser: argparse.ArgumentParser, out: Path) -> None:
         "--begin-with",
         type=Path,
         help="`codec`: what a new run begins with: a codec.pt of `onegpu` or `days`, or a model that ships (.safetensors); it may be narrower. "
-        "`export`: a model that ships, which gets the new decoder and keeps all else",
+        "`export`: a model that ships, which gets the new decoder and keeps all else; `beats`: one that gets a beat tracker",
     )
     parser.add_argument("--clips", type=int, help=f"to code, for training (default: {DAYS.recipe.n_clips})")
     parser.add_argument("--early", action="store_true", help="code with the codec as it is, before it is done")
     parser.add_argument(
         "--target",
         type=Path,
-        help="file of `export` (default: general-mini.safetensors in --out) or of `ship-codec` and `ship-lm` (the checkout's)",
+        help="file of `export` or `beats` (default: general-mini.safetensors in --out) or of `ship-codec` and `ship-lm` (the checkout's)",
     )
     parser.set_defaults(run=run)
 
@@ -68,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
         "lm": _lm,
         "ship-lm": _ship_lm,
         "export": _export,
+        "beats": _beats,
         "figures": _figures,
     }[options.what](options, place, days)
 
@@ -175,6 +176,18 @@ def _export(options: argparse.Namespace, place, days: Days) -> int:
     else:
         path = export(place, days, target)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _beats(options: argparse.Namespace, place, days: Days) -> int:
+    from ..onegpu.recipe import NAME
+    from .beats import ship
+
+    if options.begin_with is None:
+        raise InputError("`beats` puts a beat tracker into a model. Give it: --begin-with MODEL.safetensors.")
+    target = options.target or place.out / f"{NAME}.safetensors"
+    print(ship(place, days, options.begin_with, target))
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from ..data import pieces, songs, words
 from ..data.harmony import OCTAVE
@@ -148,6 +149,11 @@ def made(recipe: Recipe, split: str, number: int, synthesizer: Synthesizer | Non
 def tempo_class(bpm: float) -> int:
     """Of TEXT_TARGETS: steps of 1 %."""
     return int(np.clip(round(np.log(bpm / _SLOWEST_BPM) / _TEMPO_STEP), 0, _N_TEMPOS - 1))
+
+
+def bpm_of(classes: Tensor) -> Tensor:
+    """The tempo that stands for each of `tempo_class`, in beats a minute."""
+    return _SLOWEST_BPM * (_TEMPO_STEP * classes.double()).exp()
 
 
 def _general(recipe: Recipe, split: str, number: int, synthesizer: Synthesizer, rng: np.random.Generator) -> Made:

@@ -12,8 +12,8 @@ import torch
 
 from ...audio import Audio, convert
 from ...errors import InputError
+from ...tempo import FASTEST_BPM, SLOWEST_BPM, pulse_of, smoothed
 from ..choices import MAX_METER, VOCABULARIES
-from ..tempo import FASTEST_BPM, SLOWEST_BPM, pulse_of, smoothed
 from .beats import Onsets, hear_onsets
 from .chords import NONE, bar_text, hear_chords, spans
 from .key import hear_key

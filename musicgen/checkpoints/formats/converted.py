@@ -1,7 +1,7 @@
 """Our own format: one safetensors file with everything a model needs. It holds no pickle and refers to no other file.
 
 Tensors: `lm.*`, `conditioner.*`, `codec.*` under the engine's names, and `text_encoder.*` under those of transformers'
-T5EncoderModel. Metadata: `musicgen`, the configuration as JSON; `tokenizer`, the text of tokenizer.json; `sha256` of
+T5EncoderModel; `beat_tracker.*` where the model brings one. Metadata: `musicgen`, the configuration as JSON; `tokenizer`, the text of tokenizer.json; `sha256` of
 all bytes behind the header.
 """
 
@@ -15,7 +15,7 @@ from ...errors import CheckpointError
 from ..checkpoint import Checkpoint, TextEncoderSource
 from ..containers.safetensors import read_with_metadata
 from ..settings import Settings
-from ..weights.expected import codec_shapes, conditioner_shapes, lm_shapes
+from ..weights.expected import beat_tracker_shapes, codec_shapes, conditioner_shapes, lm_shapes
 from ..weights.inventory import Inventory
 from ..weights.lazy import Weight
 from .bare import NoSettingsError, find_bare
@@ -26,8 +26,8 @@ from .t5 import t5_config, take_t5
 KEY = "musicgen"  # of the metadata
 TOKENIZER_KEY = "tokenizer"
 DIGEST_KEY = "sha256"
-# 3: texts are filled up; 2: a chord model. All others are written as version 1, which older programs read.
-VERSION = 3
+# 4: with a beat tracker; 3: texts are filled up; 2: a chord model. All others are written as version 1, which older programs read.
+VERSION = 4
 _MAX_ROWS = 1024
 
 
@@ -53,6 +53,7 @@ def open_converted(path: Path) -> Checkpoint:
         "lm": lm_shapes(config.lm),
         "conditioner": conditioner_shapes(config),
         "codec": codec_shapes(config.codec),
+        "beat_tracker": beat_tracker_shapes(config.codec) if settings.get("beat_tracker", None) else {},
     }
     parts: dict[str, dict[str, Weight]] = {
         part: {name: inventory.take(f"{part}.{name}", shape) for name, shape in table.items()}
@@ -76,15 +77,18 @@ def open_converted(path: Path) -> Checkpoint:
         parts["codec"],
         source,
         "in the same file",
+        parts["beat_tracker"],
         metadata,
     )
 
 
-def config_json(config: ModelConfig, text_encoder: Mapping | None) -> str:
-    """The configuration as it is stored; `text_encoder` is the table of `t5_config`."""
+def config_json(config: ModelConfig, text_encoder: Mapping | None, beat_tracker: bool = False) -> str:
+    """The configuration as it is stored; `text_encoder` is the table of `t5_config`, beat_tracker whether there is one."""
     chords = config.melody is not None and config.melody.chords
-    version = 3 if config.text.n_rows else 2 if chords else 1
+    version = 4 if beat_tracker else 3 if config.text.n_rows else 2 if chords else 1
     table = {"version": version, **asdict(config), "text_encoder": text_encoder and dict(text_encoder)}
+    if beat_tracker:
+        table["beat_tracker"] = True
     for name in ("anchor_s", "change_s"):
         del table[name]  # the card's, which may be written anew
     if config.melody is not None and not chords:

@@ -58,7 +58,9 @@ def convert(
     """
     check_target(target, precision)
     entries = list(_entries(checkpoint, precision, text_encoder))
-    config = config_json(checkpoint.config, text_encoder.config if text_encoder else None)
+    config = config_json(
+        checkpoint.config, text_encoder.config if text_encoder else None, bool(checkpoint.beat_tracker)
+    )
     metadata = {**(notes or {}), "format": "pt", KEY: config}
     if text_encoder:
         Tokenizer(text_encoder.tokenizer_json, text_encoder.origin, text_encoder.config["vocab_size"])  # one that loads
@@ -115,7 +117,12 @@ def _no_space(target: Path, needed: int, free: int) -> InputError:
 
 def _entries(checkpoint: Checkpoint, precision: str | None, text_encoder: TextEncoderSource | None) -> Iterator[Entry]:
     """Tensors to write, widest types first, so that every tensor is aligned."""
-    parts = {"lm": checkpoint.lm, "conditioner": checkpoint.conditioner, "codec": checkpoint.codec}
+    parts = {
+        "lm": checkpoint.lm,
+        "conditioner": checkpoint.conditioner,
+        "codec": checkpoint.codec,
+        "beat_tracker": checkpoint.beat_tracker,
+    }
     parts["text_encoder"] = dict(text_encoder.weights) if text_encoder else {}
     parts["text_encoder"].pop("encoder.embed_tokens.weight", None)  # the same tensor as shared.weight
     entries = []

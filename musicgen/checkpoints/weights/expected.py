@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from ...beats import BeatTracker
 from ...codec import Codec
 from ...conditioning import Conditioner
 from ...conditioning.text import TextEncoder, t5_encoder
@@ -34,6 +35,11 @@ def codec_shapes(config: CodecConfig) -> Shapes:
     """EnCodec's weights with weight norm folded in, under the names of transformers' EncodecModel."""
     # Causal padding, which `Codec` refuses, has no weights.
     return shapes_of(lambda: Codec(replace(config, causal=False, trim_right_ratio=1.0)))
+
+
+def beat_tracker_shapes(config: CodecConfig) -> Shapes:
+    """The weights of a beat tracker of a codec's codes."""
+    return shapes_of(lambda: BeatTracker(config))
 
 
 def conditioner_shapes(config: ModelConfig) -> Shapes:
