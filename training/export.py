@@ -48,7 +48,8 @@ def export(codec: Codec, lm_path: Path, target: Path) -> Path:
 
 
 def write(
-    codec: Codec, model: MusicGen, tokenizer_json: str, target: Path, max_bytes: int = MAX_BYTES, sharpness: float = SHARPNESS
+    codec: Codec, model: MusicGen, tokenizer_json: str, target: Path, max_bytes: int = MAX_BYTES, sharpness: float = SHARPNESS,
+    tracker: BeatTracker | None = None,
 ) -> Path:  # fmt: skip
     """One safetensors file, every tensor in float16, the heads `sharpness` times as sharp as learnt. InputError if it would be
     larger than what may be shipped."""
@@ -61,6 +62,7 @@ def write(
         },
         "codec": codec.state_dict(),
         "text": model.text.weights(),
+        "beat_tracker": tracker.state_dict() if tracker else {},
     }
     held = {part: _held(weights) for part, weights in parts.items()}
     n_bytes = sum(2 * math.prod(weight.shape) for table in held.values() for weight in table.values())
@@ -70,7 +72,16 @@ def write(
         )
     text = TextEncoderSource(config=t5_table(tokenizer_json), weights=held["text"], tokenizer_json=tokenizer_json)
     config = replace(model.config, name=target.stem, codec=codec.config)
-    source = Checkpoint(target, "training", config, held["lm"], held["conditioner"], held["codec"], text)
+    source = Checkpoint(
+        target,
+        "training",
+        config,
+        held["lm"],
+        held["conditioner"],
+        held["codec"],
+        text,
+        beat_tracker=held["beat_tracker"],
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     return convert(source, target, None, text)
 

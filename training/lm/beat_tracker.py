@@ -15,31 +15,34 @@ from ...musicgen.tempo import pulse_of
 from .scored import FRAME_TARGETS, UNKNOWN
 
 logger = logging.getLogger(__name__)
+MAX_CLIPS = 8192
 _PHASE = list(FRAME_TARGETS).index("phase")
 _CROP, _BATCH, _RATE, _DECAY, _REPLACED = 300, 32, 3e-3, 0.02, 0.1
 _WITHIN = 0.02  # of the tempo that is played
 
 
 def teach(codec: CodecConfig, codebooks: Tensor, codes: Tensor, frames: Tensor, epochs: int = 6, seed: int = 0) -> BeatTracker:  # fmt: skip
-    """A tracker of the codes of one codec, on the CPU.
+    """A tracker of the codes of one codec, on the CPU; taught on the device of `codes`, by the first MAX_CLIPS of them.
 
     codebooks [K, V, D]: from which it begins. codes [N, K, T] of any integer type; frames [N, targets, T]: of `FRAME_TARGETS`.
     """
     torch.manual_seed(seed)
     tracker = BeatTracker(codec)
     _begin(tracker, codebooks.float().cpu())
-    codes, phases = codes.cpu(), frames[:, _PHASE].cpu()
+    tracker.to(codes.device)
+    codes, phases = codes[:MAX_CLIPS], frames[:MAX_CLIPS, _PHASE]
     n_batches = max(1, len(codes) // _BATCH)
     optimizer = torch.optim.AdamW(tracker.parameters(), _RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=epochs * n_batches)
     for epoch in range(epochs):
         total = 0.0
-        for rows in torch.randperm(len(codes)).chunk(n_batches):
+        for rows in torch.randperm(len(codes), device=codes.device).chunk(n_batches):
             first = int(torch.randint(max(1, codes.shape[-1] - _CROP), ()))
             crop = slice(first, first + _CROP)
             shown, wanted = codes[rows, :, crop].long(), phases[rows, crop].long()
-            chance = torch.randint(codec.codebook_size, shown.shape)
-            scores = tracker(torch.where(torch.rand(shown.shape) < _REPLACED, chance, shown))
+            chance = torch.randint(codec.codebook_size, shown.shape, device=shown.device)
+            replaced = torch.rand(shown.shape, device=shown.device) < _REPLACED
+            scores = tracker(torch.where(replaced, chance, shown))
             known = wanted < UNKNOWN
             loss = F.cross_entropy(scores.transpose(1, 2)[known], wanted[known])
             optimizer.zero_grad()
@@ -48,7 +51,7 @@ def teach(codec: CodecConfig, codebooks: Tensor, codes: Tensor, frames: Tensor, 
             schedule.step()
             total += loss.item()
         logger.info("epoch %d of %d: %.3f nats a frame", epoch + 1, epochs, total / n_batches)
-    return tracker.eval().requires_grad_(False)
+    return tracker.cpu().eval().requires_grad_(False)
 
 
 def kept(tracker: BeatTracker, codes: Tensor, bpm: Tensor, rate_hz: float) -> float:

@@ -17,7 +17,7 @@ from ..codec import adversarial
 from ..data import instruments, pieces, songs, songwords, words
 from ..data.render import Synthesizer
 from ..export import write
-from ..lm import scored_train
+from ..lm import beat_tracker, scored_train
 from ..lm.scored_train import Shelf
 from ..lm.text import train_tokenizer
 from ..recipe import CLIP_S
@@ -146,7 +146,8 @@ def _train_lm(
     clips.stop()
     log(event="trained", step=trainer.step, **trainer.measure(check))
     target = place.out / f"{recipe.name}.safetensors"
-    write(codec.cpu(), trainer.average, trainer.tokenizer_json, target, MAX_BYTES)
+    tracker = beat_tracker.teach(recipe.codec, codebooks, train.codes, train.frames)
+    write(codec.cpu(), trainer.average, trainer.tokenizer_json, target, MAX_BYTES, tracker=tracker)
     _copy_parts(target, place.out)
     log(event="exported", bytes=target.stat().st_size)
     duration_s = CLIP_S if end - begun > 120 else 0.5
