@@ -1,8 +1,8 @@
 """A key that a text names, as rows in front of the codes: for models that heed chords and hear no key in words.
 
-Nothing of this is the reference's. A model whose card has `key_s` is told the tonic triad for so many seconds, as if it were a chord,
-and nothing for as many, by turns, through every window: told once, music has left the key after some seconds; told always, it
-stays on one chord.
+Nothing of this is the reference's. A model whose card has `key_s` is told the tones of the tonic triad one after another within so many seconds, as if they were
+a melody, and nothing for as many, by turns, through every window: told once, music has left the key after some seconds; told always, it stays on
+one chord; told as a chord, players that play one tone at a time sound like others.
 """
 
 import re
@@ -95,7 +95,7 @@ def remark(conditioner: object, text: str) -> str | None:
 
 
 def rows_of(conditioner: "Conditioner", texts: Sequence[str], null: Tensor | None) -> tuple[Tensor, ...]:
-    """For each text the rows [F, D] of a window: its key's triad and no melody (`null` [F, D]) by turns.
+    """For each text the rows [F, D] of a window: the tones of its key's triad one after another, and no melody (`null` [F, D]), by turns.
 
     () if no text names a key, or the model is told none.
     """
@@ -104,10 +104,14 @@ def rows_of(conditioner: "Conditioner", texts: Sequence[str], null: Tensor | Non
     if vocabulary is None or null is None or not any(keys):
         return ()
     times_s = torch.arange(len(null)) * conditioner.config.segment_s / len(null)
-    now = (times_s // vocabulary.key_s % 2 == 0)[:, None]
+    turn = (times_s * 3 / vocabulary.key_s).long() % 6  # 0 to 2: a tone; 3 to 5: nothing
     weight, bias = (parameter.detach().cpu() for parameter in conditioner.melody_projection.parameters())
-    triads = [key and F.one_hot(torch.tensor(key.triad), len(TONES)).sum(dim=0).float() for key in keys]
-    return tuple(null if triad is None else torch.where(now, F.linear(triad, weight, bias), null) for triad in triads)
+
+    def told(key: Key) -> Tensor:
+        tones = F.one_hot(torch.tensor(key.triad), len(TONES)).float()[turn % 3]
+        return torch.where((turn < 3)[:, None], F.linear(tones, weight, bias), null)
+
+    return tuple(null if key is None else told(key) for key in keys)
 
 
 def _key(found: re.Match) -> Key:

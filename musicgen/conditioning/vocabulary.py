@@ -33,7 +33,7 @@ class Vocabulary:
     default_text: stands for an empty text, where no melody and no clip says what to play.
     endings: phrases that ask for an end, the commonest first; none for models that were not taught to end.
     paces: phrases that say how fast without a number.
-    key_s: how long at a time a key that a text names is told as a chord (`key`), in seconds; 0: the model is told words alone.
+    key_s: how long at a time a key that a text names is told as tones (`key`), in seconds; 0: the model is told words alone.
     begins_anew: whether a text that changes within a piece hears next to nothing of the music before it (`change_s` of the card).
     """
 

@@ -103,17 +103,18 @@ def codes(toy, conditioning, seed=1, **given):
     return toy.model.generate(conditioning, params, **given).codes
 
 
-def test_windows_have_the_keys_triad_and_nothing_by_turns(toy):
+def test_windows_have_the_tones_of_the_triad_one_after_another_and_nothing_by_turns(toy):
     toy = with_card(toy)
     conditioning = toy.conditioner.encode_text(["piano", TEXT])
     null = conditioning.null_melody
-    n, told = len(null), rows(toy, (10, 1, 5))
+    n, tones, step_s = len(null), [rows(toy, (tone,)) for tone in (10, 1, 5)], KEY_S / 3
     plain, keyed = (conditioning.prefix(row)[:n] for row in (0, 1))
     assert torch.equal(plain, null)
     times_s = (torch.arange(n) + 0.5) * toy.model.config.segment_s / n
     for row, time_s in zip(keyed, times_s.tolist(), strict=True):
-        if min(time_s % KEY_S, KEY_S - time_s % KEY_S) > toy.model.config.segment_s / n:  # not at a change
-            torch.testing.assert_close(row, null[0] if time_s // KEY_S % 2 else told)
+        if min(time_s % step_s, step_s - time_s % step_s) > toy.model.config.segment_s / n:  # not at a change
+            turn = int(time_s // step_s) % 6
+            torch.testing.assert_close(row, tones[turn] if turn < 3 else null[0])
     assert torch.equal(conditioning.null().prefix(1)[:n], null), "what guidance leads away from has no key"
 
 
