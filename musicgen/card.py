@@ -43,6 +43,7 @@ def vocabulary_of(card: Settings | None) -> Vocabulary | None:
         paces=card.names("paces", default=[]),
         begins_anew=card.get("change_s", None) is not None,
         key_s=card.number("key_s", default=0.0),
+        alone=card.names("alone", default=[]),
     )
 
 

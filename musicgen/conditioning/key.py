@@ -1,8 +1,8 @@
 """A key that a text names, as rows in front of the codes: for models that heed chords and hear no key in words.
 
-Nothing of this is the reference's. A model whose card has `key_s` is told the tones of the tonic triad one after another within so many seconds, as if they were
-a melody, and nothing for as many, by turns, through every window: told once, music has left the key after some seconds; told always, it stays on
-one chord; told as a chord, players that play one tone at a time sound like others.
+Nothing of this is the reference's. A model whose card has `key_s` is told the tonic triad for so many seconds, as if it were a chord, and nothing for as many, by turns,
+through every window: told once, music has left the key after some seconds; told always, it stays on one chord. One who plays alone is told its
+tones one after another, as if they were a melody: told a chord, players of one tone at a time sound like others.
 """
 
 import re
@@ -95,7 +95,7 @@ def remark(conditioner: object, text: str) -> str | None:
 
 
 def rows_of(conditioner: "Conditioner", texts: Sequence[str], null: Tensor | None) -> tuple[Tensor, ...]:
-    """For each text the rows [F, D] of a window: the tones of its key's triad one after another, and no melody (`null` [F, D]), by turns.
+    """For each text the rows [F, D] of a window: its key's triad, together or tone by tone, and no melody (`null` [F, D]) by turns.
 
     () if no text names a key, or the model is told none.
     """
@@ -107,11 +107,13 @@ def rows_of(conditioner: "Conditioner", texts: Sequence[str], null: Tensor | Non
     turn = (times_s * 3 / vocabulary.key_s).long() % 6  # 0 to 2: a tone; 3 to 5: nothing
     weight, bias = (parameter.detach().cpu() for parameter in conditioner.melody_projection.parameters())
 
-    def told(key: Key) -> Tensor:
-        tones = F.one_hot(torch.tensor(key.triad), len(TONES)).float()[turn % 3]
-        return torch.where((turn < 3)[:, None], F.linear(tones, weight, bias), null)
+    def told(key: Key, alone: bool) -> Tensor:
+        tones = F.one_hot(torch.tensor(key.triad), len(TONES)).float()
+        chroma = tones[turn % 3] if alone else tones.sum(dim=0).expand(len(turn), -1)
+        return torch.where((turn < 3)[:, None], F.linear(chroma, weight, bias), null)
 
-    return tuple(null if key is None else told(key) for key in keys)
+    alone = map(vocabulary.is_alone, texts)
+    return tuple(null if key is None else told(key, one) for key, one in zip(keys, alone, strict=True))
 
 
 def _key(found: re.Match) -> Key:

@@ -34,6 +34,7 @@ class Vocabulary:
     endings: phrases that ask for an end, the commonest first; none for models that were not taught to end.
     paces: phrases that say how fast without a number.
     key_s: how long at a time a key that a text names is told as tones (`key`), in seconds; 0: the model is told words alone.
+    alone: words that say that one plays alone.
     begins_anew: whether a text that changes within a piece hears next to nothing of the music before it (`change_s` of the card).
     """
 
@@ -47,6 +48,7 @@ class Vocabulary:
     paces: tuple[str, ...] = ()
     begins_anew: bool = False
     key_s: float = 0.0
+    alone: tuple[str, ...] = ()
 
     def translate(self, text: str) -> str:
         """`text` with the model's words for their synonyms; where several begin, the longest. What was put in stays."""
@@ -62,6 +64,10 @@ class Vocabulary:
     def key(self, text: str) -> Key | None:
         """The key that the model is told for a text."""
         return named(text) if self.key_s else None
+
+    def is_alone(self, text: str) -> bool:
+        """Whether a text asks for one player alone."""
+        return bool(self.alone and _any_of(self.alone).search(self.translate(text)))
 
     def before_end(self, text: str) -> str:
         """A translated text without the phrases that ask for an end: what music that goes on follows. `text` if it has none."""

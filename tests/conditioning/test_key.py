@@ -103,8 +103,11 @@ def codes(toy, conditioning, seed=1, **given):
     return toy.model.generate(conditioning, params, **given).codes
 
 
-def test_windows_have_the_tones_of_the_triad_one_after_another_and_nothing_by_turns(toy):
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "several"])
+def test_windows_have_the_triad_and_nothing_by_turns_and_one_alone_its_tones_one_after_another(toy, alone):
     toy = with_card(toy)
+    own = toy.conditioner.vocabulary
+    toy.conditioner.vocabulary = replace(own, alone=("piano",) if alone else ("solo",))
     conditioning = toy.conditioner.encode_text(["piano", TEXT])
     null = conditioning.null_melody
     n, tones, step_s = len(null), [rows(toy, (tone,)) for tone in (10, 1, 5)], KEY_S / 3
@@ -114,7 +117,8 @@ def test_windows_have_the_tones_of_the_triad_one_after_another_and_nothing_by_tu
     for row, time_s in zip(keyed, times_s.tolist(), strict=True):
         if min(time_s % step_s, step_s - time_s % step_s) > toy.model.config.segment_s / n:  # not at a change
             turn = int(time_s // step_s) % 6
-            torch.testing.assert_close(row, tones[turn] if turn < 3 else null[0])
+            told = tones[turn % 3] if alone else rows(toy, (10, 1, 5))
+            torch.testing.assert_close(row, told if turn < 3 else null[0])
     assert torch.equal(conditioning.null().prefix(1)[:n], null), "what guidance leads away from has no key"
 
 

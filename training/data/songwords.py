@@ -134,6 +134,12 @@ def prompt(
     return _pick(GENRE_WORDS[genre][0], rng, held_out)
 
 
+def alone() -> list[str]:
+    """Words that say that one plays alone, in both languages."""
+    words = [form.format("").strip() for form in (*_ALONE, *_KOREAN_ALONE)]
+    return sorted({word for word in words if len(word) > 1})  # hangul's particle of one syllable is part of its word
+
+
 def held_out() -> dict[str, str]:
     """Wordings that no description of training has -> the first of what they stand for."""
     groups = [english for english, _ in GENRE_WORDS.values()] + [one.english for one in INSTRUMENTS.values()]
