@@ -23,7 +23,7 @@ def clicks(bpm, seconds=8.0, rate_hz=22050, jitter_s=0.0):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("slow blues, 92 bpm", 92.0), ("at 128BPM", 128.0), ("92.5 bpm", 92.5), ("110-bpm house", 110.0),
-     ("60 beats per minute", 60.0), ("bpm 92", None), ("", None), (None, None), ("1200 bpm", None), ("10 bpm", None)],
+     ("60 beats per minute", 60.0), ("pop, bpm : 92", 92.0), ("tempo 120", 120.0), ("템포: 80", 80.0), ("tempo 1200", None), ("", None), (None, None), ("1200 bpm", None), ("10 bpm", None)],
 )  # fmt: skip
 def test_a_text_names_a_tempo(text, expected):
     assert asked_bpm(text) == expected

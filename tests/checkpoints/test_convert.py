@@ -15,6 +15,7 @@ import torch
 from comfyui_musicgen.musicgen import loading
 from comfyui_musicgen.musicgen.checkpoints import open_checkpoint
 from comfyui_musicgen.musicgen.checkpoints.containers import unpickler as unpickler_module
+from comfyui_musicgen.musicgen.checkpoints.formats.converted import VERSION
 from comfyui_musicgen.musicgen.checkpoints.tools.convert import convert
 from comfyui_musicgen.musicgen.cli.main import main
 from comfyui_musicgen.musicgen.config import GenerationParams
@@ -262,7 +263,7 @@ def rewrite(path: Path, change) -> Path:
 
 
 CHANGES = {
-    "newer": (lambda c, h: c.update(version=4), "newer version"),
+    "newer": (lambda c, h: c.update(version=VERSION + 1), "newer version"),
     "layers": (lambda c, h: c["lm"].update(n_layers=3), r"lm\.layers\.2"),
     "width": (lambda c, h: c["lm"].update(dim=64), "not .*64"),
     "gigantic": (lambda c, h: c["lm"].update(dim=2**40), "'lm.dim'"),
