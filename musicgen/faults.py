@@ -46,7 +46,7 @@ class Check(Protocol):
 
     @property
     def tries(self) -> int:
-        """Seeds after the first, at most."""
+        """Seeds after the first for one fault, at most."""
         ...
 
     def fault(self, codes: Tensor, rate_hz: float, asked: Asked) -> Fault | None:
@@ -103,12 +103,16 @@ class Faults:
         asked: Asked,
         say: Callable[[str], None],
     ) -> tuple[Tensor, int | None]:
-        """(codes [1, K, T], seed of what was drawn again whole) of one row, after all that was tried."""
+        """(codes [1, K, T], seed of what was drawn again whole) of one row, after all that was tried.
+
+        Each check draws `tries` times the length of the piece at most: a long one has many places that may be at fault.
+        """
         own, whole, rate_hz = clip.codes, None, clip.frame_rate_hz
         for index, check in enumerate(self.checks):
-            fault, left = check.fault(own, rate_hz, asked), check.tries
-            while fault and left:
+            fault, left, n_drawn = check.fault(own, rate_hz, asked), check.tries, 0
+            while fault and left and n_drawn < check.tries * clip.n_frames:
                 seed = next_seed(seed)
+                n_drawn += clip.n_frames - fault.at
                 kept = replace(clip, codes=own[..., : fault.at]) if fault.at else None
                 drawn = draw(seed, kept)
                 graver = any(each.fault(drawn, rate_hz, asked) for each in self.checks[:index])

@@ -80,6 +80,16 @@ def test_a_fault_is_not_mended_at_the_price_of_a_graver_one():
     assert rows == [[9, 8, 1]] and "has 8" not in told[-1], "where the graver one stays, the other is not looked for"
 
 
+def test_many_faults_of_a_long_piece_cost_no_more_than_the_tries_of_the_whole():
+    """Each fault that was mended renewed the tries, and drew the rest of the piece: minutes for a long one."""
+    n, draws = 40, [[1] * i + [9] * (40 - i) for i in range(1, 41)]
+    rows, _, told, draw = mended([[9] * n], draws, Contains(9, tries=3))
+    drawn = sum(n - kept for _, _, kept in draw.asked)
+    assert 3 * n <= drawn < 4 * n and len(draw.asked) == 4
+    assert rows == [[1] * 4 + [9] * (n - 4)], "what was mended stays"
+    assert told[-1].endswith("has 9 with 3 other seeds too. Give up.")
+
+
 def test_counting_seeds_up_meets_no_piece_twice():
     """The next seed of a fault was the user's next one once: two presses in a row gave the same piece."""
     seeds = [next_seed(seed) for seed in (*range(1000), 2**32, 2**64 - 1)]
