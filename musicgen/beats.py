@@ -65,7 +65,7 @@ class Tempo:
                 heard = pulse_of(self.tracker.activation(codes[0, :, first:last]), 1 / rate_hz, bpm)
                 if heard is not None and abs(heard[0] / bpm - 1) > self.off + bpm / 60 / rate_hz / 2:
                     return Fault(
-                        first, f"plays about {heard[0]:.0f} bpm where {bpm:g} are asked for", f"played about {heard[0]:.0f} bpm where {bpm:g} were asked for",
+                        first, f"plays about {heard[0]:.1f} bpm where {bpm:g} are asked for", f"played about {heard[0]:.1f} bpm where {bpm:g} were asked for",
                         "Take another seed, or measure takes by MusicGen Takes.",
                     )  # fmt: skip
         return None
