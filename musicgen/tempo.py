@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 SLOWEST_BPM, FASTEST_BPM = 30.0, 300.0
 _NUMBER = r"(?<![\d.])(\d{2,3}(?:\.\d+)?)"
-_NAMED = re.compile(
-    rf"{_NUMBER}[\s-]*(?:bpm|beats (?:per|a) minute)\b|(?:\b(?:bpm|tempo)|템포)\s*:?\s*{_NUMBER}(?!\d)", re.IGNORECASE
-)
+NAMED = rf"{_NUMBER}[\s-]*(?:bpm|beats (?:per|a) minute)\b|(?:\b(?:bpm|tempo)|템포)\s*:?\s*{_NUMBER}(?!\d)"  # whatever the case
+_NAMED = re.compile(NAMED, re.IGNORECASE)
 _USUAL_BPM, _SPREAD_OCTAVES = 110.0, 1.0  # where nothing is known of the tempo, as librosa assumes
 _NEAR = 1.3  # a tempo that was asked for is looked for within this factor
 _BEATS = 4  # a beat is one that comes back after 1, 2, ... of its periods

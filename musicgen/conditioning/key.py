@@ -1,8 +1,9 @@
 """A key that a text names, as rows in front of the codes: for models that heed chords and hear no key in words.
 
-Nothing of this is the reference's. A model whose card has `key_s` is told the tonic triad for so many seconds, as if it were a chord, and nothing for as many, by turns,
-through every window: told once, music has left the key after some seconds; told always, it stays on one chord. One who plays alone is told its
-tones one after another, as if they were a melody: told a chord, players of one tone at a time sound like others.
+Nothing of this is the reference's. A model whose card has `key_s` is told the tonic triad for so many seconds, as if it were a
+chord, and nothing for as many, by turns, through every window: told once, music has left the key after some seconds; told
+always, it stays on one chord. One who plays alone is told its tones one after another, as if they were a melody: told a chord,
+players of one tone at a time sound like others.
 """
 
 import re

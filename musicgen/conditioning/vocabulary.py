@@ -6,14 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..tempo import NAMED
 from .key import Key, named, respelled
 
 _WORD = re.compile(r"[^\W\d_]+")
 _HANGUL = re.compile(r"[가-힣]+")
 _PARTICLES = re.compile(r"(?<!\S)(은|는|이|가|을|를|의|에|로|으로|과|와|하고)(?!\S)")  # left over from a replaced word
-_TEMPO = re.compile(
-    r"(?:\bat\s+)?(?<![\d.])\d{2,3}(?:\.\d+)?\s*bpm\b|(?:\b(?:bpm|tempo)|템포)\s*:?\s*\d{2,3}(?!\d)", re.IGNORECASE
-)
+_TEMPO = re.compile(rf"(?:\bat\s+)?(?:{NAMED})", re.IGNORECASE)
 _TYPO = 0.8  # likeness of two spellings, of 1
 
 logger = logging.getLogger(__name__)

@@ -270,6 +270,8 @@ CHANGES = {
     "codec": (lambda c, h: c["codec"].update(n_filters=4), r"codec\."),
     "no config": (lambda c, h: h["__metadata__"].pop("musicgen"), "no whole model"),
     "T5": (lambda c, h: c["text_encoder"].update(num_layers=2), "text_encoder"),
+    "tracker's kind": (lambda c, h: c.update(beat_tracker="yes"), "'beat_tracker'"),
+    "no tracker": (lambda c, h: c.update(beat_tracker=True), r"beat_tracker\.embeddings"),
     "no number": (lambda c, h: c.update(segment_s="long"), "'segment_s'"),
 }
 

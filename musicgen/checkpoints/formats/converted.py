@@ -53,7 +53,9 @@ def open_converted(path: Path) -> Checkpoint:
         "lm": lm_shapes(config.lm),
         "conditioner": conditioner_shapes(config),
         "codec": codec_shapes(config.codec),
-        "beat_tracker": beat_tracker_shapes(config.codec) if settings.get("beat_tracker", None) else {},
+        "beat_tracker": beat_tracker_shapes(config.codec)
+        if settings.expect("beat_tracker", True, False, default=False)
+        else {},
     }
     parts: dict[str, dict[str, Weight]] = {
         part: {name: inventory.take(f"{part}.{name}", shape) for name, shape in table.items()}
